@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"strings"
 )
 
 // Tag names something answers depend on, such as "course:7f…". A write bumps the
@@ -12,6 +13,17 @@ import (
 // Make each tag by one function, next to the type that it names, so that the read
 // and the write cannot spell it differently.
 type Tag string
+
+// Family returns the tag that stands for every tag that differs from t only after its last
+// colon: "course:*" for "course:7f…". A write that touches more tags than it can name
+// bumps the family instead, so an answer that carries a tag of a large
+// family carries the family too. A tag without a colon is its own family.
+func (t Tag) Family() Tag {
+	if i := strings.LastIndexByte(string(t), ':'); i >= 0 {
+		return t[:i+1] + "*"
+	}
+	return t
+}
 
 // Version is the state of a tag at one moment: random, unguessable, and compared for
 // equality only. Nothing orders versions and no clock takes part in them. The zero
