@@ -1,0 +1,129 @@
+package memstore
+
+import (
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"github.com/chainlearn/chainlearn/cache"
+)
+
+const (
+	// maxLeaseBytes bounds what leases and remembered failures take: some 50,000 of them.
+	// One that is evicted costs an extra load, no more.
+	maxLeaseBytes = 16 << 20
+	// leaseOverhead is what one takes beside its key and failure.
+	leaseOverhead = 320
+)
+
+// leaseTable holds, for each key that is loading or failed lately, who loads it and what
+// became of the last load. A value is immutable and replaced under the lock of its slot.
+type leaseTable struct {
+	leases *otter.Cache[string, lease]
+}
+
+type lease struct {
+	token cache.Token
+	guard cache.Guard
+	until time.Time // the load has the lease; zero when it was given back
+
+	failure  []byte // of the last load; nil for none
+	retry    time.Time
+	forgetAt time.Time // the failure is remembered until then
+}
+
+func newLeaseTable() *leaseTable {
+	return &leaseTable{
+		leases: otter.Must(&otter.Options[string, lease]{
+			MaximumWeight: maxLeaseBytes,
+			Weigher: func(key string, l lease) uint32 {
+				return weight(len(key) + cap(l.failure) + leaseOverhead)
+			},
+			ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, lease]) time.Duration {
+				return max(time.Until(e.Value.end()), 1) // otter takes 0 for "leave the old time"
+			}),
+			Executor: inline,
+		}),
+	}
+}
+
+func (l lease) heldBy(token cache.Token, now time.Time) bool {
+	return l.token == token && now.Before(l.until)
+}
+
+// end is when nothing of l matters any more.
+func (l lease) end() time.Time {
+	if l.until.After(l.forgetAt) {
+		return l.until
+	}
+	return l.forgetAt
+}
+
+// update replaces the lease of key by what next returns. Expired parts are gone before
+// next sees it, and a lease with no living part is removed.
+func (t *leaseTable) update(key string, next func(l lease, now time.Time) lease) {
+	t.leases.Compute(key, func(l lease, _ bool) (lease, otter.ComputeOp) {
+		now := time.Now()
+		if !now.Before(l.until) {
+			l.token, l.guard, l.until = cache.Token{}, cache.Guard{}, time.Time{}
+		}
+		if !now.Before(l.forgetAt) {
+			l.failure, l.retry, l.forgetAt = nil, time.Time{}, time.Time{}
+		}
+		l = next(l, now)
+		if !now.Before(l.end()) {
+			return l, otter.InvalidateOp
+		}
+		return l, otter.WriteOp
+	})
+}
+
+func (t *leaseTable) claim(c cache.Claim) (answer cache.Claimed) {
+	t.update(c.Key, func(l lease, now time.Time) lease {
+		switch {
+		case now.Before(l.retry):
+			answer = cache.Claimed{State: cache.Failed, Wait: l.retry.Sub(now), Failure: l.failure}
+		// Who asks again under its own token repeats a claim whose answer it did not get.
+		case now.Before(l.until) && l.guard == c.Guard && l.token != c.Token:
+			answer = cache.Claimed{State: cache.Held, Wait: l.until.Sub(now)}
+		default:
+			answer = cache.Claimed{State: cache.Granted, Failure: l.failure}
+			l.token, l.guard, l.until = c.Token, c.Guard, now.Add(c.TTL)
+		}
+		return l
+	})
+	return answer
+}
+
+func (t *leaseTable) renew(key string, token cache.Token, ttl time.Duration) (ok bool) {
+	t.update(key, func(l lease, now time.Time) lease {
+		if ok = l.heldBy(token, now); ok {
+			l.until = now.Add(ttl)
+		}
+		return l
+	})
+	return ok
+}
+
+func (t *leaseTable) settle(f cache.Fill) {
+	t.update(f.Key, func(l lease, now time.Time) lease {
+		if !l.heldBy(f.Token, now) {
+			return l
+		}
+		l.until = time.Time{}
+		switch {
+		case f.Entry != nil:
+			l.failure, l.retry, l.forgetAt = nil, time.Time{}, time.Time{}
+		case f.Failure != nil:
+			l.failure, l.retry, l.forgetAt = f.Failure, now.Add(f.Hold), now.Add(2*f.Hold)
+		}
+		return l
+	})
+}
+
+func (t *leaseTable) size() int { return t.leases.EstimatedSize() }
+
+func (t *leaseTable) close() {
+	t.leases.StopAllGoroutines()
+	t.leases.InvalidateAll()
+}

@@ -1,0 +1,284 @@
+// Package memstore keeps a cache.Store in the memory of one process: the shared tier of a
+// program that runs alone.
+//
+// Everything in it is bounded. Entries, leases and remembered failures are bounded in
+// bytes, tags in number; what does not fit is evicted by W-TinyLFU, which also refuses
+// room to a flood of names that are seen once. Losing any of it is safe: an entry is
+// loaded again, a lost lease costs one more load, and a tag that comes back has a new
+// version, so that nothing stored under the lost one is valid. Only a tag with a writer
+// in flight is never evicted, because its loss would let readers past the fence.
+package memstore
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"github.com/chainlearn/chainlearn/cache"
+)
+
+// Config bounds a Store. The zero value is ready to use.
+type Config struct {
+	// MaxBytes bounds the memory of the entries: of each the length of its key, the
+	// capacity of its payload and 160 bytes that the store adds. An entry that is larger
+	// alone is not kept. Leases and remembered failures take up to 16 MiB more. Values
+	// below 1 mean the default: 256 MiB.
+	MaxBytes int64
+
+	// MaxTags bounds the number of tags whose versions are remembered, some 200 bytes
+	// each. It should exceed the number of tags in use: entries of an evicted tag are
+	// dead. Values below 1 mean the default: 1,000,000.
+	MaxTags int
+}
+
+const (
+	defaultMaxBytes = 256 << 20
+	defaultMaxTags  = 1_000_000
+)
+
+func (c Config) withDefaults() Config {
+	c.MaxBytes = cmp.Or(max(c.MaxBytes, 0), defaultMaxBytes)
+	c.MaxTags = cmp.Or(max(c.MaxTags, 0), defaultMaxTags)
+	return c
+}
+
+// entryOverhead is what an entry takes beside its key and payload: the node of the cache,
+// the slot of the hash table, the sketch, rounding by the allocator. TestEntryWeight
+// measures it.
+const entryOverhead = 160
+
+// errClosed is returned by every method of a closed Store that returns an error.
+var errClosed = errors.New("memstore: store is closed")
+
+// Store is a cache.Store in process memory. It is safe for concurrent use. Reads take no
+// lock.
+type Store struct {
+	entries  *otter.Cache[string, entry]
+	tags     *tagTable
+	leases   *leaseTable
+	hub      *hub
+	identity string
+	closed   atomic.Bool
+}
+
+var _ cache.Store = (*Store)(nil)
+
+// entry is a payload and how long it lives from when it was stored.
+type entry struct {
+	payload []byte
+	life    time.Duration
+}
+
+// New returns an empty Store. Close stops the goroutines that remove what has expired.
+func New(cfg Config) *Store {
+	cfg = cfg.withDefaults()
+	return &Store{
+		entries: otter.Must(&otter.Options[string, entry]{
+			MaximumWeight: uint64(cfg.MaxBytes),
+			Weigher: func(key string, e entry) uint32 {
+				return weight(len(key) + cap(e.payload) + entryOverhead)
+			},
+			ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, entry]) time.Duration {
+				return e.Value.life
+			}),
+			Executor: inline,
+		}),
+		tags:     newTagTable(cfg.MaxTags),
+		leases:   newLeaseTable(),
+		hub:      newHub(),
+		identity: rand.Text(),
+	}
+}
+
+// inline makes the goroutine that fills a buffer of accesses work it off. The default, a
+// new goroutine each time, could outlive Close, and lets a burst of writes overshoot the
+// bounds. A read pays for it seldom: one in some dozens, and other readers do not wait.
+func inline(task func()) { task() }
+
+func weight(n int) uint32 { return uint32(min(n, math.MaxUint32)) }
+
+// check is what every method asks first.
+func (s *Store) check(ctx context.Context, method string) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("memstore: %s: %w", method, err)
+	}
+	if s.closed.Load() {
+		return errClosed
+	}
+	return nil
+}
+
+// Read implements cache.Store. It allocates the two slices of the snapshot and nothing
+// else, unless a tag is new.
+func (s *Store) Read(ctx context.Context, tags []cache.Tag, keys []string) (cache.Snapshot, error) {
+	if err := s.check(ctx, "read"); err != nil {
+		return cache.Snapshot{}, err
+	}
+	snap := cache.Snapshot{
+		States:  make([]cache.TagState, len(tags)),
+		Entries: make([][]byte, len(keys)),
+	}
+	for i, tag := range tags {
+		snap.States[i] = s.tags.state(tag)
+	}
+	for i, key := range keys {
+		snap.Entries[i] = s.entry(key)
+	}
+	return snap, nil
+}
+
+// entry returns the payload stored under key, or nil.
+func (s *Store) entry(key string) []byte {
+	e, _ := s.entries.GetIfPresent(key)
+	return e.payload
+}
+
+// Fence implements cache.Store. It fails when the store holds too many marks already.
+func (s *Store) Fence(ctx context.Context, tags []cache.Tag, mark cache.Mark, lease time.Duration) error {
+	if err := s.check(ctx, "fence"); err != nil {
+		return err
+	}
+	for _, tag := range tags {
+		if err := s.tags.fence(tag, mark, lease); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Bump implements cache.Store.
+func (s *Store) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mark) error {
+	if err := s.check(ctx, "bump"); err != nil {
+		return err
+	}
+	for _, tag := range tags {
+		s.tags.bump(tag, mark)
+	}
+	return nil
+}
+
+// Claim implements cache.Store.
+func (s *Store) Claim(ctx context.Context, claims []cache.Claim) ([]cache.Claimed, error) {
+	if err := s.check(ctx, "claim"); err != nil {
+		return nil, err
+	}
+	answers := make([]cache.Claimed, len(claims))
+	for i, claim := range claims {
+		answers[i] = s.leases.claim(claim)
+		// After the decision: whoever settles stores the entry before it gives the lease
+		// back, so a claim that is granted because of that sees the entry.
+		answers[i].Entry = s.entry(claim.Key)
+	}
+	return answers, nil
+}
+
+// Renew implements cache.Store.
+func (s *Store) Renew(ctx context.Context, key string, token cache.Token, ttl time.Duration) error {
+	if err := s.check(ctx, "renew"); err != nil {
+		return err
+	}
+	if !s.leases.renew(key, token, ttl) {
+		return cache.ErrLeaseLost
+	}
+	return nil
+}
+
+// Settle implements cache.Store. It keeps the slices that it is given.
+func (s *Store) Settle(ctx context.Context, fills []cache.Fill) error {
+	if err := s.check(ctx, "settle"); err != nil {
+		return err
+	}
+	for _, fill := range fills {
+		if fill.Entry != nil {
+			s.store(fill.Key, fill.Entry, fill.Life)
+		}
+		s.leases.settle(fill)
+		s.hub.announce(fill.Key)
+	}
+	return nil
+}
+
+func (s *Store) store(key string, payload []byte, life time.Duration) {
+	if life <= 0 { // otter takes that for "leave the old time"
+		s.entries.Invalidate(key)
+		return
+	}
+	s.entries.Set(key, entry{payload, life})
+}
+
+// Announced implements cache.Store.
+func (s *Store) Announced(key string) (<-chan struct{}, func()) {
+	return s.hub.subscribe(key)
+}
+
+// Identity implements cache.Store: each Store has one identity for its whole life.
+func (s *Store) Identity(ctx context.Context) (string, error) {
+	if err := s.check(ctx, "identity"); err != nil {
+		return "", err
+	}
+	return s.identity, nil
+}
+
+// Purge implements cache.Store. After an error it returns how many entries are gone.
+func (s *Store) Purge(ctx context.Context, pattern string) (int, error) {
+	if err := s.check(ctx, "purge"); err != nil {
+		return 0, err
+	}
+	var purged, seen int
+	for key := range s.entries.Keys() {
+		// The walk holds no lock between keys. Looking at the context is cheap, but not
+		// compared with matching a short key.
+		if seen++; seen%256 == 0 {
+			if err := s.check(ctx, "purge"); err != nil {
+				return purged, err
+			}
+		}
+		if !matches(pattern, key) {
+			continue
+		}
+		if _, ok := s.entries.Invalidate(key); ok {
+			purged++
+		}
+	}
+	return purged, nil
+}
+
+// Close stops the goroutines of the store and drops what it holds. Every later call fails,
+// except Announced, whose channels stay silent. Closing again does nothing.
+func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	s.entries.StopAllGoroutines()
+	s.entries.InvalidateAll()
+	s.leases.close()
+	s.tags.close()
+	return nil
+}
+
+// Stats is how full a Store is.
+type Stats struct {
+	Entries int   // kept, of which some may have expired a moment ago
+	Bytes   int64 // that they weigh, at most Config.MaxBytes
+	Tags    int   // whose versions are remembered, at most Config.MaxTags and those fenced
+	Leases  int   // held or remembered as failures
+	Marks   int   // of writers in flight, and of those who died and were not yet forgotten
+}
+
+// Stats returns how full the store is. The numbers belong to slightly different moments.
+func (s *Store) Stats() Stats {
+	return Stats{
+		Entries: s.entries.EstimatedSize(),
+		Bytes:   int64(s.entries.WeightedSize()),
+		Tags:    s.tags.size(),
+		Leases:  s.leases.size(),
+		Marks:   int(s.tags.marks.Load()),
+	}
+}
