@@ -74,3 +74,10 @@ func children(pid int) ([]int, error) {
 	}
 	return found, nil
 }
+
+// gone reports whether the process has ended; whether its parent has noticed
+// does not matter.
+func gone(pid int) bool {
+	state, _, err := stat(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || state == 'Z' || state == 'X'
+}

@@ -20,3 +20,5 @@ func stopped(int) (bool, error) { return true, nil }
 func children(int) ([]int, error) {
 	return nil, fmt.Errorf("list the processes of a server: %w", errors.ErrUnsupported)
 }
+
+func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
