@@ -1,6 +1,7 @@
 package testservers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,8 +16,12 @@ import (
 // the test binary's own timeout loses the reason.
 const startTimeout = 30 * time.Second
 
-// pollInterval is the pause between two looks at a condition.
-const pollInterval = 5 * time.Millisecond
+// The pause between two looks at a condition grows, so that what comes at once
+// is seen at once and what takes seconds is not slowed down by being watched.
+const (
+	firstPause = 2 * time.Millisecond
+	lastPause  = 50 * time.Millisecond
+)
 
 // A MissingError says that a program the tests run is not installed. Start
 // functions turn it into a skip, or with CI set into a failure.
@@ -84,25 +89,23 @@ func Eventually(tb testing.TB, timeout time.Duration, cond func() (ok bool, why 
 }
 
 // Poll calls cond until it reports true, and returns an error with the last
-// reason it gave when ctx ends. cond is called at least once, and once more
-// after ctx has ended, so that a machine that slept through the deadline gets a
-// fair look.
+// reason it gave when ctx ends. cond is called at least once.
 func Poll(ctx context.Context, cond func() (ok bool, why string)) error {
 	began := time.Now()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		if ok, _ := cond(); ok {
+	last := ""
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		ok, why := cond()
+		if ok {
 			return nil
 		}
+		if ctx.Err() != nil {
+			// What a cond says that shares ctx is only that ctx has ended.
+			return fmt.Errorf("gave up after %s: %s: %w", time.Since(began).Round(time.Millisecond), cmp.Or(last, why), context.Cause(ctx))
+		}
+		last = why
 		select {
-		case <-tick.C:
+		case <-time.After(pause):
 		case <-ctx.Done():
-			ok, why := cond()
-			if ok {
-				return nil
-			}
-			return fmt.Errorf("gave up after %s: %s: %w", time.Since(began).Round(time.Millisecond), why, context.Cause(ctx))
 		}
 	}
 }
