@@ -1,0 +1,330 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/chainlearn/chainlearn/cache"
+)
+
+// Op names a method of cache.Store.
+type Op uint8
+
+// The methods that faults apply to and calls are counted of. OpAnnounced stands for the
+// announcements that arrive: when it fails or hangs, they are lost.
+const (
+	OpRead Op = iota
+	OpFence
+	OpBump
+	OpClaim
+	OpRenew
+	OpSettle
+	OpAnnounced
+	OpIdentity
+	OpPurge
+	numOps
+)
+
+// Faulty is a handle on a real Store which goes wrong when it is told to, as the network
+// and servers do. With no fault switched on it keeps every rule of the suite. All its
+// methods are safe for concurrent use, and faults may be switched while calls are under
+// way.
+//
+// A fault named without an Op is one of all of them.
+type Faulty struct {
+	inner cache.Store
+	owner bool // of inner, which Close closes
+	data  *losses
+
+	calls [numOps]atomic.Int64
+	proof atomic.Int64 // the incarnation whose identity was last asked for; -1 for none
+
+	mu     sync.Mutex
+	faults [numOps]fault // guarded by mu
+	healed chan struct{} // closed when faults shrink, and then replaced; guarded by mu
+	closed bool          // guarded by mu
+	done   chan struct{} // closed by Close
+	relays sync.WaitGroup
+}
+
+var _ cache.Store = (*Faulty)(nil)
+
+type fault struct {
+	delay  time.Duration
+	hang   bool
+	before error // instead of the call
+	after  error // instead of its answer
+}
+
+// NewFaulty wraps s, which it closes when it is closed itself.
+func NewFaulty(s cache.Store) *Faulty {
+	return newFaulty(s, true, &losses{tags: make(map[cache.Tag]int)})
+}
+
+// Peer returns another handle on the same data, as another process has: with faults and
+// counts of its own, and with the same losses. Closing it leaves the store open.
+func (f *Faulty) Peer() *Faulty { return newFaulty(f.inner, false, f.data) }
+
+func newFaulty(inner cache.Store, owner bool, data *losses) *Faulty {
+	f := &Faulty{inner: inner, owner: owner, data: data, healed: make(chan struct{}), done: make(chan struct{})}
+	f.proof.Store(data.incarnation.Load())
+	return f
+}
+
+// Fail makes calls return err at once, and do nothing.
+func (f *Faulty) Fail(err error, ops ...Op) {
+	f.set(ops, func(x *fault) { x.before = err })
+}
+
+// LoseReplies makes calls do their work and return err all the same: the answer was lost.
+func (f *Faulty) LoseReplies(err error, ops ...Op) {
+	f.set(ops, func(x *fault) { x.after = err })
+}
+
+// Hang makes calls wait until their context ends, or until Heal, and then go on.
+func (f *Faulty) Hang(ops ...Op) {
+	f.set(ops, func(x *fault) { x.hang = true })
+}
+
+// Delay makes each call wait for d, or until its context ends, before anything else.
+func (f *Faulty) Delay(d time.Duration, ops ...Op) {
+	f.set(ops, func(x *fault) { x.delay = d })
+}
+
+// DropAnnouncements makes this handle deaf: no announcement arrives.
+func (f *Faulty) DropAnnouncements() { f.Hang(OpAnnounced) }
+
+// Heal ends the faults of ops. What was lost stays lost.
+func (f *Faulty) Heal(ops ...Op) {
+	f.set(ops, func(x *fault) { *x = fault{} })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.healed)
+	f.healed = make(chan struct{})
+}
+
+// Unprove makes Read fail with ErrUnproven until Identity was called, as a new connection
+// does.
+func (f *Faulty) Unprove() { f.proof.Store(-1) }
+
+// ChangeIdentity gives the data a new identity, for this handle and its peers, and
+// unproves all of them. The data stays: a failover that lost nothing.
+func (f *Faulty) ChangeIdentity() { f.data.incarnation.Add(1) }
+
+// Restart loses everything, and changes the identity: a server without persistence was
+// restarted.
+func (f *Faulty) Restart() {
+	f.data.loseAll()
+	f.ChangeIdentity()
+}
+
+// LoseTags loses the versions and the marks of tags, as eviction does.
+func (f *Faulty) LoseTags(tags ...cache.Tag) { f.data.loseTags(tags) }
+
+// LoseEntries loses entries, as eviction does. A * or ? in a key takes similar keys along.
+// No fault stands in its way.
+func (f *Faulty) LoseEntries(ctx context.Context, keys ...string) error {
+	for _, key := range keys {
+		if _, err := f.inner.Purge(ctx, exactly(f.data.key(key))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Calls returns how often the method was called, whatever became of the calls.
+func (f *Faulty) Calls(op Op) int { return int(f.calls[op].Load()) }
+
+func (f *Faulty) set(ops []Op, change func(*fault)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for op := range numOps {
+		if len(ops) == 0 || slices.Contains(ops, op) {
+			change(&f.faults[op])
+		}
+	}
+}
+
+// fault returns the present faults of op, and a channel that tells when they are healed.
+func (f *Faulty) fault(op Op) (fault, <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.faults[op], f.healed
+}
+
+var errFaultyClosed = errors.New("storetest: faulty store is closed")
+
+// do runs call under the faults of op.
+func (f *Faulty) do(ctx context.Context, op Op, call func() error) error {
+	f.calls[op].Add(1)
+	x, _ := f.fault(op)
+	if x.delay > 0 {
+		timer := time.NewTimer(x.delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-f.done:
+			return errFaultyClosed
+		}
+	}
+	for {
+		x, healed := f.fault(op)
+		switch {
+		case x.hang:
+			select {
+			case <-healed: // of this fault or of another
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-f.done:
+				return errFaultyClosed
+			}
+		case x.before != nil:
+			return x.before
+		case x.after != nil:
+			_ = call() // whatever became of it
+			return x.after
+		default:
+			return call()
+		}
+	}
+}
+
+// Read implements cache.Store.
+func (f *Faulty) Read(ctx context.Context, tags []cache.Tag, keys []string) (snap cache.Snapshot, err error) {
+	err = f.do(ctx, OpRead, func() error {
+		if f.proof.Load() != f.data.incarnation.Load() {
+			return cache.ErrUnproven
+		}
+		snap, err = f.inner.Read(ctx, f.data.tagsOf(tags), f.data.keysOf(keys))
+		return err
+	})
+	if err != nil {
+		return cache.Snapshot{}, err
+	}
+	return snap, nil
+}
+
+// Fence implements cache.Store.
+func (f *Faulty) Fence(ctx context.Context, tags []cache.Tag, mark cache.Mark, lease time.Duration) error {
+	return f.do(ctx, OpFence, func() error { return f.inner.Fence(ctx, f.data.tagsOf(tags), mark, lease) })
+}
+
+// Bump implements cache.Store.
+func (f *Faulty) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mark) error {
+	return f.do(ctx, OpBump, func() error { return f.inner.Bump(ctx, f.data.tagsOf(tags), mark) })
+}
+
+// Claim implements cache.Store.
+func (f *Faulty) Claim(ctx context.Context, claims []cache.Claim) (answers []cache.Claimed, err error) {
+	err = f.do(ctx, OpClaim, func() error {
+		answers, err = f.inner.Claim(ctx, f.data.claimsOf(claims))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return answers, nil
+}
+
+// Renew implements cache.Store.
+func (f *Faulty) Renew(ctx context.Context, key string, token cache.Token, ttl time.Duration) error {
+	return f.do(ctx, OpRenew, func() error { return f.inner.Renew(ctx, f.data.key(key), token, ttl) })
+}
+
+// Settle implements cache.Store.
+func (f *Faulty) Settle(ctx context.Context, fills []cache.Fill) error {
+	return f.do(ctx, OpSettle, func() error { return f.inner.Settle(ctx, f.data.fillsOf(fills)) })
+}
+
+// Announced implements cache.Store.
+func (f *Faulty) Announced(key string) (<-chan struct{}, func()) {
+	f.calls[OpAnnounced].Add(1)
+	heard, leave := f.inner.Announced(f.data.key(key))
+	passed, ended := make(chan struct{}, 1), make(chan struct{})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed {
+		f.relays.Go(func() { f.relay(heard, passed, ended) })
+	}
+	return passed, sync.OnceFunc(func() {
+		close(ended)
+		leave()
+	})
+}
+
+// relay passes announcements on while nothing is wrong.
+func (f *Faulty) relay(heard <-chan struct{}, passed chan<- struct{}, ended <-chan struct{}) {
+	for {
+		select {
+		case <-heard:
+		case <-ended:
+			return
+		case <-f.done:
+			return
+		}
+		x, _ := f.fault(OpAnnounced)
+		if x.delay > 0 {
+			select {
+			case <-time.After(x.delay):
+			case <-ended:
+				return
+			case <-f.done:
+				return
+			}
+		}
+		if x.hang || x.before != nil || x.after != nil {
+			continue
+		}
+		select {
+		case passed <- struct{}{}:
+		default: // the one before was not taken yet, and says as much
+		}
+	}
+}
+
+// Identity implements cache.Store.
+func (f *Faulty) Identity(ctx context.Context) (id string, err error) {
+	err = f.do(ctx, OpIdentity, func() error {
+		now := f.data.incarnation.Load()
+		if id, err = f.inner.Identity(ctx); err != nil {
+			return err
+		}
+		id += suffix(now, 0)
+		f.proof.Store(now)
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	return id, nil
+}
+
+// Purge implements cache.Store.
+func (f *Faulty) Purge(ctx context.Context, pattern string) (n int, err error) {
+	err = f.do(ctx, OpPurge, func() error {
+		n, err = f.inner.Purge(ctx, f.data.key(pattern))
+		return err
+	})
+	return n, err
+}
+
+// Close implements cache.Store. Calls that hang return with an error.
+func (f *Faulty) Close() error {
+	f.mu.Lock()
+	first := !f.closed
+	if f.closed = true; first {
+		close(f.done)
+	}
+	f.mu.Unlock()
+	f.relays.Wait()
+	if !f.owner {
+		return nil
+	}
+	return f.inner.Close()
+}
