@@ -1,0 +1,57 @@
+package cache
+
+import "time"
+
+// Status says how an answer came about.
+type Status uint8
+
+const (
+	Hit       Status = iota + 1 // stored before, valid and fresh
+	Stale                       // stored before, valid, past its time; it is being refreshed, or could not be
+	Miss                        // loaded for this caller
+	Collapsed                   // loaded for another caller, whose load this one joined
+	Bypass                      // loaded and not stored: see Detail
+)
+
+func (s Status) String() string {
+	switch s {
+	case Hit:
+		return "hit"
+	case Stale:
+		return "stale"
+	case Miss:
+		return "miss"
+	case Collapsed:
+		return "collapsed"
+	case Bypass:
+		return "bypass"
+	}
+	return "none"
+}
+
+// Details of a Bypass or of a Stale answer.
+const (
+	DetailFenced      = "fenced"      // a writer of one of the answer's tags is in flight
+	DetailUnavailable = "unavailable" // the shared tier is out of reach, or not yet trusted again
+	DetailError       = "error"       // stale because the load failed
+)
+
+// Answer is a value and what happened on the way to it.
+type Answer[V any] struct {
+	// Value is shared with other callers when the answer was loaded: read it, do not
+	// change it. It is the zero value when the error is not nil.
+	Value  V
+	Status Status
+	Detail string        // one of the Detail constants, or empty
+	Age    time.Duration // since the source was asked; not negative
+	TTL    time.Duration // until it is no longer fresh; negative when Stale, 0 on Bypass
+	// ETag identifies the encoded value, 22 characters fit for a strong HTTP entity tag;
+	// empty if it could not be encoded, and for ErrNotFound.
+	ETag string
+}
+
+// Result is one answer of GetMany.
+type Result[V any] struct {
+	Answer[V]
+	Err error // ErrNotFound, *LoadError, *OverloadError
+}

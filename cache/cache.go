@@ -1,0 +1,194 @@
+// Package cache keeps answers of a slow source, such as a database, and knows when they
+// became wrong.
+//
+// Describe an answer once, as a Query: its name, its key, how to load it, how long it
+// keeps, and which tags it depends on. Ask for it with Get. Whoever writes to the source
+// bumps the tags of what changed (package outbox does so for every committed database
+// transaction, whoever made it), and from then on no process serves an older answer.
+//
+// # What is promised
+//
+//   - Once a write has been acknowledged, no Get that starts later, on any process sharing
+//     the store, returns older data; and once a Get has returned the new value,
+//     no later one returns the old.
+//   - Any number of callers cause one load of a missing answer. Each waits for as long as
+//     its own context allows, and no load dies with the caller that began it.
+//   - If the store fails or hangs, answers still come, from the source, which sees a bounded
+//     number of loads; a caller beyond the bound gets an OverloadError.
+//   - What is served stale has outlived its time, and nothing else: never what a write
+//     invalidated.
+//
+// # How
+//
+// Each tag has a version in the store: random, compared for equality only. An entry
+// carries a digest of the versions its tags had before it was loaded, and is valid while
+// they are the same. A writer fences its tags just before it commits (new versions, and a
+// mark: readers then ask the source and store nothing) and bumps them just after (new
+// versions again, mark removed). A version that was lost is replaced by a fresh random
+// one, so whatever depended on it is dead: unknown means no.
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config of a Cache. Only Store is required.
+type Config struct {
+	// Store is the tier that processes share: memstore.New for a single process,
+	// redisstore.Open for many.
+	Store Store
+
+	// Registerer receives the metrics. Default nil: they are kept, but not registered.
+	Registerer prometheus.Registerer
+
+	// Logger receives what an operator should know. Default: discarded.
+	Logger *slog.Logger
+
+	// StoreTimeout is what one call of the store may take before the cache goes on without
+	// it. Default 50 ms.
+	StoreTimeout time.Duration
+
+	// LoadTimeout bounds one load of a query that sets none itself. Default 10 s.
+	LoadTimeout time.Duration
+
+	// FenceLease is how long a writer that vanished keeps its tags fenced. No commit may
+	// come later than this after its fence: keep the database's own limit on
+	// transactions below it. Default 5 s.
+	FenceLease time.Duration
+}
+
+const (
+	defaultStoreTimeout = 50 * time.Millisecond
+	defaultLoadTimeout  = 10 * time.Second
+	defaultFenceLease   = 5 * time.Second
+)
+
+func (c Config) withDefaults() Config {
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
+	c.StoreTimeout = cmp.Or(c.StoreTimeout, defaultStoreTimeout)
+	c.LoadTimeout = cmp.Or(c.LoadTimeout, defaultLoadTimeout)
+	c.FenceLease = cmp.Or(c.FenceLease, defaultFenceLease)
+	return c
+}
+
+func (c Config) validate() error {
+	var errs []error
+	if c.Store == nil {
+		errs = append(errs, errors.New("Store is nil"))
+	}
+	for _, d := range []struct {
+		field string
+		value time.Duration
+	}{{"StoreTimeout", c.StoreTimeout}, {"LoadTimeout", c.LoadTimeout}, {"FenceLease", c.FenceLease}} {
+		if d.value < 0 {
+			errs = append(errs, fmt.Errorf("%s is negative: %v", d.field, d.value))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Cache answers queries. It is safe for concurrent use.
+type Cache struct {
+	cfg     Config
+	health  *health
+	metrics *metrics
+	bumps   recentBumps
+
+	life context.Context // ends with Close
+	end  context.CancelCauseFunc
+
+	mu      sync.Mutex
+	closed  bool
+	running sync.WaitGroup // every goroutine of the cache; added to under mu while not closed
+	names   map[string]bool
+	warmers []func(context.Context) error
+}
+
+// New returns a Cache, or an error that names everything wrong with the Config. It asks the
+// store once whether it is there; if not, the cache works without it and keeps trying.
+func New(cfg Config) (*Cache, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("cache: %w", err)
+	}
+	c := &Cache{cfg: cfg.withDefaults(), names: map[string]bool{}}
+	c.life, c.end = context.WithCancelCause(context.Background())
+	var err error
+	if c.metrics, err = newMetrics(c.cfg.Registerer); err != nil {
+		return nil, fmt.Errorf("cache: register metrics: %w", err)
+	}
+	c.health = newHealth(c.cfg, c.metrics, &c.bumps)
+	c.health.begin(c.life)
+	c.spawn(c.health.run)
+	return c, nil
+}
+
+// Close ends the loads in flight (their callers get an error), waits until every goroutine
+// of the cache has ended, and leaves the store open. A loader that ignores its context is
+// waited for at most LoadTimeout; Close then returns an error. Close may be
+// called again.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.end(ErrClosed)
+	done := make(chan struct{})
+	go func() {
+		c.running.Wait()
+		close(done)
+	}()
+	late := time.NewTimer(c.cfg.LoadTimeout)
+	defer late.Stop()
+	select {
+	case <-done:
+		c.metrics.unregister()
+		return nil
+	case <-late.C:
+		return fmt.Errorf("cache: close: a loader still runs %v after its context ended", c.cfg.LoadTimeout)
+	}
+}
+
+// spawn runs f on a goroutine that Close waits for. It returns false after Close. The
+// context ends with Close.
+func (c *Cache) spawn(f func(context.Context)) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.running.Go(func() { f(c.life) })
+	return true
+}
+
+func (c *Cache) define(name string, warm func(context.Context) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return ErrClosed
+	case c.names[name]:
+		return errors.New("defined twice")
+	}
+	c.names[name] = true
+	c.warmers = append(c.warmers, warm)
+	return nil
+}
+
+// Purge removes from the store the entries whose keys match pattern, and returns how many.
+// * stands for any characters and ? for one: "courses:list:*". Nothing becomes
+// wrong by it; what is removed is loaded again when asked for. It walks the whole
+// store, in bounded steps: an operator's tool, never for a request.
+func (c *Cache) Purge(ctx context.Context, pattern string) (int, error) {
+	n, err := c.cfg.Store.Purge(ctx, pattern)
+	if err != nil {
+		return n, fmt.Errorf("purge %q: %w", pattern, err)
+	}
+	return n, nil
+}

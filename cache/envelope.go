@@ -1,0 +1,102 @@
+package cache
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"hash/crc32"
+	"time"
+)
+
+// An entry in a store is an envelope: what the library must know of an answer, and then
+// the answer as the query's Codec wrote it. All integers are big-endian.
+//
+//	offset  size
+//	0       1     format
+//	1       1     1 found, 0 not found
+//	2       16    guard
+//	18      16    digest of the payload (SHA-256, first half)
+//	34      8     when loaded, Unix milliseconds
+//	42      8     fresh for, milliseconds
+//	50      8     stale for, milliseconds after that
+//	58      4     CRC-32C of all the above and the payload
+//	62      …     payload
+//
+// The wall clock of "when loaded" only ages an answer; whether it is valid depends
+// on the guard alone.
+const (
+	formatOne      = 1
+	envelopeHeader = 62
+	checksumOffset = 58
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+type digest [16]byte
+
+func digestOf(payload []byte) digest {
+	sum := sha256.Sum256(payload)
+	return digest(sum[:16])
+}
+
+// tag returns the digest as the value of a strong HTTP entity tag, without quotes.
+func (d digest) tag() string { return base64.RawURLEncoding.EncodeToString(d[:]) }
+
+type envelope struct {
+	found    bool
+	guard    Guard
+	digest   digest
+	loadedAt time.Time
+	fresh    time.Duration
+	stale    time.Duration
+	payload  []byte
+}
+
+func (e *envelope) encode() []byte {
+	b := make([]byte, envelopeHeader, envelopeHeader+len(e.payload))
+	b[0] = formatOne
+	if e.found {
+		b[1] = 1
+	}
+	copy(b[2:], e.guard[:])
+	copy(b[18:], e.digest[:])
+	binary.BigEndian.PutUint64(b[34:], uint64(e.loadedAt.UnixMilli()))
+	binary.BigEndian.PutUint64(b[42:], uint64(e.fresh.Milliseconds()))
+	binary.BigEndian.PutUint64(b[50:], uint64(e.stale.Milliseconds()))
+	b = append(b, e.payload...)
+	binary.BigEndian.PutUint32(b[checksumOffset:], checksum(b))
+	return b
+}
+
+// decode reads an envelope. ok is false for whatever this format did not write: another
+// release's format, a truncated or altered value, a stranger's bytes. The payload shares b.
+func (e *envelope) decode(b []byte) (ok bool) {
+	if len(b) < envelopeHeader || b[0] != formatOne || b[1] > 1 {
+		return false
+	}
+	if binary.BigEndian.Uint32(b[checksumOffset:]) != checksum(b) {
+		return false
+	}
+	e.found = b[1] == 1
+	e.guard = Guard(b[2:18])
+	e.digest = digest(b[18:34])
+	e.loadedAt = time.UnixMilli(int64(binary.BigEndian.Uint64(b[34:])))
+	e.fresh = milliseconds(b[42:])
+	e.stale = milliseconds(b[50:])
+	e.payload = b[envelopeHeader:]
+	return e.fresh >= 0 && e.stale >= 0
+}
+
+func checksum(b []byte) uint32 {
+	sum := crc32.Update(0, castagnoli, b[:checksumOffset])
+	return crc32.Update(sum, castagnoli, b[envelopeHeader:])
+}
+
+// milliseconds returns a negative duration for a number that fits none.
+func milliseconds(b []byte) time.Duration {
+	n := binary.BigEndian.Uint64(b)
+	if n > uint64(1<<63-1)/uint64(time.Millisecond) {
+		return -1
+	}
+	return time.Duration(n) * time.Millisecond
+}

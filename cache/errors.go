@@ -1,0 +1,73 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+var (
+	// ErrNotFound is returned by a Load that looked and found nothing, and by Get for as
+	// long as that answer is cached. What the Load wrapped around it is not kept.
+	ErrNotFound = errors.New("cache: not found")
+
+	// ErrClosed is returned by every call after Cache.Close.
+	ErrClosed = errors.New("cache: closed")
+
+	// ErrUnavailable is returned by Invalidate and Fence when the shared tier is out of
+	// reach. Get does not return it: it answers from the source.
+	ErrUnavailable = errors.New("cache: shared tier unavailable")
+
+	// ErrLoadTimeout is in the LoadError of a load that outlasted its deadline.
+	ErrLoadTimeout = errors.New("cache: load took longer than its deadline")
+
+	// errGoexit stands for a loader that ended its goroutine instead of returning.
+	errGoexit = errors.New("cache: loader called runtime.Goexit")
+)
+
+// LoadError is returned when a query's Load failed: to everyone who waited for it, and,
+// for a moment that grows with repeated failures, to those who ask next. Those who waited
+// can reach the loader's own error through errors.Is and errors.As; another process
+// knows only its text.
+type LoadError struct {
+	Query string // "namespace:query"
+	Key   string
+	Err   error
+}
+
+func (e *LoadError) Error() string {
+	return fmt.Sprintf("load %s: %v", e.Key, e.Err)
+}
+
+func (e *LoadError) Unwrap() error { return e.Err }
+
+// PanicError is in the LoadError of a loader that panicked.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("loader panicked: %v", e.Value) }
+
+// Unwrap returns the panic's value if it is an error, else nil.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// OverloadError is returned when a query has as many loads running and waiting as it may:
+// the source is protected at the expense of this caller.
+type OverloadError struct {
+	Query string
+	// RetryAfter is when a place is likely to be free, by the pace of recent loads.
+	RetryAfter time.Duration
+}
+
+func (e *OverloadError) Error() string {
+	return fmt.Sprintf("%s is overloaded: as many loads as allowed are running and waiting; retry after %v", e.Query, e.RetryAfter)
+}
+
+// remoteError is a loader's error as another process remembered it.
+type remoteError string
+
+func (e remoteError) Error() string { return string(e) }

@@ -1,0 +1,99 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Fence is a writer's announcement that it is about to change what some tags name. From
+// before Fence returns until Bump, no reader serves a stored answer that depends on them.
+type Fence struct {
+	c        *Cache
+	mark     Mark
+	tags     []Tag
+	deadline time.Time // by this process's monotonic clock; never later than the store's
+	standing bool
+}
+
+// Fence fences tags for the writer that mark identifies: each tag gets a new version, and
+// readers that meet the mark ask the source and store nothing. Call it after the last
+// statement and before the commit, and Bump after the commit or the rollback.
+//
+// The Fence is never nil. The error says that the store could not be told: readers may go
+// on serving stored answers until Bump, or until somebody else delivers the
+// invalidation. Safe for concurrent use, as are the methods of Fence one after another.
+func (c *Cache) Fence(ctx context.Context, mark Mark, tags []Tag) (*Fence, error) {
+	f := &Fence{c: c, mark: mark, tags: tags}
+	err := f.Renew(ctx)
+	if err != nil {
+		c.metrics.downgrades.Inc()
+		c.cfg.Logger.WarnContext(ctx, "write goes on without a fence: readers may see the old answer until the invalidation is delivered",
+			"tags", len(tags), "err", err)
+	}
+	return f, err
+}
+
+// Renew fences again, with a whole lease from now.
+func (f *Fence) Renew(ctx context.Context) error {
+	deadline := time.Now().Add(f.c.cfg.FenceLease) // before the call: the store counts from later
+	err := f.c.health.call(ctx, "fence", func(ctx context.Context) error {
+		return f.c.cfg.Store.Fence(ctx, f.tags, f.mark, f.c.cfg.FenceLease)
+	})
+	if err != nil {
+		return fmt.Errorf("fence: %w", err)
+	}
+	f.deadline, f.standing = deadline, true
+	return nil
+}
+
+// Remaining returns how long the fence surely stands; zero or less when it may have
+// lapsed or never stood. A commit must come before.
+func (f *Fence) Remaining() time.Duration {
+	if !f.standing {
+		return 0
+	}
+	return time.Until(f.deadline)
+}
+
+// Bump gives the tags new versions and removes the fence. It works even when ctx has
+// ended, within the cache's budget for one call of the store. After an error the
+// cache of this process does not trust the store until the bump has been delivered;
+// other processes depend on the fence, which still stands, or on the outbox.
+func (f *Fence) Bump(ctx context.Context) error { return f.c.Bump(ctx, f.mark, f.tags) }
+
+// Bump gives tags new versions, and removes the fence of the writer that mark identifies.
+// It is for whoever delivers invalidations for others, like the relay of an outbox; see
+// also Fence.Bump and Invalidate.
+func (c *Cache) Bump(ctx context.Context, mark Mark, tags []Tag) error {
+	if len(tags) == 0 {
+		return nil
+	}
+	// What is committed must be delivered: the caller's leaving is no reason to stop.
+	err := c.health.call(context.WithoutCancel(ctx), "bump", func(ctx context.Context) error {
+		return c.cfg.Store.Bump(ctx, tags, mark)
+	})
+	c.bumps.add(tags, err != nil)
+	if err != nil {
+		c.metrics.invalidations.WithLabelValues("failed").Add(float64(len(tags)))
+		c.health.doubt(err, false)
+		return fmt.Errorf("bump %d tags: %w", len(tags), err)
+	}
+	c.metrics.invalidations.WithLabelValues("ok").Add(float64(len(tags)))
+	return nil
+}
+
+// Invalidate makes every answer that depends on any of tags wrong from now on: no Get that
+// starts after Invalidate has returned, on any process, serves one stored before. It is for
+// sources that are no database; call it after the change. After an error the
+// change is remembered and delivered as soon as the store is back, this process serves
+// nothing stored until then, and other processes may.
+func (c *Cache) Invalidate(ctx context.Context, tags ...Tag) error {
+	if c.life.Err() != nil {
+		return ErrClosed
+	}
+	if err := c.Bump(ctx, NoMark, tags); err != nil {
+		return fmt.Errorf("invalidate: %w: %w", ErrUnavailable, err)
+	}
+	return nil
+}

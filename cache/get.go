@@ -1,0 +1,157 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Get returns the answer for p: from the cache if it is there and nothing it depends on
+// was written since, else from the source. Errors: ErrNotFound, *LoadError,
+// *OverloadError, the cause of ctx if that ended first, ErrClosed. Safe for concurrent use.
+func (d *Cached[P, V]) Get(ctx context.Context, p P) (V, error) {
+	a, err := d.Ask(ctx, p)
+	return a.Value, err
+}
+
+// Ask is Get for callers who also want to know where the answer comes from. With
+// ErrNotFound the Answer says where that was known from, and has no Value.
+func (d *Cached[P, V]) Ask(ctx context.Context, p P) (Answer[V], error) {
+	if ctx.Err() != nil {
+		return Answer[V]{}, context.Cause(ctx)
+	}
+	if d.c.life.Err() != nil {
+		return Answer[V]{}, ErrClosed
+	}
+	key, err := d.keyOf(p)
+	if err != nil {
+		return Answer[V]{}, err
+	}
+	tags := d.Tags(p)
+	snapshot, err := d.c.read(ctx, tags, []string{key})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return Answer[V]{}, context.Cause(ctx)
+	case err != nil:
+		return d.bypass(ctx, p, key, DetailUnavailable)
+	case anyFenced(snapshot.States):
+		return d.bypass(ctx, p, key, DetailFenced)
+	}
+
+	now := time.Now()
+	guard := guardOf(tags, snapshot.States)
+	kept := d.examine(snapshot.Entries[0], guard, now)
+	switch kept.state {
+	case entryFresh:
+		d.m.hit(now)
+		return kept.answer, kept.err()
+	case entryStale:
+		d.m.hit(now)
+		d.refresh(ctx, p, key, tags, guard, false)
+		return kept.answer, kept.err()
+	}
+	answer, err := d.join(ctx, p, key, tags, guard)
+	if err != nil && kept.state == entryExpired && failedToLoad(err) {
+		kept.answer.Detail = DetailError
+		return kept.answer, kept.err()
+	}
+	return answer, err
+}
+
+// read asks the store for the versions of tags and for entries, unless entries are not to
+// be trusted.
+func (c *Cache) read(ctx context.Context, tags []Tag, keys []string) (s Snapshot, err error) {
+	if !c.health.isTrusted() {
+		return s, ErrUnavailable
+	}
+	err = c.health.call(ctx, "read", func(ctx context.Context) (err error) {
+		s, err = c.cfg.Store.Read(ctx, tags, keys)
+		return err
+	})
+	return s, err
+}
+
+func failedToLoad(err error) bool {
+	if _, ok := errors.AsType[*OverloadError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[*LoadError](err)
+	return ok
+}
+
+type entryState uint8
+
+const (
+	entryAbsent  entryState = iota // or invalidated, or unreadable
+	entryFresh                     // serve it
+	entryStale                     // serve it, and refresh it
+	entryExpired                   // serve it only if it cannot be loaded anew
+)
+
+// kept is what an entry of the store is worth now.
+type kept[V any] struct {
+	state  entryState
+	found  bool
+	answer Answer[V]
+}
+
+func (k *kept[V]) err() error {
+	if !k.found {
+		return ErrNotFound
+	}
+	return nil
+}
+
+// examine reads an entry. Validity comes first: of an entry under another guard nothing is
+// served, however fresh it is.
+func (d *Cached[P, V]) examine(raw []byte, guard Guard, now time.Time) (k kept[V]) {
+	if raw == nil {
+		return k
+	}
+	var e envelope
+	if !e.decode(raw) {
+		d.m.undecodable.Inc()
+		return k
+	}
+	if e.guard != guard {
+		return k
+	}
+	age := max(now.Sub(e.loadedAt), 0)
+	switch {
+	case age < e.fresh:
+		k.state = entryFresh
+	case age < e.fresh+e.stale:
+		k.state = entryStale
+	case age < e.fresh+d.StaleIfError && e.found:
+		k.state = entryExpired
+	default:
+		return k
+	}
+	k.found = e.found
+	k.answer = Answer[V]{Status: Hit, Age: age, TTL: e.fresh - age}
+	if k.state != entryFresh {
+		k.answer.Status = Stale
+	}
+	if !e.found {
+		return k
+	}
+	v, err := d.decode(e.payload)
+	if err != nil {
+		d.m.undecodable.Inc()
+		return kept[V]{}
+	}
+	k.answer.Value, k.answer.ETag = v, e.digest.tag()
+	return k
+}
+
+var errDecodePanic = errors.New("codec panicked")
+
+// decode calls the codec, which may be at a loss with another release's bytes.
+func (d *Cached[P, V]) decode(payload []byte) (v V, err error) {
+	defer func() {
+		if recover() != nil {
+			err = errDecodePanic
+		}
+	}()
+	return d.Codec.Decode(payload)
+}

@@ -1,0 +1,282 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+)
+
+const (
+	tripAfter    = 5   // failures in a row
+	tripRatio    = 0.5 // or this share of at least tripVolume calls within tripWindow
+	tripVolume   = 20
+	tripWindow   = 10 * time.Second
+	probeEvery   = 100 * time.Millisecond
+	drainTimeout = 30 * time.Second
+)
+
+// health decides what the store is good for. Two questions, two answers:
+//
+//   - May it be asked at all? Not while the breaker is open: then nothing is paid for it.
+//     Only the prober closes the breaker; no request is spent on trying.
+//   - May its entries be trusted? Not after an outage, a failed bump, or a change of
+//     identity, until everything that was written meanwhile has been delivered.
+type health struct {
+	store   Store
+	budget  time.Duration
+	log     *slog.Logger
+	m       *metrics
+	bumps   *recentBumps
+	breaker *gobreaker.CircuitBreaker[struct{}]
+
+	down    atomic.Bool // the breaker is not closed
+	trusted atomic.Bool // changed under mu
+	wake    chan struct{}
+
+	mu       sync.Mutex
+	doubts   uint64 // reasons to distrust so far
+	outage   bool   // the store was unreachable since it was last trusted
+	identity string // when it was last trusted; empty before
+	since    time.Time
+	err      error // why it is not trusted
+	drains   []func(context.Context) error
+}
+
+func newHealth(cfg Config, m *metrics, bumps *recentBumps) *health {
+	h := &health{
+		store: cfg.Store, budget: cfg.StoreTimeout, log: cfg.Logger, m: m, bumps: bumps,
+		wake: make(chan struct{}, 1), since: time.Now(),
+	}
+	h.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
+		MaxRequests:  1,
+		Interval:     tripWindow,
+		BucketPeriod: tripWindow / 10,
+		Timeout:      probeEvery / 2, // the prober sets the pace: by its next try, one is allowed
+		ReadyToTrip: func(n gobreaker.Counts) bool {
+			return n.ConsecutiveFailures >= tripAfter ||
+				n.Requests >= tripVolume && float64(n.TotalFailures) >= tripRatio*float64(n.Requests)
+		},
+		IsSuccessful: func(err error) bool { return err == nil || errors.Is(err, ErrLeaseLost) },
+		IsExcluded: func(err error) bool {
+			return errors.Is(err, errCallerLeft) || errors.Is(err, ErrUnproven)
+		},
+		OnStateChange: func(_ string, _, to gobreaker.State) {
+			h.down.Store(to != gobreaker.StateClosed)
+			h.m.breaker.Set(float64(to))
+		},
+	})
+	return h
+}
+
+// errCallerLeft marks a store call that ended with its caller's context: it says
+// nothing about the store.
+var errCallerLeft = errors.New("caller left")
+
+// call runs one store operation within the budget, unless the breaker is open.
+func (h *health) call(ctx context.Context, op string, f func(context.Context) error) error {
+	if h.down.Load() {
+		return ErrUnavailable
+	}
+	err := h.try(ctx, f)
+	switch {
+	case err == nil, errors.Is(err, ErrLeaseLost):
+		return err
+	case errors.Is(err, errCallerLeft):
+		return context.Cause(ctx)
+	case errors.Is(err, ErrUnproven):
+		h.doubt(err, false)
+		return err
+	}
+	h.m.storeErrors.WithLabelValues(op).Inc()
+	if h.down.Load() {
+		h.doubt(err, true)
+	}
+	return err
+}
+
+func (h *health) try(ctx context.Context, f func(context.Context) error) error {
+	_, err := h.breaker.Execute(func() (struct{}, error) {
+		budgetCtx, cancel := context.WithTimeout(ctx, h.budget)
+		defer cancel()
+		err := f(budgetCtx)
+		if err != nil && ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", errCallerLeft, err)
+		}
+		return struct{}{}, err
+	})
+	if errors.Is(err, gobreaker.ErrOpenState) || errors.Is(err, gobreaker.ErrTooManyRequests) {
+		return ErrUnavailable
+	}
+	return err
+}
+
+// doubt ends the trust in entries and starts a recovery.
+func (h *health) doubt(err error, outage bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.doubts++
+	h.outage = h.outage || outage
+	h.err = err
+	if h.trusted.Swap(false) {
+		h.since = time.Now()
+		h.m.trusted.Set(0)
+		h.log.Warn("cache is not trusted until it has recovered; answering from the source", "err", err)
+	}
+	select {
+	case h.wake <- struct{}{}:
+	default: // a recovery is due already
+	}
+}
+
+// begin tries the store once, before there is anything to protect.
+func (h *health) begin(ctx context.Context) {
+	h.doubt(errors.New("not yet asked"), false)
+	if h.recover(ctx) {
+		<-h.wake
+	}
+}
+
+// run recovers whenever there is doubt, until ctx ends.
+func (h *health) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-h.wake:
+		}
+		for !h.isTrusted() && !h.recover(ctx) {
+			if !pause(ctx, jitter(probeEvery)) {
+				return
+			}
+		}
+	}
+}
+
+func (h *health) isTrusted() bool { return h.trusted.Load() }
+
+// recover makes one attempt at trusting the store again.
+func (h *health) recover(ctx context.Context) bool {
+	h.mu.Lock()
+	seen, outage, before := h.doubts, h.outage, h.identity
+	h.mu.Unlock()
+
+	var identity string
+	err := h.try(ctx, func(ctx context.Context) (err error) {
+		identity, err = h.store.Identity(ctx)
+		return err
+	})
+	if err != nil {
+		h.m.storeErrors.WithLabelValues("identity").Inc()
+		h.mu.Lock()
+		h.outage, h.err = true, err
+		h.mu.Unlock()
+		return false
+	}
+	// The breaker is closed: this process fences and bumps again. Others may need another
+	// probe to find the store, and until then they commit without fencing. Whoever
+	// drained the outbox now and trusted would miss those writes; so first wait until
+	// every process that can reach the store has begun to use it.
+	changed := before != "" && identity != before
+	if (outage && before != "" || changed) && !pause(ctx, 2*probeEvery+h.budget) {
+		return false
+	}
+	if err := h.deliver(ctx, changed); err != nil {
+		h.mu.Lock()
+		h.err = err
+		h.mu.Unlock()
+		h.log.Warn("cache recovery failed, trying again", "err", err)
+		return false
+	}
+
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.doubts != seen {
+		return false // something else went wrong meanwhile
+	}
+	if before != "" {
+		h.log.Info("cache is trusted again", "after", time.Since(h.since), "identity_changed", changed)
+	}
+	h.identity, h.outage, h.err, h.since = identity, false, nil, time.Now()
+	h.trusted.Store(true)
+	h.m.trusted.Set(1)
+	return true
+}
+
+// deliver brings to the store every bump that it may lack: this process's own,
+// and those that the outbox still holds, whoever wrote them.
+func (h *health) deliver(ctx context.Context, all bool) error {
+	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
+	defer cancel()
+	if err := h.bumps.replay(ctx, h.store, all); err != nil {
+		return fmt.Errorf("replay bumps: %w", err)
+	}
+	h.mu.Lock()
+	drains := h.drains
+	h.mu.Unlock()
+	for _, drain := range drains {
+		if err := drain(ctx); err != nil {
+			return fmt.Errorf("drain outbox: %w", err)
+		}
+	}
+	return nil
+}
+
+// Health of the shared tier as one process sees it.
+type Health struct {
+	// State is "ok"; "recovering" while the store answers but is not yet trusted; or
+	// "down". Answers come in every state.
+	State string
+	Since time.Time // of being trusted, or of being not
+	Err   error     // why not ok; nil when ok
+}
+
+// Health returns what the cache presently thinks of its store. It asks nobody.
+func (c *Cache) Health() Health {
+	h := c.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	state := "ok"
+	switch {
+	case h.down.Load():
+		state = "down"
+	case !h.trusted.Load():
+		state = "recovering"
+	}
+	return Health{State: state, Since: h.since, Err: h.err}
+}
+
+// OnRecovery adds a function that delivers invalidations recorded elsewhere, such as the
+// outbox of a database. After an outage no entry is trusted before it has returned nil;
+// it is tried again until it does. Its context ends after 30 s.
+func (c *Cache) OnRecovery(drain func(context.Context) error) {
+	c.health.mu.Lock()
+	defer c.health.mu.Unlock()
+	c.health.drains = append(c.health.drains, drain)
+}
+
+// pause waits for d, and returns false if ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// jitter returns d, give or take a tenth, so that processes do not march in step.
+func jitter(d time.Duration) time.Duration {
+	if d <= 0 {
+		return d
+	}
+	return d - d/10 + rand.N(d/5+1)
+}

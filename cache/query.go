@@ -1,0 +1,202 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Query describes an answer once: what it is called, what distinguishes one from another,
+// what it depends on, how to get it, and how long it keeps.
+type Query[P, V any] struct {
+	// Name is "namespace:query", such as "courses:list": the beginning of every key, and
+	// the labels of the metrics. Lower-case letters, digits, and -._ only.
+	Name string
+
+	// Revision sets apart answers of another shape. Raise it when V changes such that old
+	// stored answers would decode wrongly: two releases then share a store without
+	// reading or overwriting each other's answers. Default 0, which adds nothing to keys.
+	Revision int
+
+	// Owner, for private answers, returns whom the answer belongs to. It becomes part of
+	// the key, so that no mistake in Key can show one user's answer to another, and an
+	// empty owner is refused. Default nil: the answer is everybody's.
+	Owner func(P) string
+
+	// Key returns what distinguishes the answer from others of the query; build it with
+	// the function Key. Equal parameters must give equal keys.
+	Key func(P) string
+
+	// Tags returns what the answer depends on, in a fixed order. Collections are
+	// tags too: a list depends on rows that do not exist yet.
+	Tags func(P) []Tag
+
+	// Load asks the source. Its context ends after LoadTimeout, and never because a
+	// caller left. It must read what is committed now: not inside a transaction begun
+	// earlier, not from a replica that lags. It returns ErrNotFound (wrapped or not)
+	// for what does not exist.
+	Load func(context.Context, P) (V, error)
+
+	// LoadMany, if any, loads for GetMany what it finds missing, in one go: one Loaded for
+	// each parameter, in order. Default: one Load each, at the same time.
+	LoadMany func(context.Context, []P) ([]Loaded[V], error)
+
+	// Fresh is how long an answer serves without question; each entry's is shortened by
+	// up to a tenth, at random, so that entries stored together do not expire together.
+	// Required.
+	Fresh time.Duration
+
+	// Stale is for how long after that an answer is served while it is being refreshed in
+	// the background. Only time makes an answer stale: one that a write invalidated is
+	// never served. Default 0.
+	Stale time.Duration
+
+	// StaleIfError is for how long after Fresh an answer is served if it cannot be loaded
+	// anew. Default 0.
+	StaleIfError time.Duration
+
+	// NotFound is how long it is remembered that something does not exist. Default: Fresh,
+	// at most 10 seconds.
+	NotFound time.Duration
+
+	// LoadTimeout bounds one load. Default: the Cache's.
+	LoadTimeout time.Duration
+
+	// MaxLoads bounds the loads of this query that run at the same time in this process,
+	// and MaxQueue those that wait for a place; a caller beyond gets an OverloadError.
+	// Default 16 and 256.
+	MaxLoads int
+	MaxQueue int
+
+	// Codec turns values into bytes and back. Default JSON[V].
+	Codec Codec[V]
+
+	// Warm returns parameters whose answers are kept warm: loaded by Cache.Warm, and anew
+	// every WarmEvery (give or take a tenth), by one process of all. With WarmEvery
+	// below four fifths of Fresh plus Stale they never go cold. Default: none.
+	Warm      func(context.Context) ([]P, error)
+	WarmEvery time.Duration
+}
+
+// Loaded is one result of LoadMany.
+type Loaded[V any] struct {
+	Value V
+	Err   error // ErrNotFound (wrapped or not) for what does not exist
+}
+
+const (
+	defaultNotFound = 10 * time.Second
+	defaultMaxLoads = 16
+	defaultMaxQueue = 256
+)
+
+func (q Query[P, V]) withDefaults(c Config) Query[P, V] {
+	q.NotFound = cmp.Or(q.NotFound, min(q.Fresh, defaultNotFound))
+	q.LoadTimeout = cmp.Or(q.LoadTimeout, c.LoadTimeout)
+	q.MaxLoads = cmp.Or(q.MaxLoads, defaultMaxLoads)
+	q.MaxQueue = cmp.Or(q.MaxQueue, defaultMaxQueue)
+	q.Codec = cmp.Or(q.Codec, Codec[V](JSON[V]{}))
+	return q
+}
+
+var queryName = regexp.MustCompile(`^[a-z0-9._-]+:[a-z0-9._-]+$`)
+
+// Stores keep these beside the entries, under the same prefix.
+var reservedNamespaces = []string{"tag", "lease", "warm"}
+
+func (q Query[P, V]) validate() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	namespace, _, _ := splitName(q.Name)
+	if !queryName.MatchString(q.Name) {
+		wrong(`Name is %q: must be "namespace:query" in lower-case letters, digits, and -._`, q.Name)
+	} else if slices.Contains(reservedNamespaces, namespace) {
+		wrong("Name is %q: the namespace %s belongs to the stores", q.Name, namespace)
+	}
+	if q.Key == nil {
+		wrong("Key is nil")
+	}
+	if q.Tags == nil {
+		wrong("Tags is nil")
+	}
+	if q.Load == nil {
+		wrong("Load is nil")
+	}
+	if q.Fresh <= 0 {
+		wrong("Fresh is %v: must be positive", q.Fresh)
+	}
+	if q.Revision < 0 {
+		wrong("Revision is %d: must not be negative", q.Revision)
+	}
+	for _, d := range []struct {
+		field string
+		value time.Duration
+	}{
+		{"Stale", q.Stale}, {"StaleIfError", q.StaleIfError}, {"NotFound", q.NotFound},
+		{"LoadTimeout", q.LoadTimeout}, {"WarmEvery", q.WarmEvery},
+	} {
+		if d.value < 0 {
+			wrong("%s is negative: %v", d.field, d.value)
+		}
+	}
+	if q.MaxLoads < 0 || q.MaxQueue < 0 {
+		wrong("MaxLoads is %d and MaxQueue %d: must not be negative", q.MaxLoads, q.MaxQueue)
+	}
+	if q.WarmEvery > 0 && q.Warm == nil {
+		wrong("WarmEvery is %v, but Warm is nil", q.WarmEvery)
+	}
+	return errors.Join(errs...)
+}
+
+// Cached is a defined Query: ask it with Get, Ask or GetMany. It is safe for concurrent use.
+type Cached[P, V any] struct {
+	Query[P, V]
+	c        *Cache
+	prefix   string // name, revision if any, and a colon
+	flights  group[V]
+	failures errorMemory
+	loads    *admission
+	m        *queryMetrics
+}
+
+// Define adds a query to c. It panics if the definition is malformed, naming everything
+// that is wrong, or if c already has a query of the name: both are mistakes in the program.
+func Define[P, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
+	if err := q.validate(); err != nil {
+		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
+	}
+	q = q.withDefaults(c.cfg)
+	d := &Cached[P, V]{Query: q, c: c, prefix: q.Name + ":"}
+	if q.Revision > 0 {
+		d.prefix = q.Name + "@" + strconv.Itoa(q.Revision) + ":"
+	}
+	d.loads = newAdmission(q.Name, q.MaxLoads, q.MaxQueue, q.LoadTimeout)
+	d.m = c.metrics.query(q.Name)
+	if err := c.define(q.Name, d.warm); err != nil {
+		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
+	}
+	if q.Warm != nil && q.WarmEvery > 0 {
+		c.spawn(d.keepWarm)
+	}
+	return d
+}
+
+// errNoOwner guards private answers against a caller nobody has identified.
+var errNoOwner = errors.New("cache: private answer asked for without an owner")
+
+// keyOf returns the whole key of an answer, without the store's prefix.
+func (d *Cached[P, V]) keyOf(p P) (string, error) {
+	if d.Owner == nil {
+		return d.prefix + d.Key(p), nil
+	}
+	owner := d.Owner(p)
+	if owner == "" {
+		return "", fmt.Errorf("%w: %s", errNoOwner, d.Name)
+	}
+	return d.prefix + Key(owner) + ":" + d.Key(p), nil
+}

@@ -1,0 +1,52 @@
+package cache
+
+import (
+	"context"
+	"time"
+)
+
+// refresh loads an answer anew in the background, if nobody in the fleet does already and
+// there is a place for it. With evenIfFresh it does so whatever the store holds. It
+// returns a channel that is closed when the refresh has ended, nil if there is none.
+func (d *Cached[P, V]) refresh(ctx context.Context, p P, key string, tags []Tag, guard Guard, evenIfFresh bool) <-chan struct{} {
+	if !d.flights.refresh(key) {
+		return nil
+	}
+	done := make(chan struct{})
+	spawned := d.c.spawn(func(context.Context) {
+		defer close(done)
+		defer d.flights.endRefresh(key)
+		ctx, cancel := d.c.detach(ctx)
+		defer cancel()
+		d.refreshNow(ctx, p, key, tags, guard, evenIfFresh)
+	})
+	if !spawned {
+		d.flights.endRefresh(key)
+		return nil
+	}
+	return done
+}
+
+func (d *Cached[P, V]) refreshNow(ctx context.Context, p P, key string, tags []Tag, guard Guard, evenIfFresh bool) {
+	if !d.loads.tryEnter() {
+		return // busy with answers that somebody waits for
+	}
+	token := Token(NewVersion())
+	claimed, err := d.c.claim(ctx, []Claim{{Key: key, Token: token, Guard: guard, TTL: leaseTTL}})
+	if err != nil || claimed[0].State != Granted {
+		d.loads.turnBack()
+		return
+	}
+	if !evenIfFresh && d.examine(claimed[0].Entry, guard, time.Now()).state == entryFresh {
+		d.loads.turnBack()
+		_ = d.c.settle(ctx, []Fill{{Key: key, Token: token}})
+		return
+	}
+	stop := d.c.keepLeases(ctx, []Claim{{Key: key, Token: token}})
+	l := d.loadAdmitted(ctx, []P{p}, []string{key}, nil)[0]
+	stop()
+	// The guard is the one seen before the load began. If a write came in between, the
+	// entry is born invalid, and nothing that was invalidated comes back by it.
+	fill, _ := d.fillFor(key, tags, guard, token, l, claimed[0].Failure)
+	d.settleAll(ctx, []Fill{fill})
+}

@@ -1,0 +1,96 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Warm loads what the queries with a Warm function want warm, unless it is in the cache
+// and fresh already. It returns when all of it was tried, with every error there was.
+// Call it before a process takes requests.
+func (c *Cache) Warm(ctx context.Context) error {
+	c.mu.Lock()
+	warmers := c.warmers
+	c.mu.Unlock()
+	var errs []error
+	for _, warm := range warmers {
+		errs = append(errs, warm(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Cached[P, V]) warm(ctx context.Context) error {
+	return d.eachWarm(ctx, func(p P) error {
+		_, err := d.Ask(ctx, p)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		return err
+	})
+}
+
+func (d *Cached[P, V]) eachWarm(ctx context.Context, do func(P) error) error {
+	if d.Warm == nil {
+		return nil
+	}
+	ps, err := d.Warm(ctx)
+	if err != nil {
+		return fmt.Errorf("warm %s: which: %w", d.Name, err)
+	}
+	var errs []error
+	for _, p := range ps {
+		if err := do(p); err != nil {
+			errs = append(errs, fmt.Errorf("warm %s: %w", d.Name, err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// keepWarm loads the warm answers anew every WarmEvery, until ctx ends.
+func (d *Cached[P, V]) keepWarm(ctx context.Context) {
+	for pause(ctx, jitter(d.WarmEvery)) {
+		if !d.myTurn(ctx) {
+			continue
+		}
+		if err := d.eachWarm(ctx, func(p P) error { return d.renew(ctx, p) }); err != nil && ctx.Err() == nil {
+			d.c.cfg.Logger.Warn("warming failed", "query", d.Name, "err", err)
+		}
+	}
+}
+
+// myTurn takes the lease of the query's warming for most of a period. It is kept, not given
+// back: until it runs out, the fleet's answers are as warm as one warmer makes them.
+func (d *Cached[P, V]) myTurn(ctx context.Context) bool {
+	claimed, err := d.c.claim(ctx, []Claim{{
+		Key: "warm:" + d.Name, Token: Token(NewVersion()), TTL: d.WarmEvery * 8 / 10,
+	}})
+	return err == nil && claimed[0].State == Granted
+}
+
+// renew loads one answer anew, however fresh the stored one is: at the next turn it might
+// be gone.
+func (d *Cached[P, V]) renew(ctx context.Context, p P) error {
+	key, err := d.keyOf(p)
+	if err != nil {
+		return err
+	}
+	tags := d.Tags(p)
+	snapshot, err := d.c.read(ctx, tags, []string{key})
+	if err != nil {
+		return err
+	}
+	if anyFenced(snapshot.States) {
+		return nil // a write is on its way; whoever asks next loads what it wrote
+	}
+	if done := d.refresh(ctx, p, key, tags, guardOf(tags, snapshot.States), true); done != nil {
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
