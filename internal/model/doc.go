@@ -1,0 +1,2 @@
+// Package model checks the cache's consistency protocol by trying everything.
+package model
