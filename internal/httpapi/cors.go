@@ -1,0 +1,44 @@
+package httpapi
+
+import (
+	"net/http"
+	"slices"
+)
+
+// origins may read answers from a browser.
+type origins struct {
+	all   bool
+	named []string
+}
+
+func newOrigins(list []string) origins {
+	return origins{slices.Contains(list, "*"), list}
+}
+
+// answer sets the CORS headers and says whether the request was a preflight, which has its
+// whole answer with them. Tokens travel in a header that scripts set themselves, never in
+// cookies, so credentials need no permission.
+func (o origins) answer(h http.Header, r *http.Request) (preflight bool) {
+	if len(o.named) == 0 {
+		return false
+	}
+	origin := r.Header.Get("Origin")
+	switch {
+	case o.all:
+		h.Set("Access-Control-Allow-Origin", "*")
+	default:
+		h.Add("Vary", "Origin")
+		if !slices.Contains(o.named, origin) {
+			return false
+		}
+		h.Set("Access-Control-Allow-Origin", origin)
+	}
+	if r.Method != http.MethodOptions || origin == "" || r.Header.Get("Access-Control-Request-Method") == "" {
+		h.Set("Access-Control-Expose-Headers", "Cache-Status, ETag, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, X-Request-Id")
+		return false
+	}
+	h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-None-Match, X-Request-Id")
+	h.Set("Access-Control-Max-Age", "600")
+	return true
+}

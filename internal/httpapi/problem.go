@@ -1,0 +1,138 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/internal/learning"
+)
+
+// kind of a problem: the status and the word for it that clients branch on.
+type kind struct {
+	status int
+	word   string
+}
+
+var (
+	validation       = kind{http.StatusBadRequest, "VALIDATION_ERROR"}
+	unauthorized     = kind{http.StatusUnauthorized, "UNAUTHORIZED"}
+	forbidden        = kind{http.StatusForbidden, "FORBIDDEN"}
+	notFound         = kind{http.StatusNotFound, "NOT_FOUND"}
+	methodNotAllowed = kind{http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED"}
+	conflict         = kind{http.StatusConflict, "CONFLICT"}
+	tooLarge         = kind{http.StatusRequestEntityTooLarge, "PAYLOAD_TOO_LARGE"}
+	rateLimited      = kind{http.StatusTooManyRequests, "RATE_LIMITED"}
+	internal         = kind{http.StatusInternalServerError, "INTERNAL_ERROR"}
+	overloaded       = kind{http.StatusServiceUnavailable, "OVERLOADED"}
+)
+
+// problem is an error as clients see it; err is for the log.
+type problem struct {
+	kind       kind
+	message    string
+	details    map[string][]string // place → what is wrong there
+	retryAfter time.Duration       // 0: no Retry-After
+	err        error
+}
+
+func (p *problem) Error() string {
+	if p.err != nil {
+		return p.message + ": " + p.err.Error()
+	}
+	return p.message
+}
+
+func (p *problem) Unwrap() error { return p.err }
+
+var (
+	errNoRoute  = &problem{kind: notFound, message: "There is nothing at this address"}
+	errInternal = &problem{kind: internal, message: "Internal error"}
+)
+
+// kindOf returns the kind of problem that err is, the zero kind for nil.
+func kindOf(err error) kind {
+	if err == nil {
+		return kind{}
+	}
+	return problemOf(err).kind
+}
+
+// problemOf is the one place where errors become answers.
+func problemOf(err error) *problem {
+	if p, ok := errors.AsType[*problem](err); ok {
+		return p
+	}
+	if e, ok := errors.AsType[*learning.Error](err); ok {
+		p := &problem{message: e.Message, details: e.Fields, err: e.Err}
+		switch e.Kind {
+		case learning.Invalid:
+			p.kind = validation
+		case learning.NotFound:
+			p.kind = notFound
+		case learning.Forbidden:
+			p.kind = forbidden
+		case learning.Conflict:
+			p.kind = conflict
+		default:
+			return &problem{kind: internal, message: errInternal.message, err: err}
+		}
+		return p
+	}
+	if e, ok := errors.AsType[*cache.OverloadError](err); ok {
+		return &problem{kind: overloaded, message: "The service is overloaded", retryAfter: e.RetryAfter, err: err}
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, cache.ErrLoadTimeout) {
+		return &problem{kind: overloaded, message: "The service took too long to answer", retryAfter: time.Second, err: err}
+	}
+	if errors.Is(err, cache.ErrClosed) {
+		return &problem{kind: overloaded, message: "The service is stopping", retryAfter: time.Second, err: err}
+	}
+	return &problem{kind: internal, message: errInternal.message, err: err}
+}
+
+// fail answers with err.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	x := exchangeOf(r)
+	if errors.Is(r.Context().Err(), context.Canceled) { // the client hung up: nobody reads this
+		x.err = err
+		w.WriteHeader(statusClientGone)
+		return
+	}
+	p := problemOf(err)
+	if p.kind.status >= http.StatusInternalServerError {
+		x.err = err
+	}
+	h := w.Header()
+	switch {
+	case p.retryAfter > 0 || p.kind == overloaded:
+		h.Set("Retry-After", strconv.Itoa(wholeSeconds(p.retryAfter)))
+	case p.kind == unauthorized:
+		h.Set("WWW-Authenticate", "Bearer")
+	}
+	body, err := json.Marshal(struct {
+		StatusCode int                 `json:"statusCode"`
+		Error      string              `json:"error"`
+		Message    string              `json:"message"`
+		Details    map[string][]string `json:"details,omitempty"`
+		RequestID  string              `json:"requestId"`
+	}{p.kind.status, p.kind.word, p.message, p.details, x.requestID})
+	if err != nil { // strings always encode
+		panic(err)
+	}
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	h.Set("Content-Length", strconv.Itoa(len(body)+1))
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(p.kind.status)
+	_, _ = w.Write(append(body, '\n')) // fails when the client is gone
+}
+
+// wholeSeconds rounds up, to at least 1: "retry after 0" would be an invitation to hammer.
+func wholeSeconds(d time.Duration) int {
+	return max(1, int(math.Ceil(d.Seconds())))
+}

@@ -1,0 +1,85 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"github.com/chainlearn/chainlearn/internal/learning"
+)
+
+// questionView has no place for the right answer, which never leaves the server.
+type questionView struct {
+	ID      string   `json:"id"`
+	Text    string   `json:"text"`
+	Options []string `json:"options"`
+}
+
+type quizView struct {
+	ID        learning.QuizID   `json:"id"`
+	CourseID  learning.CourseID `json:"courseId"`
+	ModuleID  learning.ModuleID `json:"moduleId"`
+	Questions []questionView    `json:"questions"`
+	CreatedAt Time              `json:"createdAt"`
+}
+
+func (s *Server) generateQuiz(r *http.Request, me learner) (reply, error) {
+	f := faults{}
+	o, err := body(r, f)
+	if err != nil {
+		return reply{}, err
+	}
+	course := idField[learning.Course](o, "courseId")
+	module := o.moduleID("moduleId")
+	if err := f.err(); err != nil {
+		return reply{}, err
+	}
+	quiz, err := s.platform.GenerateQuiz(r.Context(), me.Value.ID, course, module)
+	if err != nil {
+		return reply{}, err
+	}
+	questions := make([]questionView, len(quiz.Questions))
+	for i, q := range quiz.Questions {
+		questions[i] = questionView{q.ID, q.Text, list(q.Options)}
+	}
+	return reply{
+		status: http.StatusCreated,
+		data:   quizView{quiz.ID, quiz.CourseID, quiz.ModuleID, questions, Time(quiz.CreatedAt)},
+	}, nil
+}
+
+type submissionView struct {
+	ID              learning.SubmissionID `json:"id"`
+	Score           int                   `json:"score"`
+	TotalQuestions  int                   `json:"totalQuestions"`
+	Percentage      int                   `json:"percentage"`
+	Passed          bool                  `json:"passed"`
+	Feedback        string                `json:"feedback"`
+	RewardAvailable bool                  `json:"rewardAvailable"`
+}
+
+// maxAnswers bounds what is looked at and reported on; no quiz has as many questions.
+const maxAnswers = 100
+
+func (s *Server) submitQuiz(r *http.Request, me learner) (reply, error) {
+	f := faults{}
+	id := idParam[learning.Quiz](r, "id", f)
+	o, err := body(r, f)
+	if err != nil {
+		return reply{}, err
+	}
+	answers := []learning.QuizAnswer{}
+	for _, a := range o.objects("answers", maxAnswers) {
+		question, _ := a.requiredText("questionId")
+		answers = append(answers, learning.QuizAnswer{QuestionID: question, SelectedIndex: a.wholeNumber("selectedIndex")})
+	}
+	if err := f.err(); err != nil {
+		return reply{}, err
+	}
+	sub, err := s.platform.SubmitQuiz(r.Context(), me.Value.ID, id, answers)
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{data: submissionView{
+		sub.ID, sub.Score, sub.TotalQuestions, sub.Percentage(), sub.Passed(), sub.Feedback,
+		sub.Passed() && !sub.RewardClaimed,
+	}}, nil
+}

@@ -1,0 +1,144 @@
+package httpapi
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/internal/learning"
+)
+
+// Config of a Server. Platform, Cache and Tokens are required.
+type Config struct {
+	Platform *learning.Platform
+	Cache    *cache.Cache
+	Tokens   *Tokens
+
+	// Metrics is where the server registers its own, and what /metrics shows. Default: an
+	// empty registry.
+	Metrics *prometheus.Registry
+	// Logger receives one line for each request. Default: discarded.
+	Logger *slog.Logger
+
+	// RateLimit is how many requests a learner, or an address without a valid token, may
+	// send in each RateWindow. Default 0: any number.
+	RateLimit  int
+	RateWindow time.Duration
+	// TrustedProxies are believed about whom they forward for (X-Forwarded-For).
+	// Default: none.
+	TrustedProxies []netip.Prefix
+	// CORSOrigins may read answers from a browser; "*" is everybody. Default: none.
+	CORSOrigins []string
+}
+
+// requestTimeout bounds everything a request may wait for. Loads have a shorter bound of
+// their own, so this one ends only what hangs.
+const requestTimeout = 15 * time.Second
+
+// Server answers requests. It has no listener of its own: serve Public and Private.
+type Server struct {
+	cfg      Config
+	platform *learning.Platform
+	log      *slog.Logger
+	limit    *limiter
+	origins  origins
+	duration *prometheus.HistogramVec
+	probes   singleflight.Group // of the database, for health
+	phase    atomic.Int32       // a phase
+	mux      *http.ServeMux
+}
+
+// New returns a Server that is not ready yet: see Ready.
+func New(cfg Config) (*Server, error) {
+	switch {
+	case cfg.Platform == nil, cfg.Cache == nil, cfg.Tokens == nil:
+		return nil, errors.New("httpapi: Platform, Cache and Tokens are required")
+	case cfg.RateLimit > 0 && cfg.RateWindow <= 0:
+		return nil, errors.New("httpapi: RateLimit without a RateWindow")
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = prometheus.NewRegistry()
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		cfg:      cfg,
+		platform: cfg.Platform,
+		log:      cfg.Logger,
+		limit:    newLimiter(cfg.RateLimit, cfg.RateWindow),
+		origins:  newOrigins(cfg.CORSOrigins),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "http_request_duration_seconds",
+			Help:    "How long requests took, by route.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
+		}, []string{"method", "route", "status"}),
+		mux: http.NewServeMux(),
+	}
+	if err := cfg.Metrics.Register(s.duration); err != nil {
+		return nil, err
+	}
+	s.routes()
+	return s, nil
+}
+
+func (s *Server) routes() {
+	s.visitor("GET /courses", s.listCourses)
+	s.visitor("GET /courses/{id}", s.getCourse)
+	s.visitor("GET /courses/{id}/modules/{moduleId}", s.getModule)
+	s.member("POST /courses/{id}/enroll", s.enroll)
+
+	s.member("GET /users/me", s.getProfile)
+	s.member("PUT /users/me", s.putProfile)
+	s.member("GET /users/me/progress", s.getProgress)
+
+	s.member("POST /quizzes/generate", s.generateQuiz)
+	s.member("POST /quizzes/{id}/submit", s.submitQuiz)
+
+	s.member("POST /rewards/claim", s.claimReward)
+	s.member("GET /rewards/history", s.rewardHistory)
+
+	s.member("POST /credentials/mint", s.mintCredential)
+	s.member("GET /credentials", s.listCredentials)
+
+	for _, base := range []string{"", "/api", "/api/v1"} { // probes rarely know a base path
+		s.healthRoutes(s.mux, base)
+	}
+}
+
+// visitor adds a route that takes a token but needs none: viewer is learning.Nobody for a
+// caller without a valid one.
+func (s *Server) visitor(route string, f func(r *http.Request, viewer learning.UserID) (reply, error)) {
+	s.handle(route, func(r *http.Request) (reply, error) {
+		if exchangeOf(r).claims == nil {
+			return f(r, learning.Nobody)
+		}
+		me, err := s.authenticate(r)
+		if kindOf(err) == unauthorized {
+			return f(r, learning.Nobody)
+		}
+		if err != nil {
+			return reply{}, err
+		}
+		return f(r, me.Value.ID)
+	})
+}
+
+// member adds a route that needs a token. It is checked before anything else of the
+// request is.
+func (s *Server) member(route string, f func(r *http.Request, me learner) (reply, error)) {
+	s.handle(route, func(r *http.Request) (reply, error) {
+		me, err := s.authenticate(r)
+		if err != nil {
+			return reply{}, err
+		}
+		return f(r, me)
+	})
+}
