@@ -197,6 +197,9 @@ func (m *machine) tidy(s *state) {
 		if w.pc >= wAcked {
 			w.rank = 0 // has been acknowledged or never will be
 		}
+		if w.pc == wAcked && w.row == 0 {
+			w.pc = wDone // the relay was faster
+		}
 		if w.pc == wDone && !m.mayReplay(s, i) {
 			w.pc = wDead
 		}
