@@ -12,6 +12,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
@@ -24,6 +25,9 @@ type Row struct {
 	// Mark is that of the writer, if the writer fences and bumps its tags itself;
 	// cache.NoMark for a stranger's row.
 	Mark cache.Mark
+	// Age since the row was recorded, by the database's clock. Only what Log.Deliver
+	// hands out has one.
+	Age time.Duration
 }
 
 // Tx is an open transaction, as an adapter offers it to Commit.
@@ -56,3 +60,7 @@ type Log interface {
 	// ctx ends or when it cannot tell; the relay then polls.
 	Wait(ctx context.Context) error
 }
+
+// ErrUnknownOutcome is matched by an error that leaves open whether a transaction was
+// committed: the connection was lost while the database decided.
+var ErrUnknownOutcome = errors.New("outbox: outcome of the commit is unknown")

@@ -1,0 +1,254 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+
+	"github.com/chainlearn/chainlearn/internal/learning"
+)
+
+// reads are the statements of learning.Reads, prepared: planning one costs more than
+// running it. Each is the only statement of its question, so that it sees one state of
+// the database and a miss costs one trip.
+type reads struct {
+	listCourses, listCoursesOf, countCourses, countCoursesOf, courseDetail      *sql.Stmt
+	enrolled, completedModule, profile, progress, rewards, credentials, revoked *sql.Stmt
+}
+
+func (s *Storage) prepare(ctx context.Context) error {
+	for _, q := range []struct {
+		stmt **sql.Stmt
+		sql  string
+	}{
+		{&s.reads.listCourses, listCourses("")},
+		{&s.reads.listCoursesOf, listCourses("AND difficulty = ?3")},
+		{&s.reads.countCourses, `SELECT count(*) FROM courses WHERE is_active = 1`},
+		{&s.reads.countCoursesOf, `SELECT count(*) FROM courses WHERE is_active = 1 AND difficulty = ?1`},
+		{&s.reads.courseDetail, courseDetail},
+		{&s.reads.enrolled, enrolled},
+		{&s.reads.completedModule, completedModule},
+		{&s.reads.profile, profile},
+		{&s.reads.progress, progress},
+		{&s.reads.rewards, rewards},
+		{&s.reads.credentials, credentials},
+		{&s.reads.revoked, `SELECT EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = ?1)`},
+	} {
+		var err error
+		if *q.stmt, err = s.read.PrepareContext(ctx, q.sql); err != nil {
+			return fmt.Errorf("prepare %s: %w", q.sql, err)
+		}
+	}
+	return nil
+}
+
+// listCourses is the page of courses that match a condition, and how many do. The page comes
+// as one JSON array: a page past the end has no rows that could bear the total.
+func listCourses(condition string) string {
+	return `
+WITH page AS (
+    SELECT id, title, description, difficulty, julianday(created_at) AS created
+    FROM courses
+    WHERE is_active = 1 ` + condition + `
+    ORDER BY julianday(created_at) DESC, id
+    LIMIT ?1 OFFSET ?2
+)
+SELECT (SELECT count(*) FROM courses WHERE is_active = 1 ` + condition + `),
+       json_group_array(json_object(
+           'id', id, 'title', title, 'description', description, 'difficulty', difficulty,
+           'isActive', json('true'),
+           'enrolledCount', (SELECT count(*) FROM enrollments WHERE course_id = page.id)
+       ) ORDER BY created DESC, id)
+FROM page`
+}
+
+func (s *Storage) ListCourses(ctx context.Context, p learning.ListParams) (learning.CoursePage, error) {
+	stmt, args := s.reads.listCourses, []any{p.Limit, (p.Page - 1) * p.Limit}
+	if p.Difficulty != "" {
+		stmt, args = s.reads.listCoursesOf, append(args, p.Difficulty)
+	}
+	var page learning.CoursePage
+	err := stmt.QueryRowContext(ctx, args...).Scan(&page.Total, asJSON{&page.Courses})
+	if err != nil {
+		return learning.CoursePage{}, fmt.Errorf("list courses: %w", err)
+	}
+	return page, nil
+}
+
+func (s *Storage) CountCourses(ctx context.Context, d learning.Difficulty) (int, error) {
+	stmt, args := s.reads.countCourses, []any(nil)
+	if d != "" {
+		stmt, args = s.reads.countCoursesOf, []any{d}
+	}
+	var n int
+	if err := stmt.QueryRowContext(ctx, args...).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count courses: %w", err)
+	}
+	return n, nil
+}
+
+var courseDetail = `
+SELECT id, title, description, difficulty, content_hash, ` + isoOf("created_at") + `,
+       (SELECT count(*) FROM enrollments WHERE course_id = courses.id),
+       (SELECT json_group_array(json_object('id', q.module_id, 'title', m.title, 'position', m.position))
+        FROM (SELECT DISTINCT module_id FROM quizzes WHERE course_id = ?1 AND generated_for IS NULL) q
+        LEFT JOIN modules m ON m.course_id = ?1 AND m.module_id = q.module_id)
+FROM courses
+WHERE id = ?1 AND is_active = 1`
+
+func (s *Storage) CourseDetail(ctx context.Context, id learning.CourseID) (learning.CourseDetail, error) {
+	var c learning.CourseDetail
+	var modules []moduleRow
+	err := s.reads.courseDetail.QueryRowContext(ctx, id).Scan(
+		&c.ID, &c.Title, &c.Description, &c.Difficulty, &c.ContentHash, utc{&c.CreatedAt}, &c.EnrolledCount, asJSON{&modules})
+	if err != nil {
+		return learning.CourseDetail{}, fmt.Errorf("course %s: %w", id, rowError(err))
+	}
+	c.IsActive = true
+	c.Modules = inOrder(modules)
+	return c, nil
+}
+
+const enrolled = `
+SELECT json_group_array(course_id)
+FROM enrollments
+WHERE user_id = ?1 AND course_id IN (SELECT value FROM json_each(?2))`
+
+func (s *Storage) Enrolled(ctx context.Context, user learning.UserID, courses []learning.CourseID) (map[learning.CourseID]bool, error) {
+	ids, err := json.Marshal(courses)
+	if err != nil {
+		return nil, fmt.Errorf("enrolments of %s: %w", user, err)
+	}
+	var found []learning.CourseID
+	if err := s.reads.enrolled.QueryRowContext(ctx, user, string(ids)).Scan(asJSON{&found}); err != nil {
+		return nil, fmt.Errorf("enrolments of %s: %w", user, err)
+	}
+	in := make(map[learning.CourseID]bool, len(found))
+	for _, id := range found {
+		in[id] = true
+	}
+	return in, nil
+}
+
+// passed is the condition that submission s of quiz q passes, as Submission.Passed has it.
+var passed = fmt.Sprintf(`s.score * 100 >= %d * json_array_length(q.questions) AND json_array_length(q.questions) > 0`, learning.PassPercent)
+
+// CROSS JOIN is SQLite's way to fix an order: a learner has few submissions, a module may
+// have as many quizzes as learners.
+var completedModule = `
+SELECT EXISTS (
+    SELECT 1
+    FROM quiz_submissions s
+    CROSS JOIN quizzes q ON q.id = s.quiz_id
+    WHERE s.user_id = ?1 AND q.course_id = ?2 AND q.module_id = ?3 AND ` + passed + `)`
+
+func (s *Storage) CompletedModule(ctx context.Context, user learning.UserID, course learning.CourseID, module learning.ModuleID) (bool, error) {
+	var done bool
+	if err := s.reads.completedModule.QueryRowContext(ctx, user, course, module).Scan(&done); err != nil {
+		return false, fmt.Errorf("completion of module %q of course %s by %s: %w", module, course, user, err)
+	}
+	return done, nil
+}
+
+var profile = `
+SELECT id, stellar_address, display_name, background, learning_goal, pace, language, credits, ` + isoOf("created_at") + `
+FROM users
+WHERE id = ?1`
+
+func scanProfile(row *sql.Row) (learning.Profile, error) {
+	var p learning.Profile
+	err := row.Scan(&p.ID, &p.StellarAddress, &p.DisplayName, &p.Background, &p.LearningGoal, &p.Pace, &p.Language, &p.Credits, utc{&p.CreatedAt})
+	return p, err
+}
+
+func (s *Storage) Profile(ctx context.Context, id learning.UserID) (learning.Profile, error) {
+	p, err := scanProfile(s.reads.profile.QueryRowContext(ctx, id))
+	if err != nil {
+		return learning.Profile{}, fmt.Errorf("user %s: %w", id, rowError(err))
+	}
+	return p, nil
+}
+
+const progress = `
+SELECT e.courses, e.completed, s.score, c.credentials, s.claimed
+FROM (SELECT count(*) AS courses, count(completed_at) AS completed FROM enrollments WHERE user_id = ?1) e,
+     (SELECT coalesce(sum(score), 0) AS score, coalesce(sum(reward_claimed), 0) AS claimed FROM quiz_submissions WHERE user_id = ?1) s,
+     (SELECT count(*) AS credentials FROM credentials WHERE user_id = ?1 AND revoked = 0) c`
+
+func (s *Storage) Progress(ctx context.Context, id learning.UserID) (learning.Progress, error) {
+	var p learning.Progress
+	err := s.reads.progress.QueryRowContext(ctx, id).Scan(
+		&p.EnrolledCourses, &p.CompletedCourses, &p.TotalQuizScore, &p.CredentialsEarned, &p.RewardsClaimed)
+	if err != nil {
+		return learning.Progress{}, fmt.Errorf("progress of %s: %w", id, err)
+	}
+	return p, nil
+}
+
+// A claim recorded by hand may lack its time; then it counts from the submission. Outer
+// joins, because the total counts every claim.
+var rewards = `
+WITH page AS (
+    SELECT id, quiz_id, score, reward_amount, tx_hash, coalesce(claimed_at, submitted_at) AS claimed_at
+    FROM quiz_submissions
+    WHERE user_id = ?1 AND reward_claimed = 1
+    ORDER BY julianday(coalesce(claimed_at, submitted_at)) DESC, id
+    LIMIT ?2 OFFSET ?3
+)
+SELECT (SELECT count(*) FROM quiz_submissions WHERE user_id = ?1 AND reward_claimed = 1),
+       json_group_array(json_object(
+           'id', page.id, 'courseTitle', coalesce(c.title, ''), 'score', page.score,
+           'amount', coalesce(page.reward_amount, 0), 'txHash', page.tx_hash,
+           'claimedAt', ` + isoOf("page.claimed_at") + `
+       ) ORDER BY julianday(page.claimed_at) DESC, page.id)
+FROM page
+LEFT JOIN quizzes q ON q.id = page.quiz_id
+LEFT JOIN courses c ON c.id = q.course_id`
+
+func (s *Storage) RewardHistory(ctx context.Context, p learning.RewardParams) (learning.RewardPage, error) {
+	var page learning.RewardPage
+	err := s.reads.rewards.QueryRowContext(ctx, p.User, p.Limit, (p.Page-1)*p.Limit).Scan(&page.Total, asJSON{&page.Rewards})
+	if err != nil {
+		return learning.RewardPage{}, fmt.Errorf("rewards of %s: %w", p.User, err)
+	}
+	return page, nil
+}
+
+var credentials = `
+SELECT json_group_array(json_object(
+           'id', k.id, 'courseId', k.course_id, 'courseTitle', coalesce(c.title, ''), 'score', k.score,
+           'nftAssetCode', k.nft_asset_code, 'nftIssuer', k.nft_issuer, 'mintTxHash', k.mint_tx_hash,
+           'revoked', json(CASE k.revoked WHEN 1 THEN 'true' ELSE 'false' END),
+           'mintedAt', ` + isoOf("k.minted_at") + `
+       ) ORDER BY julianday(k.minted_at) DESC, k.id)
+FROM credentials k
+LEFT JOIN courses c ON c.id = k.course_id
+WHERE k.user_id = ?1`
+
+func (s *Storage) Credentials(ctx context.Context, id learning.UserID) ([]learning.Credential, error) {
+	var list []learning.Credential
+	if err := s.reads.credentials.QueryRowContext(ctx, id).Scan(asJSON{&list}); err != nil {
+		return nil, fmt.Errorf("credentials of %s: %w", id, err)
+	}
+	return list, nil
+}
+
+func (s *Storage) TokenRevoked(ctx context.Context, jti string) (bool, error) {
+	var revoked bool
+	if err := s.reads.revoked.QueryRowContext(ctx, jti).Scan(&revoked); err != nil {
+		return false, fmt.Errorf("revocation of token: %w", err)
+	}
+	return revoked, nil
+}
+
+// asJSON scans a JSON text into what v points to.
+type asJSON struct{ v any }
+
+func (j asJSON) Scan(src any) error {
+	s, ok := src.(string)
+	if !ok {
+		return fmt.Errorf("JSON must be text, not %T", src)
+	}
+	return json.Unmarshal([]byte(s), j.v)
+}

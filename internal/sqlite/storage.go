@@ -1,0 +1,113 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	outboxsqlite "github.com/chainlearn/chainlearn/cache/outbox/sqlite"
+	"github.com/chainlearn/chainlearn/internal/learning"
+)
+
+// Storage keeps the platform's data in a file. It implements learning.Storage.
+type Storage struct {
+	read, write *sql.DB
+	reads       reads
+	log         *outboxsqlite.Log
+	lock        *os.File
+}
+
+var _ learning.Storage = (*Storage)(nil)
+
+// Close waits for what is running and closes the file. It may be called again.
+func (s *Storage) Close() error {
+	var errs []error
+	if s.read != nil {
+		errs = append(errs, s.read.Close())
+	}
+	if s.write != nil { // last, so that it empties the write-ahead log into the file
+		errs = append(errs, s.write.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+		s.lock = nil
+	}
+	return errors.Join(errs...)
+}
+
+// Ping says whether the file can be read.
+func (s *Storage) Ping(ctx context.Context) error {
+	var n int
+	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema`).Scan(&n); err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	return nil
+}
+
+// Write runs fn in a transaction that excludes every other writer. Do not call Write in fn:
+// it would wait for itself.
+func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx learning.Tx) error) (err error) {
+	t, err := s.log.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.Rollback(ctx)
+	if err := fn(ctx, &tx{t.SQL()}); err != nil {
+		return err
+	}
+	return t.Commit(ctx)
+}
+
+// tx implements learning.Tx. Its reads need no locks: nobody else writes meanwhile.
+type tx struct{ *sql.Tx }
+
+// queryer is what a read needs, inside a transaction or out of it.
+type queryer interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// rowError gives the driver's errors the names the domain knows.
+func rowError(err error) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return learning.ErrNoRow
+	}
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		switch e.Code() {
+		case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+			return fmt.Errorf("%w: %w", learning.ErrExists, err)
+		case sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+			return fmt.Errorf("%w: %w", learning.ErrNoRow, err)
+		}
+	}
+	return err
+}
+
+// iso is how times are written: see the first migration.
+const iso = "2006-01-02T15:04:05.000Z"
+
+func text(t time.Time) string { return t.UTC().Format(iso) }
+
+// utc scans a time as isoOf gives it.
+type utc struct{ *time.Time }
+
+func (u utc) Scan(v any) error {
+	s, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("a time must be text, not %T", v)
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return err
+	}
+	*u.Time = t.UTC()
+	return nil
+}
+
+// isoOf is the SQL that normalises a time, whoever wrote it.
+func isoOf(column string) string { return `strftime('%Y-%m-%dT%H:%M:%fZ', ` + column + `)` }
