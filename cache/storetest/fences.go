@@ -67,7 +67,6 @@ func checkMarksEndApart(k *kit) {
 	const tag = "course:1"
 	before, brief, after := newMark(), newMark(), newMark()
 	k.fence(before, long, tag)
-	start := time.Now()
 	k.fence(brief, short, tag) // must not shorten the one before
 	k.fence(after, long, tag)  // must not lengthen this one
 	k.pass(short + 50*time.Millisecond)
@@ -75,7 +74,7 @@ func checkMarksEndApart(k *kit) {
 	k.bump(after, tag)
 	k.wantFenced(tag, true, "the end of one mark and the bump of another")
 	k.bump(before, tag)
-	k.ends(start, short, "the end of the mark", func() bool { return !k.state(tag).Fenced })
+	k.wantFenced(tag, false, "the end of one mark and the bump of two")
 }
 
 func checkBumpWithoutMark(k *kit) {

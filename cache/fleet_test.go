@@ -1,0 +1,126 @@
+package cache_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/chainlearn/chainlearn/cache"
+)
+
+// A process that vanished while loading delays the next load by at most a second.
+func TestLoaderThatVanishedIsReplaced(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		dead, alive := fleet[0], fleet[1]
+		qDead, qAlive := cache.Define(dead.Cache, s.query()), cache.Define(alive.Cache, s.query())
+		s.delay = time.Hour
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = qDead.Get(ctx, 1) })
+		synctest.Wait()
+		dead.store.Hang() // what a killed process does for its lease
+		time.Sleep(100 * time.Millisecond)
+		s.delay = time.Millisecond
+		began := time.Now()
+		mustGet(t, qAlive, 1, "one")
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the next load ended %v after the loader had vanished, want at most 1s", took)
+		}
+		cancel()
+		wg.Wait()
+	})
+}
+
+func TestLeaseIsRenewedWhileTheLoaderLives(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		s.delay = 5 * time.Second // many times the lease
+		var wg sync.WaitGroup
+		for _, p := range fleet {
+			q := cache.Define(p.Cache, s.query())
+			wg.Go(func() { mustGet(t, q, 1, "one") })
+		}
+		wg.Wait()
+		wantLoads(t, s, 1)
+	})
+}
+
+// Announcements may be lost; waiting is bounded all the same.
+func TestLostAnnouncementsOnlyDelay(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		fleet[1].store.DropAnnouncements()
+		q0, q1 := cache.Define(fleet[0].Cache, s.query()), cache.Define(fleet[1].Cache, s.query())
+		var wg sync.WaitGroup
+		wg.Go(func() { mustGet(t, q0, 1, "one") })
+		synctest.Wait()
+		began := time.Now()
+		mustGet(t, q1, 1, "one")
+		wg.Wait()
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the deaf process waited %v", took)
+		}
+		wantLoads(t, s, 1)
+	})
+}
+
+// A write while another process loads makes that load useless for who asks after it:
+// the lease of the old versions does not stand in the way.
+func TestLoadUnderOldVersionsHoldsNobodyUp(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		q0, q1 := cache.Define(fleet[0].Cache, s.query()), cache.Define(fleet[1].Cache, s.query())
+		s.gate = make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() { mustGet(t, q0, 1, "one") })
+		time.Sleep(s.delay)
+		synctest.Wait()
+		slow := s.gate
+		s.gate = nil
+		s.set(1, "uno")
+		if err := fleet[0].Invalidate(t.Context(), rowTag(1)); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		mustGet(t, q1, 1, "uno")
+		if took := time.Since(began); took > s.delay {
+			t.Errorf("waited %v, want one load of %v", took, s.delay)
+		}
+		close(slow)
+		wg.Wait()
+		mustGet(t, q0, 1, "uno")
+	})
+}
+
+func TestFailureIsSharedByTheFleet(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		s.fail(errors.New("disk is full"))
+		q0, q1 := cache.Define(fleet[0].Cache, s.query()), cache.Define(fleet[1].Cache, s.query())
+		_, err0 := q0.Get(t.Context(), 1)
+		_, err1 := q1.Get(t.Context(), 1)
+		if err0 == nil || err1 == nil || err0.Error() != err1.Error() {
+			t.Errorf("one process reports %v, the other %v", err0, err1)
+		}
+		wantLoads(t, s, 1)
+	})
+}
+
+// Two releases that shape an answer differently share a store without a quarrel.
+func TestRevisionsKeepApart(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		before, after := s.query(), s.query()
+		after.Revision = 1
+		q0, q1 := cache.Define(fleet[0].Cache, before), cache.Define(fleet[1].Cache, after)
+		for range 3 {
+			mustGet(t, q0, 1, "one")
+			mustGet(t, q1, 1, "one")
+		}
+		wantLoads(t, s, 2)
+	})
+}
