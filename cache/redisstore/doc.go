@@ -1,0 +1,41 @@
+// Package redisstore keeps a cache.Store in Redis or Valkey: the shared tier of any
+// number of processes. It talks to a single server, to a master found by Sentinel, or to
+// a Cluster; Redis 6.2 and later, and Valkey.
+//
+// # What is stored
+//
+// Every key begins with the configured prefix and carries a time to live.
+//
+//	PREFIX KEY              an entry: one byte that tells how it is packed, then the payload
+//	PREFIX tag:TAG          16 bytes, the version; then for each writer in flight 16 bytes,
+//	                        its mark, and 8, the end of its lease in ms of the server's clock
+//	PREFIX lease:{PREFIX KEY}  who loads the key, and what became of the last load
+//	PREFIX filled           a channel: the keys that were settled while somebody waited
+//
+// A hit is one pipelined round trip of plain GETs. Only a tag that is new, or that has a
+// writer in flight, costs one call of a script more. Each script touches one key, so a
+// Cluster needs nothing special. Scripts are the only place where time is judged, by the
+// server's own clock.
+//
+// # Losing state
+//
+// Redis may lose or roll back what it was told: a restart with an old snapshot, a replica
+// promoted without the last writes. So the version that Read returns is the stored one
+// combined with the identity of the server process that holds it (its run id and
+// replication id): when the process changes, every guard made before is dead, whatever the
+// stored bytes say. The identity is established for each connection before anything that
+// came over it is believed; until then Read answers cache.ErrUnproven.
+//
+// # Sick servers
+//
+// No call dials: one goroutine connects, proves the identity and looks again every second.
+// A call on a store without a connection waits for that goroutine within its own context,
+// or fails at once when the last attempt has failed. The number of unanswered calls is
+// bounded, and a server that accepts but does not answer loses its connection after about
+// a second.
+//
+// A server demoted to replica without closing its connections, as REPLICAOF by hand does,
+// is noticed within that second too; Sentinel and Cluster close or refuse at once. Against
+// a master that is cut off from its majority, set min-replicas-to-write: Redis itself does
+// not tell clients that it has been replaced.
+package redisstore

@@ -1,0 +1,116 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/chainlearn/chainlearn/cache"
+)
+
+// Claim implements cache.Store.
+func (s *Store) Claim(ctx context.Context, claims []cache.Claim) ([]cache.Claimed, error) {
+	commands := make([]command, 0, 2*len(claims))
+	for _, c := range claims {
+		// The entry after the decision, from the same slot. Two commands rather than one
+		// script on two keys, which fails while the slot is being moved.
+		entry := s.names.entry(c.Key)
+		commands = append(commands,
+			command{claimScript, s.names.lease(c.Key), []string{string(c.Token[:]), string(c.Guard[:]), millis(c.TTL)}},
+			command{nil, entry, []string{"GET"}})
+	}
+	replies, err := s.exec(ctx, commands)
+	if err != nil {
+		return nil, fmt.Errorf("redisstore: claim: %w", err)
+	}
+	answers := make([]cache.Claimed, len(claims))
+	for i := range claims {
+		if err := readClaimed(replies[2*i], &answers[i]); err != nil {
+			return nil, fmt.Errorf("redisstore: claim %q: %w", name(claims[i].Key), err)
+		}
+		if text, err := replies[2*i+1].ToString(); err == nil {
+			answers[i].Entry = s.unpack(claims[i].Key, text)
+		}
+	}
+	return answers, nil
+}
+
+// readClaimed reads the reply of claimScript.
+func readClaimed(r rueidis.RedisResult, answer *cache.Claimed) error {
+	cols, err := r.ToArray()
+	if err != nil {
+		return err
+	}
+	if len(cols) != 3 {
+		return fmt.Errorf("the script returned %d values, want 3", len(cols))
+	}
+	state, err := cols[0].AsInt64()
+	if err != nil {
+		return err
+	}
+	wait, err := cols[1].AsInt64()
+	if err != nil {
+		return err
+	}
+	answer.State = cache.ClaimState(state)
+	answer.Wait = time.Duration(wait) * time.Millisecond
+	if failure, err := cols[2].AsBytes(); err == nil {
+		answer.Failure = failure
+	} else if !rueidis.IsRedisNil(err) {
+		return err
+	}
+	return nil
+}
+
+// Renew implements cache.Store.
+func (s *Store) Renew(ctx context.Context, key string, token cache.Token, ttl time.Duration) error {
+	replies, err := s.exec(ctx, []command{{renewScript, s.names.lease(key), []string{string(token[:]), millis(ttl)}}})
+	if err != nil {
+		return fmt.Errorf("redisstore: renew %q: %w", name(key), err)
+	}
+	if held, err := replies[0].AsInt64(); err != nil {
+		return fmt.Errorf("redisstore: renew %q: %w", name(key), err)
+	} else if held == 0 {
+		return cache.ErrLeaseLost
+	}
+	return nil
+}
+
+// Settle implements cache.Store. The announcement follows the entry, on the same
+// connection: who hears of it finds it.
+func (s *Store) Settle(ctx context.Context, fills []cache.Fill) error {
+	commands := make([]command, 0, 4*len(fills))
+	kept := make(map[cache.Tag]time.Duration, len(fills))
+	for _, f := range fills {
+		if f.Entry == nil {
+			continue
+		}
+		for _, tag := range f.Tags {
+			// Twice as long as the entry: it is stored after its versions were read.
+			if life := max(s.cfg.TagLife, 2*f.Life); life > kept[tag] {
+				kept[tag] = life
+			}
+		}
+	}
+	for tag, life := range kept {
+		commands = append(commands, command{keepScript, s.names.tag(tag), []string{millis(life)}})
+	}
+	for _, f := range fills {
+		outcome := ""
+		switch {
+		case f.Entry != nil:
+			outcome = "filled"
+			commands = append(commands, command{nil, s.names.entry(f.Key), []string{"SET", s.pack(f.Entry), "PX", millis(f.Life)}})
+		case f.Failure != nil:
+			outcome = "failed"
+		}
+		commands = append(commands, command{settleScript, s.names.lease(f.Key),
+			[]string{string(f.Token[:]), outcome, string(f.Failure), millis(f.Hold), s.names.channel(), f.Key}})
+	}
+	if _, err := s.exec(ctx, commands); err != nil {
+		return fmt.Errorf("redisstore: settle: %w", err)
+	}
+	return nil
+}

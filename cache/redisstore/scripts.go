@@ -1,0 +1,167 @@
+package redisstore
+
+import (
+	"crypto/sha1"
+	"encoding/hex"
+)
+
+// script is Lua that the server runs on one key. The client computes the digest that
+// EVALSHA names it by.
+type script struct{ source, digest string }
+
+func newScript(parts ...string) *script {
+	var source string
+	for _, p := range parts {
+		source += p
+	}
+	sum := sha1.Sum([]byte(source))
+	return &script{source: source, digest: hex.EncodeToString(sum[:])}
+}
+
+// Everything here runs from Redis 6.2 on: no GT option, no script flags. The scripts write
+// random bytes that the client made and times that they read, so replicas must receive
+// what they did rather than run them again; that is the default since Redis 5.
+
+// luaNow is the server's clock in ms. A value of another type or shape than ours reads as
+// no value: it is replaced as a missing one is.
+const luaNow = `
+local function now()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+local function get(key)
+  local v = redis.pcall('GET', key)
+  if type(v) == 'string' then return v end
+  return ''
+end
+`
+
+const luaTag = luaNow + `
+-- marks of the tag's value v that live at t, but for the one named gone; nil if v is no
+-- value of a tag
+local function marks(v, gone, t)
+  if #v < 16 or (#v - 16) % 24 ~= 0 then return nil end
+  local kept = {}
+  for i = 17, #v, 24 do
+    if string.sub(v, i, i + 15) ~= gone and struct.unpack('>I8', v, i + 16) > t then
+      kept[#kept + 1] = string.sub(v, i, i + 23)
+    end
+  end
+  return table.concat(kept)
+end
+`
+
+var (
+	// lookScript returns the value of a tag without the marks that have expired, and gives
+	// a tag that has none the version in ARGV[1], for ARGV[2] ms.
+	lookScript = newScript(luaTag, `
+local v = get(KEYS[1])
+local m = marks(v, '', now())
+if not m then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  return ARGV[1]
+end
+local rest = string.sub(v, 1, 16) .. m
+if #rest < #v then redis.call('SET', KEYS[1], rest, 'KEEPTTL') end
+return rest
+`)
+
+	// turnScript gives a tag the version in ARGV[1] for at least ARGV[2] ms, and takes the
+	// mark ARGV[3] from it or, if ARGV[4] is more than 0, lets it bear that mark for so
+	// many ms. It never shortens the life of the key: a longer one protects an entry.
+	turnScript = newScript(luaTag, `
+local t = now()
+local lease = tonumber(ARGV[4])
+local v = ARGV[1] .. (marks(get(KEYS[1]), ARGV[3], t) or '')
+if lease > 0 then v = v .. ARGV[3] .. struct.pack('>I8', t + lease) end
+local life = math.max(redis.call('PTTL', KEYS[1]), tonumber(ARGV[2]), lease)
+redis.call('SET', KEYS[1], v, 'PX', string.format('%.0f', life))
+`)
+
+	// keepScript lets a key that exists live for at least ARGV[1] ms.
+	keepScript = newScript(`
+local left = redis.call('PTTL', KEYS[1])
+if left ~= -2 and left < tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+`)
+)
+
+// luaLease reads and writes who loads a key: a byte for the format, token and guard of the
+// load, when its lease ends, whether anybody waits, when a failure may be retried, when it
+// is forgotten, and what was remembered of it. A part that has ended reads as absent.
+const luaLease = luaNow + `
+local function open(key, t)
+  local l = {token = '', guard = '', ends = 0, awaited = '0', retry = 0, forget = 0, failure = ''}
+  local v = get(key)
+  if #v < 58 or string.sub(v, 1, 1) ~= '1' then return l end
+  l.token, l.guard, l.ends, l.awaited, l.retry, l.forget = struct.unpack('>c16c16I8c1I8I8', v, 2)
+  l.failure = string.sub(v, 59)
+  if l.ends <= t then l.token, l.guard, l.ends = '', '', 0 end
+  if l.forget <= t then l.retry, l.forget, l.failure = 0, 0, '' end
+  return l
+end
+local function save(key, l, t)
+  local left = math.max(l.ends, l.forget) - t
+  if left <= 0 then
+    redis.call('DEL', key)
+    return
+  end
+  local none = string.rep('\0', 16)
+  redis.call('SET', key, '1' .. struct.pack('>c16c16I8c1I8I8',
+    l.token ~= '' and l.token or none, l.guard ~= '' and l.guard or none,
+    l.ends, l.awaited, l.retry, l.forget) .. l.failure, 'PX', string.format('%.0f', left))
+end
+`
+
+var (
+	// claimScript asks for the lease for the load ARGV[1] under the guard ARGV[2], for
+	// ARGV[3] ms. It returns a cache.ClaimState, the ms to wait, and the failure or false.
+	// Who asks again under its own token repeats a claim whose answer it did not get.
+	claimScript = newScript(luaLease, `
+local t = now()
+local l = open(KEYS[1], t)
+if l.retry > t then return {3, l.retry - t, l.failure} end
+if l.ends > t and l.guard == ARGV[2] and l.token ~= ARGV[1] then
+  if l.awaited ~= '1' then
+    l.awaited = '1'
+    save(KEYS[1], l, t)
+  end
+  return {2, l.ends - t, false}
+end
+l.token, l.guard, l.ends = ARGV[1], ARGV[2], t + tonumber(ARGV[3])
+save(KEYS[1], l, t)
+return {1, 0, l.forget > 0 and l.failure}
+`)
+
+	// renewScript extends the lease of ARGV[1] to ARGV[2] ms from now and returns 1, or 0
+	// if another has it or nobody.
+	renewScript = newScript(luaLease, `
+local t = now()
+local l = open(KEYS[1], t)
+if l.ends <= t or l.token ~= ARGV[1] then return 0 end
+l.ends = t + tonumber(ARGV[2])
+save(KEYS[1], l, t)
+return 1
+`)
+
+	// settleScript ends the load ARGV[1] with the outcome ARGV[2]: "filled", "failed" with
+	// the failure ARGV[3] for ARGV[4] ms, or neither. It announces the key ARGV[6] on the
+	// channel ARGV[5] if anybody was refused the lease, and also if the load no longer had
+	// it: who was refused then may wait for that load all the same. An account that may
+	// not publish settles nevertheless.
+	settleScript = newScript(luaLease, `
+local t = now()
+local l = open(KEYS[1], t)
+local mine = l.ends > t and l.token == ARGV[1]
+local awaited = l.awaited == '1'
+if mine then
+  l.token, l.guard, l.ends, l.awaited = '', '', 0, '0'
+  if ARGV[2] == 'filled' then
+    l.retry, l.forget, l.failure = 0, 0, ''
+  elseif ARGV[2] == 'failed' then
+    l.retry, l.forget, l.failure = t + tonumber(ARGV[4]), t + 2 * tonumber(ARGV[4]), ARGV[3]
+  end
+  save(KEYS[1], l, t)
+end
+if awaited or not mine then redis.pcall('PUBLISH', ARGV[5], ARGV[6]) end
+`)
+)
