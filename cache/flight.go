@@ -14,6 +14,15 @@ type flight[V any] struct {
 	start func() // of a bypass that waits for the one before it
 }
 
+func (f *flight[V]) landed() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // outcome is what a flight brings home.
 type outcome[V any] struct {
 	loaded[V]

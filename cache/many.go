@@ -58,11 +58,12 @@ type asked[P, V any] struct {
 
 	flight *flight[V] // what it waits for; nil if it has its result
 	lead   bool
+	had    bool // the flight had landed when this call came
 
 	// While it leads its flight in a batch.
-	token      Token
-	claimed    Claimed
-	handedOver bool // to a flight of its own
+	token   Token
+	claimed Claimed
+	ended   bool // or handed over to a goroutine that ends it
 }
 
 // look reads everything in one round trip and answers what it can.
@@ -134,6 +135,7 @@ func (m *many[P, V]) board(ctx context.Context) {
 			a.flight, a.lead = m.flights.joinBypass(a.key, one)
 		} else {
 			a.flight, a.lead = m.flights.join(a.key, a.guard)
+			a.had = a.flight.landed() && !a.lead
 		}
 		switch {
 		case !a.lead:
@@ -165,7 +167,7 @@ func (a *asked[P, V]) collect(ctx context.Context, d *Cached[P, V]) error {
 	if a.flight == nil {
 		return nil
 	}
-	a.result.Answer, a.result.Err = d.wait(ctx, a.flight, a.lead)
+	a.result.Answer, a.result.Err = d.wait(ctx, a.flight, a.lead, a.had)
 	if ctx.Err() != nil && errors.Is(a.result.Err, context.Cause(ctx)) {
 		return context.Cause(ctx)
 	}
@@ -199,7 +201,7 @@ func (m *many[P, V]) flyTogether(ctx context.Context, batch []*asked[P, V]) {
 			leases = append(leases, Claim{Key: a.key, Token: a.token})
 		default:
 			m.launch(ctx, a.flight, func(ctx context.Context) { m.fly(ctx, a.flight, a.p, a.key, a.tags) }, a.key)
-			a.handedOver = true
+			a.ended = true
 		}
 	}
 	if len(aboard) > 0 {
@@ -211,7 +213,7 @@ func (m *many[P, V]) flyTogether(ctx context.Context, batch []*asked[P, V]) {
 		m.settleAll(ctx, fills)
 	}
 	for _, a := range batch {
-		if !a.handedOver {
+		if !a.ended {
 			m.flights.end(a.key, a.flight)
 		}
 	}
@@ -256,6 +258,8 @@ func (m *many[P, V]) loadTogether(ctx context.Context, aboard []*asked[P, V]) (f
 		a := aboard[i]
 		if a.detail != "" {
 			m.m.refused.Inc()
+			m.flights.end(a.key, a.flight)
+			a.ended = true
 			m.land(a.flight, outcome[V]{loaded: l, status: Bypass, detail: a.detail})
 			continue
 		}

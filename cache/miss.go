@@ -20,7 +20,7 @@ func (d *Cached[P, V]) join(ctx context.Context, p P, key string, tags []Tag, gu
 	if lead {
 		d.launch(ctx, f, func(ctx context.Context) { d.fly(ctx, f, p, key, tags) }, key)
 	}
-	return d.wait(ctx, f, lead)
+	return d.wait(ctx, f, lead, f.landed() && !lead)
 }
 
 // bypass waits for a load that begins after now and is stored nowhere.
@@ -33,7 +33,7 @@ func (d *Cached[P, V]) bypass(ctx context.Context, p P, key, detail string) (Ans
 	if lead {
 		fly(f)
 	}
-	return d.wait(ctx, f, lead)
+	return d.wait(ctx, f, lead, false)
 }
 
 func (d *Cached[P, V]) countBypass(detail string) {
@@ -62,32 +62,29 @@ func (d *Cached[P, V]) land(f *flight[V], out outcome[V]) {
 	close(f.done)
 }
 
-// wait returns what the flight brings home, or leaves with its caller's context.
-func (d *Cached[P, V]) wait(ctx context.Context, f *flight[V], lead bool) (Answer[V], error) {
-	landed := false
-	select {
-	case <-f.done:
-		landed = true
-	default:
+// wait returns what the flight brings home, or leaves with its caller's context. had says
+// that the flight had landed when the caller came.
+func (d *Cached[P, V]) wait(ctx context.Context, f *flight[V], lead, had bool) (Answer[V], error) {
+	if !f.landed() {
 		d.m.waiters.Inc()
 		defer d.m.waiters.Dec()
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			d.m.miss(time.Now())
-			return Answer[V]{}, context.Cause(ctx)
-		}
 	}
-	return d.report(&f.out, lead, landed)
+	select {
+	case <-f.done:
+		return d.report(&f.out, lead, had)
+	case <-ctx.Done():
+		d.m.miss(time.Now())
+		return Answer[V]{}, context.Cause(ctx)
+	}
 }
 
 // report turns an outcome into one caller's answer, and counts it.
-func (d *Cached[P, V]) report(out *outcome[V], lead, landed bool) (Answer[V], error) {
+func (d *Cached[P, V]) report(out *outcome[V], lead, had bool) (Answer[V], error) {
 	now := time.Now()
 	status := out.status
 	if !lead && status == Miss {
 		status = Collapsed
-		if landed { // it had been loaded before this caller asked, and is on its way to the store
+		if had { // it had been loaded before this caller asked, and is on its way to the store
 			status = Hit
 		}
 	}
@@ -117,8 +114,8 @@ func (d *Cached[P, V]) report(out *outcome[V], lead, landed bool) (Answer[V], er
 func (d *Cached[P, V]) flyBypass(ctx context.Context, f *flight[V], p P, key, detail string) {
 	l := d.load(ctx, p, key, func() { d.flights.begin(f) })
 	d.m.refused.Inc()
+	d.flights.end(key, f) // before it lands: who comes now is too late for it
 	d.land(f, outcome[V]{loaded: l, status: Bypass, detail: detail})
-	d.flights.end(key, f)
 }
 
 // fly gets the answer of key to the waiters of f: loaded here, or by another process.
