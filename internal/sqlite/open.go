@@ -15,6 +15,8 @@ import (
 
 	"modernc.org/sqlite"
 
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/outbox"
 	outboxsqlite "github.com/chainlearn/chainlearn/cache/outbox/sqlite"
 )
 
@@ -39,6 +41,12 @@ func (e *NewerError) Error() string {
 
 // Config of Open. Its zero value is good.
 type Config struct {
+	// Cache holds the answers that writes invalidate, and Relay is how its relay delivers
+	// what other programs wrote. Default nil: this process caches nothing, and
+	// what it writes is delivered by those that do.
+	Cache *cache.Cache
+	Relay outbox.RelayConfig
+
 	// Exclusive keeps every other process that asks for the same from opening the database.
 	// A server whose cache is its own must ask: two of them would not hear each other
 	// fence. Programs that do not ask may still open it.
@@ -118,7 +126,19 @@ func open(ctx context.Context, path string, cfg Config) (_ *Storage, err error) 
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
-	s.log = outboxsqlite.NewLog(s.read, s.write)
+	log := outboxsqlite.NewLog(s.read, s.write)
+	if cfg.Cache != nil {
+		if s.relay, err = outbox.NewRelay(cfg.Cache, log, cfg.Relay); err != nil {
+			return nil, err
+		}
+		// What was written while nobody listened is delivered before anybody asks. If the
+		// shared tier is down, the cache has it done before it trusts it again.
+		if err := s.relay.Drain(ctx); err != nil && cfg.Relay.Logger != nil {
+			cfg.Relay.Logger.WarnContext(ctx, "outbox was not drained at start", "err", err)
+		}
+		s.relay.Start()
+	}
+	s.db = outboxsqlite.NewDB(log, cfg.Cache, outbox.Options{Relay: s.relay})
 	return s, nil
 }
 

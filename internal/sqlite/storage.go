@@ -11,6 +11,7 @@ import (
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"github.com/chainlearn/chainlearn/cache/outbox"
 	outboxsqlite "github.com/chainlearn/chainlearn/cache/outbox/sqlite"
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
@@ -19,15 +20,20 @@ import (
 type Storage struct {
 	read, write *sql.DB
 	reads       reads
-	log         *outboxsqlite.Log
+	db          *outboxsqlite.DB
+	relay       *outbox.Relay // nil without a cache
 	lock        *os.File
 }
 
 var _ learning.Storage = (*Storage)(nil)
 
-// Close waits for what is running and closes the file. It may be called again.
+// Close waits for what is running and closes the file. Close it before the cache it was
+// opened with. It may be called again.
 func (s *Storage) Close() error {
 	var errs []error
+	if s.relay != nil {
+		errs = append(errs, s.relay.Close())
+	}
 	if s.read != nil {
 		errs = append(errs, s.read.Close())
 	}
@@ -52,25 +58,12 @@ func (s *Storage) Ping(ctx context.Context) error {
 
 // Write runs fn in a transaction that excludes every other writer. Do not call Write in fn:
 // it would wait for itself.
-func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx learning.Tx) error) (err error) {
-	t, err := s.log.Begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer t.Rollback(ctx)
-	if err := fn(ctx, &tx{t.SQL()}); err != nil {
-		return err
-	}
-	return t.Commit(ctx)
+func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx learning.Tx) error) error {
+	return s.db.Write(ctx, func(ctx context.Context, t *sql.Tx) error { return fn(ctx, &tx{t}) })
 }
 
 // tx implements learning.Tx. Its reads need no locks: nobody else writes meanwhile.
 type tx struct{ *sql.Tx }
-
-// queryer is what a read needs, inside a transaction or out of it.
-type queryer interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
 
 // rowError gives the driver's errors the names the domain knows.
 func rowError(err error) error {
