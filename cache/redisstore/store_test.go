@@ -3,7 +3,10 @@ package redisstore_test
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,20 +19,36 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(testservers.Main(m),
+		// rueidis lets a refresh of the topology that it has put off, or the end of a
+		// connection to a node that left, sleep to its end after Close: some seconds.
+		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"),
+		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"),
+	)
 }
 
-// budget is what a call may take here: tests run beside others, on few cores.
-const budget = 5 * time.Second
+// ample is what a call may take where its duration is not what the test is about: tests
+// run beside others, on few cores.
+const ample = 10 * time.Second
+
+func prefix() string { return "test:" + rand.Text() + ":" }
 
 // open returns a Store whose identity is known. The test closes it at its end.
 func open(t testing.TB, cfg redisstore.Config) *redisstore.Store {
 	t.Helper()
+	s := openUnproven(t, cfg)
+	identify(t, s)
+	return s
+}
+
+// openUnproven does the same for a server that need not run.
+func openUnproven(t testing.TB, cfg redisstore.Config) *redisstore.Store {
+	t.Helper()
 	if cfg.Prefix == "" {
-		cfg.Prefix = "test:" + rand.Text() + ":"
+		cfg.Prefix = prefix()
 	}
 	if cfg.Timeout == 0 {
-		cfg.Timeout = budget
+		cfg.Timeout = ample
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
@@ -43,36 +62,133 @@ func open(t testing.TB, cfg redisstore.Config) *redisstore.Store {
 			t.Errorf("close: %v", err)
 		}
 	})
-	identify(t, s)
 	return s
 }
 
 func identify(t testing.TB, s cache.Store) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), budget)
-	defer cancel()
-	id, err := s.Identity(ctx)
+	id, err := s.Identity(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return id
 }
 
-// suite runs the rules of every Store against Redis at cfg.
+// read reads, asking for the identity where the Store wants that, and waits out what a
+// test has done to the server.
+func read(t testing.TB, s cache.Store, tags []cache.Tag, keys []string) cache.Snapshot {
+	t.Helper()
+	var snap cache.Snapshot
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
+		var err error
+		snap, err = s.Read(t.Context(), tags, keys)
+		if errors.Is(err, cache.ErrUnproven) {
+			if _, err := s.Identity(t.Context()); err != nil {
+				return false, err.Error()
+			}
+			snap, err = s.Read(t.Context(), tags, keys)
+		}
+		if err != nil {
+			return false, err.Error()
+		}
+		return true, ""
+	})
+	return snap
+}
+
+func state(t testing.TB, s cache.Store, tag cache.Tag) cache.TagState {
+	t.Helper()
+	return read(t, s, []cache.Tag{tag}, nil).States[0]
+}
+
+func entry(t testing.TB, s cache.Store, key string) []byte {
+	t.Helper()
+	return read(t, s, nil, []string{key}).Entries[0]
+}
+
+func put(t testing.TB, s cache.Store, key, value string, tags ...cache.Tag) {
+	t.Helper()
+	err := s.Settle(t.Context(), []cache.Fill{{Key: key, Entry: []byte(value), Life: time.Hour, Tags: tags}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func bump(t testing.TB, s cache.Store, tags ...cache.Tag) {
+	t.Helper()
+	if err := s.Bump(t.Context(), tags, cache.NoMark); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// suite runs the rules of every Store, each with two Stores on the same data.
 func suite(t *testing.T, cfg redisstore.Config) {
-	prefixes := map[cache.Store]string{}
+	var prefixes sync.Map // Store → its prefix
 	storetest.Suite{
 		Open: func(t *testing.T) cache.Store {
 			cfg := cfg
-			cfg.Prefix = "test:" + rand.Text() + ":"
+			cfg.Prefix = prefix()
 			s := open(t, cfg)
-			_ = prefixes
+			prefixes.Store(cache.Store(s), cfg.Prefix)
 			return s
+		},
+		Peer: func(t *testing.T, store cache.Store) cache.Store {
+			cfg := cfg
+			p, _ := prefixes.Load(store)
+			cfg.Prefix = p.(string)
+			return open(t, cfg)
 		},
 	}.Run(t)
 }
 
-func TestSingle(t *testing.T) {
-	r := testservers.StartRedis(t, testservers.RedisConfig{})
-	suite(t, redisstore.Config{URL: r.URL()})
+func TestStoreOnOneServer(t *testing.T) {
+	t.Parallel()
+	suite(t, redisstore.Config{URL: testservers.SharedRedis(t).URL()})
+}
+
+func TestStoreOnOneServerWithTLSAndPassword(t *testing.T) {
+	t.Parallel()
+	r := testservers.StartRedis(t, testservers.RedisConfig{TLS: true, Password: "p@ss/word"})
+	suite(t, redisstore.Config{URL: r.URL() + "?ca=" + r.CAFile()})
+}
+
+func TestStoreOnCluster(t *testing.T) {
+	t.Parallel()
+	c := testservers.StartCluster(t, testservers.ClusterConfig{})
+	suite(t, redisstore.Config{URL: clusterURL(c)})
+}
+
+func clusterURL(c *testservers.Cluster) string {
+	return "redis+cluster://" + strings.Join(c.Addrs(), ",")
+}
+
+func TestCloseEndsEverything(t *testing.T) {
+	t.Parallel()
+	s := open(t, redisstore.Config{URL: testservers.SharedRedis(t).URL()})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, call := range calls(s) {
+		if err := call(t.Context()); err == nil || !strings.Contains(err.Error(), "closed") {
+			t.Errorf("%s after Close returned %v", name, err)
+		}
+	}
+}
+
+// calls are all methods that ask the server.
+func calls(s cache.Store) map[string]func(context.Context) error {
+	tags := []cache.Tag{"course:1"}
+	return map[string]func(context.Context) error{
+		"Read":  func(ctx context.Context) error { _, err := s.Read(ctx, tags, []string{"k"}); return err },
+		"Fence": func(ctx context.Context) error { return s.Fence(ctx, tags, cache.Mark{1}, time.Second) },
+		"Bump":  func(ctx context.Context) error { return s.Bump(ctx, tags, cache.NoMark) },
+		"Claim": func(ctx context.Context) error {
+			_, err := s.Claim(ctx, []cache.Claim{{Key: "k", TTL: time.Second}})
+			return err
+		},
+		"Renew":    func(ctx context.Context) error { return s.Renew(ctx, "k", cache.Token{}, time.Second) },
+		"Settle":   func(ctx context.Context) error { return s.Settle(ctx, []cache.Fill{{Key: "k"}}) },
+		"Identity": func(ctx context.Context) error { _, err := s.Identity(ctx); return err },
+		"Purge":    func(ctx context.Context) error { _, err := s.Purge(ctx, "*"); return err },
+	}
 }

@@ -1,0 +1,272 @@
+package redisstore_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/redisstore"
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+const tag = cache.Tag("course:1")
+
+func raw(t *testing.T, r *testservers.Redis, key string) string {
+	t.Helper()
+	s, err := r.Do(t.Context(), "GET", key).ToString()
+	testservers.Must(t, err)
+	return s
+}
+
+func TestVersionsRolledBackByAnOldSnapshotAreOthers(t *testing.T) {
+	t.Parallel()
+	r := testservers.StartRedis(t, testservers.RedisConfig{})
+	p := prefix()
+	s := open(t, redisstore.Config{URL: r.URL(), Prefix: p})
+	id := identify(t, s)
+	first := state(t, s, tag)
+	stored := raw(t, r, p+"tag:"+string(tag))
+	testservers.Must(t, r.Do(t.Context(), "SAVE").Error())
+	bump(t, s, tag)
+	testservers.Must(t, r.Kill())
+	testservers.Must(t, r.Restart(t.Context()))
+
+	// The bump is lost, and the bytes are those of before it.
+	if raw(t, r, p+"tag:"+string(tag)) != stored {
+		t.Fatal("the server has not rolled back: the test shows nothing")
+	}
+	if _, err := s.Read(t.Context(), []cache.Tag{tag}, nil); err == nil {
+		t.Error("a read over a new connection was answered before the identity was asked for")
+	}
+	if again := state(t, s, tag); again == first {
+		t.Error("a version from before the restart is valid again although a bump was lost")
+	}
+	if identify(t, s) == id {
+		t.Error("the identity is the same after a restart with an old snapshot")
+	}
+}
+
+func TestPromotedReplicaWithoutTheLastBumps(t *testing.T) {
+	t.Parallel()
+	set := testservers.StartSentinel(t, testservers.SentinelConfig{})
+	s := open(t, redisstore.Config{URL: "redis+sentinel://" + strings.Join(set.Addrs(), ",") + "/" + testservers.MasterName})
+	id := identify(t, s)
+	before := state(t, s, tag)
+	put(t, s, "k", "old", tag)
+	master, err := set.Master(t.Context())
+	testservers.Must(t, err)
+	testservers.Must(t, master.WaitForReplica(t.Context(), set.Nodes[1]))
+
+	testservers.Must(t, set.Nodes[1].Freeze())
+	bump(t, s, tag)
+	testservers.Must(t, master.Kill())
+	testservers.Must(t, set.Nodes[1].Thaw())
+	_, err = set.WaitForOther(t.Context(), master)
+	testservers.Must(t, err)
+
+	snap := read(t, s, []cache.Tag{tag}, []string{"k"})
+	if string(snap.Entries[0]) != "old" {
+		t.Errorf("the replica holds entry %q: it was no replica", snap.Entries[0])
+	}
+	if snap.States[0].Version == before.Version {
+		t.Error("the promoted replica lacks the bump, and its version is valid")
+	}
+	if identify(t, s) == id {
+		t.Error("the identity is the same after a failover")
+	}
+	bump(t, s, tag)
+}
+
+func TestFlushedVersionsNeverComeBack(t *testing.T) {
+	t.Parallel()
+	r := testservers.StartRedis(t, testservers.RedisConfig{})
+	s := open(t, redisstore.Config{URL: r.URL()})
+	before := state(t, s, tag)
+	testservers.Must(t, r.Do(t.Context(), "FLUSHALL").Error())
+	if state(t, s, tag) == before {
+		t.Error("the version survived FLUSHALL")
+	}
+	before = state(t, s, tag)
+	testservers.Must(t, r.RestartEmpty(t.Context()))
+	if state(t, s, tag) == before {
+		t.Error("the version survived the loss of all data")
+	}
+}
+
+func TestEvictedTagsAreReplaced(t *testing.T) {
+	t.Parallel()
+	r := testservers.StartRedis(t, testservers.RedisConfig{Config: []string{"maxmemory 3mb", "maxmemory-policy allkeys-lru"}})
+	p := prefix()
+	s := open(t, redisstore.Config{URL: r.URL(), Prefix: p})
+	before := state(t, s, tag)
+	large := strings.Repeat("x", 2000) // below what is compressed
+	testservers.Eventually(t, time.Minute, func() (bool, string) {
+		for i := range 100 {
+			put(t, s, "fill:"+time.Now().String()+string(rune('a'+i%26)), large)
+		}
+		n, err := r.Do(t.Context(), "EXISTS", p+"tag:"+string(tag)).AsInt64()
+		testservers.Must(t, err)
+		return n == 0, "the tag is still there"
+	})
+	if state(t, s, tag) == before {
+		t.Error("an evicted tag has its version again")
+	}
+}
+
+func TestReadsOverANewConnectionWaitForTheIdentity(t *testing.T) {
+	t.Parallel()
+	r := testservers.StartRedis(t, testservers.RedisConfig{})
+	proxy := testservers.StartProxy(t, r.Addr())
+	s := open(t, redisstore.Config{URL: "redis://" + proxy.Addr()})
+	before := state(t, s, tag)
+	id := identify(t, s)
+
+	// The same server behind a new connection is recognised without anybody asking.
+	proxy.Reset()
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
+		snap, err := s.Read(t.Context(), []cache.Tag{tag}, nil)
+		switch {
+		case err != nil && !errors.Is(err, cache.ErrUnproven):
+			t.Fatalf("a lost connection is no error of the server: %v", err)
+		case err != nil:
+			return false, err.Error()
+		case snap.States[0] != before:
+			t.Fatal("another version from the same server")
+		}
+		return true, ""
+	})
+	if identify(t, s) != id {
+		t.Error("another identity from the same server")
+	}
+}
+
+// A server that is made a replica by hand keeps its connections, and answers reads with
+// what it has copied so far.
+func TestDemotedMasterIsNotTrusted(t *testing.T) {
+	t.Parallel()
+	old := testservers.StartRedis(t, testservers.RedisConfig{})
+	replica := old.StartReplica(t)
+	reader := open(t, redisstore.Config{URL: old.URL(), Prefix: "shared:"})
+	writer := open(t, redisstore.Config{URL: old.URL(), Prefix: "shared:"})
+	state(t, reader, tag)
+
+	testservers.Must(t, replica.Promote(t.Context()))
+	testservers.Must(t, old.Follow(t.Context(), replica))
+	if err := writer.Bump(t.Context(), []cache.Tag{tag}, cache.NoMark); err == nil {
+		t.Fatal("a replica took a bump")
+	}
+	for name, s := range map[string]*redisstore.Store{"who only reads": reader, "who was refused a write": writer} {
+		testservers.Eventually(t, 30*time.Second, func() (bool, string) {
+			_, err := s.Read(t.Context(), []cache.Tag{tag}, nil)
+			return err != nil, name + " reads from a replica"
+		})
+		if _, err := s.Identity(t.Context()); err == nil || !strings.Contains(err.Error(), "not the master") {
+			t.Errorf("%s: the identity of a replica: %v", name, err)
+		}
+	}
+	// It serves again when it is master again, under another identity.
+	testservers.Must(t, old.Promote(t.Context()))
+	state(t, reader, tag)
+}
+
+func TestClusterSlotMoves(t *testing.T) {
+	t.Parallel()
+	c := testservers.StartCluster(t, testservers.ClusterConfig{})
+	p := prefix()
+	cfg := redisstore.Config{URL: clusterURL(c), Prefix: p}
+	reader, writer := open(t, cfg), open(t, cfg)
+	slot, err := c.Slot(t.Context(), p+"tag:"+string(tag))
+	testservers.Must(t, err)
+	from, err := c.Owner(t.Context(), slot)
+	testservers.Must(t, err)
+	to := c.Nodes[0]
+	if to == from {
+		to = c.Nodes[1]
+	}
+	seen := map[cache.Version]bool{}
+	fresh := func(when string) {
+		t.Helper()
+		st := state(t, reader, tag)
+		if st.Fenced {
+			return // nothing is believed of it
+		}
+		if seen[st.Version] {
+			t.Errorf("%s: a version from before a bump is valid", when)
+		}
+		seen[st.Version] = true
+	}
+	fresh("at first")
+	bump(t, writer, tag)
+	fresh("before the move")
+	testservers.Must(t, c.MoveSlot(t.Context(), slot, to, func() error {
+		bump(t, writer, tag)
+		fresh("during the move")
+		// A new tag of the slot is made where the slot goes.
+		testservers.Must(t, from.Do(t.Context(), "DEL", p+"tag:"+string(tag)).Error())
+		if st := state(t, reader, tag); !st.Fenced {
+			t.Error("a tag that is on its way is not fenced")
+		}
+		bump(t, writer, tag)
+		return nil
+	}))
+	fresh("after the move")
+	bump(t, writer, tag)
+	fresh("after a bump at the new place")
+	if st := state(t, reader, tag); st.Fenced {
+		t.Error("the tag is fenced after the move")
+	}
+}
+
+func TestClusterLosesAMaster(t *testing.T) {
+	t.Parallel()
+	c := testservers.StartCluster(t, testservers.ClusterConfig{Replicas: 1})
+	p := prefix()
+	s := open(t, redisstore.Config{URL: clusterURL(c), Prefix: p})
+	slot, err := c.Slot(t.Context(), p+"tag:"+string(tag))
+	testservers.Must(t, err)
+	master, err := c.Owner(t.Context(), slot)
+	testservers.Must(t, err)
+	elsewhere := cache.Tag("course:2")
+	for i := 0; ; i++ {
+		if n, err := c.Slot(t.Context(), p+"tag:"+string(elsewhere)); err != nil {
+			t.Fatal(err)
+		} else if owner, err := c.Owner(t.Context(), n); err != nil {
+			t.Fatal(err)
+		} else if owner != master {
+			break
+		}
+		elsewhere += "x"
+	}
+	id, before, other := identify(t, s), state(t, s, tag), state(t, s, elsewhere)
+
+	testservers.Must(t, master.Kill())
+	if _, err := s.Read(t.Context(), []cache.Tag{tag}, nil); err == nil {
+		t.Error("a read from the lost master was answered")
+	}
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
+		owner, err := c.Owner(t.Context(), slot)
+		return err == nil && owner != master, "nobody took over"
+	})
+	if state(t, s, tag) == before {
+		t.Error("the version of the lost master is valid at its replica, which may lack a bump")
+	}
+	if identify(t, s) == id {
+		t.Error("the identity is the same after a failover")
+	}
+	if state(t, s, elsewhere) != other {
+		t.Error("a failover elsewhere killed this master's version")
+	}
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
+		err := s.Bump(t.Context(), []cache.Tag{tag, elsewhere}, cache.NoMark)
+		return err == nil, "bump: " + errText(err)
+	})
+}
+
+func errText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
