@@ -50,6 +50,9 @@ var ablations = []ablation{
 
 func (a ablation) configs(t *testing.T) (whole, maimed Config) {
 	whole = Config{Writers: 2, Readers: 2, Tags: 1, Protocol: without(t, a.also...), Faults: a.faults}
+	if raceEnabled && a.faults.Failover {
+		whole.Writers = 1
+	}
 	for _, name := range a.on {
 		set(t, &whole.Protocol, name, true)
 	}

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"hash/maphash"
 	"time"
@@ -42,16 +43,7 @@ func Check(cfg Config, opt Options) (Result, error) {
 	if err := cfg.validate(); err != nil {
 		return Result{}, fmt.Errorf("configuration %q: %w", cfg.Name, err)
 	}
-	if opt.MaxStates == 0 {
-		opt.MaxStates = 50_000_000
-	}
-	e := &exploration{
-		m:      newMachine(cfg),
-		seen:   newIndex(),
-		result: Result{Config: cfg, Wrong: map[Property]int{}, Traces: map[Property]Trace{}},
-		opt:    opt,
-		first:  map[Property]violation{},
-	}
+	e := newExploration(cfg, opt)
 	begin := time.Now()
 	err := e.run()
 	e.result.Elapsed = time.Since(begin)
@@ -77,6 +69,17 @@ type violation struct {
 	from    uint32
 	action  action
 	inState bool
+}
+
+func newExploration(cfg Config, opt Options) *exploration {
+	opt.MaxStates = cmp.Or(opt.MaxStates, 50_000_000)
+	return &exploration{
+		m:      newMachine(cfg),
+		seen:   newIndex(),
+		result: Result{Config: cfg, Wrong: map[Property]int{}, Traces: map[Property]Trace{}},
+		opt:    opt,
+		first:  map[Property]violation{},
+	}
 }
 
 func (e *exploration) run() error {
@@ -135,11 +138,19 @@ func (e *exploration) note(broken Property, v violation) {
 type index struct {
 	seed   maphash.Seed
 	states []state
-	slots  []uint32 // 1 + position in states; open addressing
+	slots  []slot // open addressing
+}
+
+// slot keeps part of the hash beside the position, so that most misses and all
+// of growing are settled without a look at the states, which are not in the
+// processor's cache.
+type slot struct {
+	hash uint32
+	next uint32 // 1 + position in states; 0: free
 }
 
 func newIndex() *index {
-	return &index{seed: maphash.MakeSeed(), slots: make([]uint32, 1<<12)}
+	return &index{seed: maphash.MakeSeed(), slots: make([]slot, 1<<12)}
 }
 
 // add reports whether s is new.
@@ -147,28 +158,44 @@ func (x *index) add(s state) bool {
 	if 2*len(x.states) >= len(x.slots) {
 		x.grow()
 	}
-	slot := x.find(&s)
-	if x.slots[slot] != 0 {
+	at, hash := x.find(&s)
+	if x.slots[at].next != 0 {
 		return false
 	}
 	x.states = append(x.states, s)
-	x.slots[slot] = uint32(len(x.states))
+	x.slots[at] = slot{hash, uint32(len(x.states))}
 	return true
 }
 
-// find returns the slot of s, or the free one where it belongs.
-func (x *index) find(s *state) uint64 {
-	mask := uint64(len(x.slots) - 1)
-	slot := maphash.Comparable(x.seed, *s) & mask
-	for x.slots[slot] != 0 && x.states[x.slots[slot]-1] != *s {
-		slot = (slot + 1) & mask
+func (x *index) has(s *state) bool {
+	at, _ := x.find(s)
+	return x.slots[at].next != 0
+}
+
+// find returns where s is, or the free slot where it belongs.
+func (x *index) find(s *state) (at, hash uint32) {
+	hash = uint32(maphash.Comparable(x.seed, *s))
+	mask := uint32(len(x.slots) - 1)
+	for at = hash & mask; x.slots[at].next != 0; at = (at + 1) & mask {
+		if x.slots[at].hash == hash && x.states[x.slots[at].next-1] == *s {
+			break
+		}
 	}
-	return slot
+	return at, hash
 }
 
 func (x *index) grow() {
-	x.slots = make([]uint32, 2*len(x.slots))
-	for i := range x.states {
-		x.slots[x.find(&x.states[i])] = uint32(i + 1)
+	old := x.slots
+	x.slots = make([]slot, 2*len(old))
+	mask := uint32(len(x.slots) - 1)
+	for _, sl := range old {
+		if sl.next == 0 {
+			continue
+		}
+		at := sl.hash & mask
+		for x.slots[at].next != 0 {
+			at = (at + 1) & mask
+		}
+		x.slots[at] = sl
 	}
 }

@@ -224,19 +224,25 @@ func (m *machine) sortReaders(s *state, names *[MaxTags][256]uint8) {
 		}
 	}
 	slices.SortStableFunc(order[:n], func(a, b int) int { return compareReaders(&key[a], &key[b]) })
+	m.reorderReaders(s, order[:n])
+}
+
+// reorderReaders puts reader order[i] into place i, and what loads remember of
+// readers with them.
+func (m *machine) reorderReaders(s *state, order []int) {
 	was := s.r
 	var place [MaxReaders]int
-	for to, from := range order[:n] {
+	for to, from := range order {
 		s.r[to] = was[from]
 		place[from] = to
 	}
-	for i := range n {
+	for i := range order {
 		r := &s.r[i]
 		if r.pc != rLoading && r.pc != rLoaded || r.mask == 0 {
 			continue
 		}
 		moved := uint8(0)
-		for from := range n {
+		for from := range order {
 			if r.mask&(1<<from) != 0 {
 				moved |= 1 << place[from]
 			}
