@@ -66,7 +66,7 @@ func lock(path string, wait bool) (*lockFile, error) {
 		}
 	}
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			err = errLocked
 		}
@@ -75,7 +75,7 @@ func lock(path string, wait bool) (*lockFile, error) {
 	return &lockFile{f}, nil
 }
 
-func (l *lockFile) unlock() { l.f.Close() }
+func (l *lockFile) unlock() { _ = l.f.Close() }
 
 // A home is the directory of one server and the lock that says it is in use.
 type home struct {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -123,9 +124,7 @@ func (p *Postgres) settings() []string {
 		// synchronous_commit stays on: off would lose acknowledged commits when
 		// the server is killed, and those are what the crash tests count.
 	}
-	for name, value := range p.cfg.Settings {
-		settings[name] = value
-	}
+	maps.Copy(settings, p.cfg.Settings)
 	var args []string
 	for name, value := range settings {
 		args = append(args, "-c", name+"="+value)

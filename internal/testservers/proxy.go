@@ -14,6 +14,7 @@ import (
 // A Direction is one of the two ways bytes go through a [Proxy].
 type Direction int
 
+// The directions.
 const (
 	Requests Direction = iota // from the client to the server
 	Replies                   // from the server to the client

@@ -177,7 +177,7 @@ func TestProxyPassesOnHowAConnectionEnds(t *testing.T) {
 	l.send("QUIT")
 	l.want("+PONG")
 	l.want("+OK")
-	if got, err := l.receive(10 * time.Second); err != io.EOF {
+	if got, err := l.receive(10 * time.Second); !errors.Is(err, io.EOF) {
 		t.Errorf("after QUIT got %q (%v), want the end of the stream", got, err)
 	}
 }

@@ -1,0 +1,38 @@
+.DEFAULT_GOAL := help
+.PHONY: help run build test lint bench soak fuzz
+
+ARGS     ?=
+DURATION ?= 10m
+FUZZTIME ?= 30s
+
+# The race detector is linked by the C compiler; without one the tests run
+# without it, and scripts/install-deps.sh has said so.
+RACE = $(shell command -v $$(go env CC) >/dev/null 2>&1 && echo CGO_ENABLED=1 go test -race || echo go test)
+
+help: ## show what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## start the service with demo data on http://127.0.0.1:3000 (ARGS="--help" for its options)
+	@exec bin/chainlearn serve --demo $(ARGS)
+
+build: ## compile the one static binary, bin/chainlearn
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/chainlearn
+
+test: ## install what the tests need if it is missing, and run them all
+	@scripts/install-deps.sh
+	$(RACE) -timeout 20m ./...
+	@if [ -f bench/go.mod ]; then set -x; cd bench && $(RACE) -timeout 20m ./...; fi
+
+lint: ## look at the code without running it
+	@scripts/lint.sh
+
+bench: ## measure against other libraries (ARGS="…" is passed on)
+	@[ -f bench/go.mod ] || { echo "There is no bench/ in this tree, so there is nothing to measure."; exit 1; }
+	cd bench && go run . $(ARGS)
+
+soak: ## run the service under faults for DURATION (default 10m)
+	@[ -d bench/soak ] || { echo "There is no bench/soak in this tree, so there is nothing to run."; exit 1; }
+	cd bench && go run ./soak -duration $(DURATION) $(ARGS)
+
+fuzz: ## run each fuzz test for FUZZTIME (default 30s)
+	@scripts/fuzz.sh $(FUZZTIME)

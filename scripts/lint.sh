@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Looks at the code without running it: formatting, go vet, golangci-lint in each
+# module, and known vulnerabilities where their database can be reached.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CGO_ENABLED=0 # needs no C compiler, and there is no cgo here
+failed=0
+complain() {
+	echo "$1"
+	failed=1
+}
+heading() { echo "-- $1"; }
+
+heading gofmt
+unformatted=$(git ls-files -z --cached --others --exclude-standard -- '*.go' | while IFS= read -r -d '' f; do
+	if [ -e "$f" ]; then printf '%s\0' "$f"; fi # removed, but not committed yet
+done | xargs -0 -r gofmt -l)
+[ -z "$unformatted" ] || complain "not formatted, run gofmt -w:
+$unformatted"
+
+heading "sleeping tests"
+# A linter cannot tell virtual time from real time; a file that sleeps virtually
+# imports testing/synctest.
+sleeping=$(git grep -lF 'time.Sleep(' -- '*_test.go' | xargs -r grep -LF '"testing/synctest"' || true)
+[ -z "$sleeping" ] || complain "tests that sleep in real time; wait on a signal, poll with testservers.Eventually, or use testing/synctest:
+$sleeping"
+
+heading "tools"
+# Compiled once and kept: go run or go tool would link them anew for each call.
+go -C tools build -o ../.tools/ tool
+tools=$PWD/.tools
+
+for module in . bench; do
+	[ -f "$module/go.mod" ] || continue
+	heading "go vet ($module)"
+	(cd "$module" && go vet ./...) || failed=1
+	heading "golangci-lint ($module)"
+	(cd "$module" && "$tools/golangci-lint" run ./...) || failed=1
+done
+
+heading govulncheck
+status=0
+report=$("$tools/govulncheck" ./... 2>&1) || status=$?
+case $status in
+0) ;;
+3) complain "$report" ;; # it found some
+*)
+	if [[ $report == *"fetching vulnerabilities"* ]]; then
+		echo "The vulnerability database at vuln.go.dev cannot be reached; going on without it."
+	else
+		complain "$report"
+	fi
+	;;
+esac
+
+exit "$failed"
