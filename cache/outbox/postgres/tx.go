@@ -1,0 +1,137 @@
+package postgres
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/outbox"
+)
+
+// Limits of a transaction, which the server enforces. A fence stands for a lease, and a commit
+// must not take effect after it: an old answer could have been stored meanwhile. The process
+// looks at the lease before it commits, but it may be suspended between the look and the
+// commit for any time. So the server must have ended the transaction by then: Idle
+// bounds how late COMMIT may come after the last statement, and Statement how long it may
+// take. Together they must not exceed the lease, which begins after the last statement.
+type Limits struct {
+	Statement   time.Duration // statement_timeout
+	Idle        time.Duration // idle_in_transaction_session_timeout
+	Transaction time.Duration // transaction_timeout, in PostgreSQL 17 and later
+}
+
+// LimitsFor returns limits that leave room below a fence's lease, for the way to the shared
+// tier and back.
+func LimitsFor(lease time.Duration) Limits {
+	return Limits{Statement: lease * 6 / 10, Idle: lease * 4 / 10, Transaction: lease * 8 / 10}
+}
+
+// check returns what is wrong with the limits of transactions under a lease.
+func (l Limits) check(lease time.Duration) error {
+	var errs []error
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{{"Statement", l.Statement}, {"Idle", l.Idle}, {"Transaction", l.Transaction}} {
+		if f.value < time.Millisecond || f.value >= lease {
+			errs = append(errs, fmt.Errorf("Limits.%s is %s: must be at least 1ms and below the fence's lease of %s", f.name, f.value, lease))
+		}
+	}
+	if l.Statement+l.Idle > lease {
+		errs = append(errs, fmt.Errorf("Limits.Statement and Limits.Idle are %s together: must not exceed the fence's lease of %s", l.Statement+l.Idle, lease))
+	}
+	return errors.Join(errs...)
+}
+
+// begin returns the statements that open a transaction with a mark (none if it is NoMark), to be sent in one round
+// trip. The limits are part of it, instead of being set once for each connection, so
+// that they hold through a proxy that pools transactions.
+func (l Limits) begin(isolation pgx.TxIsoLevel, mark cache.Mark) string {
+	var bearing string
+	if mark != cache.NoMark {
+		bearing = hex.EncodeToString(mark[:])
+	}
+	return fmt.Sprintf(`begin isolation level %s; select set_config('cache.mark', '%s', true), `+
+		`set_config('statement_timeout', '%d', true), set_config('idle_in_transaction_session_timeout', '%d', true), `+
+		`case when current_setting('server_version_num')::int >= 170000 then set_config('transaction_timeout', '%d', true) end`,
+		isolation, bearing, l.Statement.Milliseconds(), l.Idle.Milliseconds(), l.Transaction.Milliseconds())
+}
+
+// Tx is a transaction whose outbox rows bear its mark. It implements outbox.Tx.
+type Tx struct {
+	tx   pgx.Tx
+	mark cache.Mark
+}
+
+var _ outbox.Tx = (*Tx)(nil)
+
+// begin opens a transaction on a connection of the pool.
+func begin(ctx context.Context, pool *pgxpool.Pool, limits Limits, isolation pgx.TxIsoLevel, mark cache.Mark) (*Tx, error) {
+	tx, err := pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: limits.begin(isolation, mark)})
+	if err != nil {
+		return nil, fmt.Errorf("begin: %w", err)
+	}
+	return &Tx{tx, mark}, nil
+}
+
+// Mark of the transaction.
+func (t *Tx) Mark() cache.Mark { return t.mark }
+
+// Touched returns what the transaction has recorded so far.
+func (t *Tx) Touched(ctx context.Context) ([]outbox.Row, error) {
+	rows, err := touched(ctx, t.tx, t.mark)
+	if err != nil {
+		return nil, fmt.Errorf("read touched tags: %w", err)
+	}
+	return rows, nil
+}
+
+// Commit commits. Its error matches outbox.ErrUnknownOutcome when the connection was lost
+// before the server had said what became of it.
+func (t *Tx) Commit(ctx context.Context) error {
+	err := t.tx.Commit(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case undone(err):
+		return fmt.Errorf("commit: %w", err)
+	}
+	return fmt.Errorf("commit: %w: %w", outbox.ErrUnknownOutcome, err)
+}
+
+// Rollback undoes everything. It does nothing after Commit.
+func (t *Tx) Rollback(ctx context.Context) error {
+	if err := t.tx.Rollback(ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
+		return fmt.Errorf("roll back: %w", err)
+	}
+	return nil
+}
+
+// undone says whether a failed COMMIT is sure to have had no effect: it was not sent, or the
+// server itself refused it. A server (or a proxy) that goes away while it commits may say
+// so in an error that leaves the outcome open.
+func undone(err error) bool {
+	if errors.Is(err, pgx.ErrTxCommitRollback) || errors.Is(err, pgx.ErrTxClosed) || pgconn.SafeToRetry(err) {
+		return true
+	}
+	const idle = "25P03" // the session was ended because COMMIT did not come in time
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (e.Code == idle || e.SeverityUnlocalized == "ERROR") &&
+		!strings.HasPrefix(e.Code, "08") && // connection exception
+		!strings.HasPrefix(e.Code, "57P") && // operator intervention: shutdown, crash
+		e.Code != "40003" // statement completion unknown
+}
+
+// retryable says whether the database asks for the same transaction again.
+func retryable(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (e.Code == "40001" || e.Code == "40P01") // serialization failure, deadlock
+}
