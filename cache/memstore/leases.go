@@ -13,7 +13,7 @@ const (
 	// One that is evicted costs an extra load, no more.
 	maxLeaseBytes = 16 << 20
 	// leaseOverhead is what one takes beside its key and failure.
-	leaseOverhead = 320
+	leaseOverhead = 288
 )
 
 // leaseTable holds, for each key that is loading or failed lately, who loads it and what

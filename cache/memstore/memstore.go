@@ -5,8 +5,8 @@
 // bytes, tags in number; what does not fit is evicted by W-TinyLFU, which also refuses
 // room to a flood of names that are seen once. Losing any of it is safe: an entry is
 // loaded again, a lost lease costs one more load, and a tag that comes back has a new
-// version, so that nothing stored under the lost one is valid. Only a tag with a writer
-// in flight is never evicted, because its loss would let readers past the fence.
+// version, so that nothing stored under the lost one is valid. Only the marks of writers
+// in flight are never evicted, because their loss would let readers past the fence.
 package memstore
 
 import (
@@ -32,7 +32,7 @@ type Config struct {
 	// below 1 mean the default: 256 MiB.
 	MaxBytes int64
 
-	// MaxTags bounds the number of tags whose versions are remembered, some 200 bytes
+	// MaxTags bounds the number of tags whose versions are remembered, some 160 bytes
 	// each. It should exceed the number of tags in use: entries of an evicted tag are
 	// dead. Values below 1 mean the default: 1,000,000.
 	MaxTags int
@@ -50,7 +50,7 @@ func (c Config) withDefaults() Config {
 }
 
 // entryOverhead is what an entry takes beside its key and payload: the node of the cache,
-// the slot of the hash table, the sketch, rounding by the allocator. TestEntryWeight
+// the slot of the hash table, the sketch, rounding by the allocator. TestWeightsAreHonest
 // measures it.
 const entryOverhead = 160
 
@@ -267,7 +267,7 @@ func (s *Store) Close() error {
 type Stats struct {
 	Entries int   // kept, of which some may have expired a moment ago
 	Bytes   int64 // that they weigh, at most Config.MaxBytes
-	Tags    int   // whose versions are remembered, at most Config.MaxTags and those fenced
+	Tags    int   // whose versions are remembered, at most Config.MaxTags
 	Leases  int   // held or remembered as failures
 	Marks   int   // of writers in flight, and of those who died and were not yet forgotten
 }

@@ -11,8 +11,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache"
 )
 
-// maxMarks bounds the marks of writers in flight, over all tags. It bounds also the tags
-// that are kept beyond Config.MaxTags because they are fenced.
+// maxMarks bounds the marks of writers in flight, over all tags.
 const maxMarks = 1 << 16
 
 // errTooManyMarks is returned by Fence, whose caller then does without a fence as it does
@@ -24,7 +23,15 @@ var errTooManyMarks = errors.New("memstore: 65536 writers are in flight: fence r
 // version and the marks of one moment, and after a bump has returned it sees no older one.
 type tagTable struct {
 	states *otter.Cache[cache.Tag, tagState]
-	marks  atomic.Int64 // in states, expired ones included
+	marks  atomic.Int64 // in states and spilled, expired ones included
+
+	// spilled keeps the marks of tags that were evicted: a mark that is lost is a fence
+	// that readers walk through. It is written under the lock of the tag's slot, so that
+	// marks are always in one of the two. (Exempting fenced tags from eviction, which
+	// otter can do, would have it step over each of them again on every eviction.)
+	spillMu    sync.Mutex
+	spilled    map[cache.Tag][]mark // guarded by spillMu
+	hasSpilled atomic.Bool          // whether spilled is worth a look
 
 	sweepMu sync.Mutex
 	swept   time.Time // when expired marks were last looked for; guarded by sweepMu
@@ -42,44 +49,36 @@ type mark struct {
 }
 
 func newTagTable(maxTags int) *tagTable {
-	return &tagTable{
-		states: otter.Must(&otter.Options[cache.Tag, tagState]{
-			MaximumWeight: uint64(maxTags),
-			// What weighs nothing is not evicted. An evicted mark would be a fence that
-			// readers cannot see.
-			Weigher: func(_ cache.Tag, s tagState) uint32 {
-				if len(s.marks) > 0 {
-					return 0
-				}
-				return 1
-			},
-			Executor: inline,
-		}),
-	}
+	t := &tagTable{spilled: make(map[cache.Tag][]mark)}
+	t.states = otter.Must(&otter.Options[cache.Tag, tagState]{
+		MaximumSize: maxTags,
+		OnAtomicDeletion: func(e otter.DeletionEvent[cache.Tag, tagState]) {
+			if e.WasEvicted() && len(e.Value.marks) > 0 {
+				t.spill(e.Key, e.Value.marks)
+			}
+		},
+		Executor: inline,
+	})
+	return t
 }
 
 // state returns the present state of tag, giving it a version first if it has none.
 func (t *tagTable) state(tag cache.Tag) cache.TagState {
 	s, ok := t.states.GetIfPresent(tag)
 	if !ok {
-		s, ok = t.states.ComputeIfAbsent(tag, newTagState)
-		if !ok { // cannot happen: newTagState never cancels
-			s, _ = newTagState()
-		}
+		s, _ = t.states.ComputeIfAbsent(tag, func() (tagState, bool) {
+			return tagState{cache.NewVersion(), t.unspill(tag)}, false
+		})
 	}
-	return cache.TagState{Version: s.version, Fenced: s.fenced()}
+	return cache.TagState{Version: s.version, Fenced: fenced(s.marks)}
 }
 
-func newTagState() (s tagState, cancel bool) {
-	return tagState{version: cache.NewVersion()}, false
-}
-
-func (s tagState) fenced() bool {
-	if len(s.marks) == 0 {
+func fenced(marks []mark) bool {
+	if len(marks) == 0 {
 		return false // nearly always, and without asking for the time
 	}
 	now := time.Now()
-	for _, m := range s.marks {
+	for _, m := range marks {
 		if now.Before(m.until) {
 			return true
 		}
@@ -87,14 +86,14 @@ func (s tagState) fenced() bool {
 	return false
 }
 
-// without returns the marks of s but for id and those that expired before now, with room
-// for one more.
-func (s tagState) without(id cache.Mark, now time.Time) []mark {
-	if len(s.marks) == 0 {
+// without returns marks but for id and those that expired before now, with room for one
+// more.
+func without(marks []mark, id cache.Mark, now time.Time) []mark {
+	if len(marks) == 0 {
 		return nil
 	}
-	rest := make([]mark, 0, len(s.marks)+1)
-	for _, m := range s.marks {
+	rest := make([]mark, 0, len(marks)+1)
+	for _, m := range marks {
 		if m.id != id && now.Before(m.until) {
 			rest = append(rest, m)
 		}
@@ -106,25 +105,50 @@ func (t *tagTable) fence(tag cache.Tag, id cache.Mark, lease time.Duration) erro
 	if t.marks.Load() >= maxMarks && !t.sweep() {
 		return errTooManyMarks
 	}
-	t.update(tag, func(s tagState, now time.Time) []mark {
-		return append(s.without(id, now), mark{id, now.Add(lease)})
+	t.update(tag, func(marks []mark, now time.Time) []mark {
+		return append(without(marks, id, now), mark{id, now.Add(lease)})
 	})
 	return nil
 }
 
 func (t *tagTable) bump(tag cache.Tag, id cache.Mark) {
-	t.update(tag, func(s tagState, now time.Time) []mark {
-		return s.without(id, now)
+	t.update(tag, func(marks []mark, now time.Time) []mark {
+		return without(marks, id, now)
 	})
 }
 
 // update gives tag a new version and the marks that next returns.
-func (t *tagTable) update(tag cache.Tag, next func(s tagState, now time.Time) []mark) {
-	t.states.Compute(tag, func(s tagState, _ bool) (tagState, otter.ComputeOp) {
-		marks := next(s, time.Now())
+func (t *tagTable) update(tag cache.Tag, next func(marks []mark, now time.Time) []mark) {
+	t.states.Compute(tag, func(s tagState, known bool) (tagState, otter.ComputeOp) {
+		if !known {
+			s.marks = t.unspill(tag)
+		}
+		marks := next(s.marks, time.Now())
 		t.marks.Add(int64(len(marks) - len(s.marks)))
 		return tagState{cache.NewVersion(), marks}, otter.WriteOp
 	})
+}
+
+// spill keeps the marks of a tag that is being evicted.
+func (t *tagTable) spill(tag cache.Tag, marks []mark) {
+	t.spillMu.Lock()
+	defer t.spillMu.Unlock()
+	t.spilled[tag] = marks
+	t.hasSpilled.Store(true)
+}
+
+// unspill returns the marks of a tag that comes back. The caller holds the lock of the
+// tag's slot, so a spill of this tag is over or has not begun.
+func (t *tagTable) unspill(tag cache.Tag) []mark {
+	if !t.hasSpilled.Load() {
+		return nil
+	}
+	t.spillMu.Lock()
+	defer t.spillMu.Unlock()
+	marks := t.spilled[tag]
+	delete(t.spilled, tag)
+	t.hasSpilled.Store(len(t.spilled) > 0)
+	return marks
 }
 
 // sweep forgets the marks of writers that died, and reports whether there is room again.
@@ -133,17 +157,28 @@ func (t *tagTable) update(tag cache.Tag, next func(s tagState, now time.Time) []
 func (t *tagTable) sweep() bool {
 	t.sweepMu.Lock()
 	defer t.sweepMu.Unlock()
-	now := time.Now()
 	// The walk is long and may find nothing: not on each fence, while the table is full.
-	if t.marks.Load() >= maxMarks && now.Sub(t.swept) > time.Second {
-		t.swept = now
+	if t.marks.Load() >= maxMarks && time.Since(t.swept) > time.Second {
+		t.swept = time.Now()
 		for tag, s := range t.states.All() {
-			if len(s.marks) > 0 && !s.fenced() {
+			if len(s.marks) > 0 && !fenced(s.marks) {
 				t.bump(tag, cache.NoMark)
 			}
 		}
+		t.sweepSpilled()
 	}
 	return t.marks.Load() < maxMarks
+}
+
+func (t *tagTable) sweepSpilled() {
+	t.spillMu.Lock()
+	defer t.spillMu.Unlock()
+	for tag, marks := range t.spilled {
+		if !fenced(marks) {
+			delete(t.spilled, tag)
+			t.marks.Add(-int64(len(marks)))
+		}
+	}
 }
 
 func (t *tagTable) size() int { return t.states.EstimatedSize() }
