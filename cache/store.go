@@ -40,6 +40,7 @@ type Store interface {
 	Bump(ctx context.Context, tags []Tag, mark Mark) error
 
 	// Claim asks for the right to load keys, one result for each claim, in one round trip.
+	// A claim that is repeated under the token that holds the lease is granted again.
 	Claim(ctx context.Context, claims []Claim) ([]Claimed, error)
 
 	// Renew extends the lease that token holds on key to ttl from now. It fails with
@@ -49,7 +50,8 @@ type Store interface {
 	// Settle ends loads, in one round trip: each stores an entry, remembers a failure,
 	// or merely gives the lease back, and then announces it to whoever was refused the
 	// lease. The entry is stored whether or not the token still holds the lease (its
-	// guard protects readers); lease and failure change only while it does.
+	// guard protects readers); lease and failure change only while it does. A lease that
+	// is merely given back leaves a remembered failure as it is.
 	Settle(ctx context.Context, fills []Fill) error
 
 	// Announced returns a channel that receives (at least) one value after key is settled
@@ -64,8 +66,8 @@ type Store interface {
 	Identity(ctx context.Context) (string, error)
 
 	// Purge removes the entries (never the tags) whose key matches pattern, in which
-	// * stands for any characters and ? for one, and returns how many. It walks the
-	// whole store in bounded steps: an operator's tool.
+	// * stands for any bytes and ? for one, and nothing else is special. It returns how
+	// many. It walks the whole store in bounded steps: an operator's tool.
 	Purge(ctx context.Context, pattern string) (int, error)
 
 	// Close releases what the store holds, and waits for its goroutines. The client
@@ -119,7 +121,9 @@ type Claimed struct {
 	Failure []byte
 }
 
-// Fill is the end of a load: exactly one of Entry and Failure, or neither.
+// Fill is the end of a load: exactly one of Entry and Failure, or neither. Nil is none; an
+// empty slice is an entry or a failure without bytes. A store may keep the slices, so they
+// must not be modified afterwards.
 type Fill struct {
 	Key   string
 	Token Token
