@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -25,8 +26,10 @@ func (s *Store) Announced(key string) (<-chan struct{}, func()) {
 func (s *Store) listen() {
 	warned := false
 	for {
-		err := s.subscription()
-		s.hub.announceAll()
+		live, err := s.subscription()
+		if live {
+			s.hub.announceAll() // what comes now is missed: better to look than to wait
+		}
 		pause := relisten + rand.N(relisten)
 		if re, ok := rueidis.IsRedisErr(err); ok && refusal(re) {
 			if !warned {
@@ -44,22 +47,26 @@ func (s *Store) listen() {
 	}
 }
 
-// subscription announces what it hears until it ends.
-func (s *Store) subscription() error {
+// subscription announces what it hears until it ends, and reports whether it ever was live.
+func (s *Store) subscription() (live bool, err error) {
 	v := s.view.Load()
 	if v == nil {
-		var err error
 		if v, err = s.wait(s.ctx); err != nil {
-			return err
+			return false, err
 		}
 	}
 	sh := &v.shards[rand.N(len(v.shards))]
 	if !sh.proven() {
 		s.kick()
-		return sh.err
+		return false, sh.err
 	}
-	// From here on nothing is missed. The hook runs between two replies: it must not block.
-	ctx := rueidis.WithOnSubscriptionHook(s.ctx, func(rueidis.PubSubSubscription) { s.hub.announceAll() })
-	return sh.client.Receive(ctx, sh.client.B().Subscribe().Channel(s.names.channel()).Build(),
+	var confirmed atomic.Bool
+	// The hook runs between two replies: it must not block.
+	ctx := rueidis.WithOnSubscriptionHook(s.ctx, func(rueidis.PubSubSubscription) {
+		confirmed.Store(true)
+		s.hub.announceAll() // what came before now was missed
+	})
+	err = sh.client.Receive(ctx, sh.client.B().Subscribe().Channel(s.names.channel()).Build(),
 		func(m rueidis.PubSubMessage) { s.hub.announce(m.Message) })
+	return confirmed.Load(), err
 }
