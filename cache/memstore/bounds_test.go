@@ -232,7 +232,7 @@ func TestLeasesAreBounded(t *testing.T) {
 // The heap must agree with what Config says an entry, a tag and a lease take, or the bounds
 // bound something else.
 func TestWeightsAreHonest(t *testing.T) {
-	const n = 50_000
+	const n = 20_000
 	s := newStore(t, Config{})
 	check := func(what string, payload, documented int, add func(i int)) {
 		before := heap()
