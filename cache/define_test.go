@@ -51,6 +51,7 @@ func TestOwnersNeverShareAnAnswer(t *testing.T) {
 		s, c := newSource(), newCache(t)
 		query := s.query()
 		query.Key = func(int) string { return "mine" } // forgets the user
+		query.Tags = func(int) []cache.Tag { return []cache.Tag{"rows"} }
 		query.Owner = func(id int) string {
 			if id == 0 {
 				return ""

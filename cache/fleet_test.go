@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/storetest"
 )
 
 // A process that vanished while loading delays the next load by at most a second.
@@ -32,6 +33,22 @@ func TestLoaderThatVanishedIsReplaced(t *testing.T) {
 		}
 		cancel()
 		wg.Wait()
+	})
+}
+
+// Between a caller's look and its claim somebody else may have loaded and stored.
+func TestClaimLooksAgain(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		s.delay = 0
+		q0, q1 := cache.Define(fleet[0].Cache, s.query()), cache.Define(fleet[1].Cache, s.query())
+		fleet[1].store.Delay(20*time.Millisecond, storetest.OpClaim)
+		var wg sync.WaitGroup
+		wg.Go(func() { mustAsk(t, q1, 1, cache.Hit) })
+		synctest.Wait() // it has found nothing, and is about to claim
+		mustGet(t, q0, 1, "one")
+		wg.Wait()
+		wantLoads(t, s, 1)
 	})
 }
 

@@ -39,8 +39,9 @@ type outcome[V any] struct {
 //     only a load that begins after it arrived. So at most one such load runs and one
 //     waits, per key.
 type group[V any] struct {
-	mu    sync.Mutex
-	byKey map[string]*slot[V] // removed when empty
+	mu         sync.Mutex
+	byKey      map[string]*slot[V] // removed when empty
+	refreshing int                 // slots that are
 }
 
 type slot[V any] struct {
@@ -126,15 +127,20 @@ func (g *group[V]) end(key string, f *flight[V]) {
 	}
 }
 
-// refresh claims the one background refresh of key, and endRefresh gives it back.
-func (g *group[V]) refresh(key string) bool {
+// refresh claims the one background refresh of key, unless there are most already, and
+// endRefresh gives it back.
+func (g *group[V]) refresh(key string, most int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.refreshing >= most {
+		return false
+	}
 	s := g.slot(key)
 	if s.refreshing {
 		return false
 	}
 	s.refreshing = true
+	g.refreshing++
 	return true
 }
 
@@ -143,6 +149,7 @@ func (g *group[V]) endRefresh(key string) {
 	defer g.mu.Unlock()
 	s := g.slot(key)
 	s.refreshing = false
+	g.refreshing--
 	g.drop(key, s)
 }
 

@@ -82,6 +82,31 @@ func TestLateFillIsNeverServed(t *testing.T) {
 	})
 }
 
+// Whoever asks after a write does not share a load that began before it, even while
+// that load is still under way.
+func TestLoadUnderOldVersionsIsNotJoined(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		q := cache.Define(c.Cache, s.query())
+		slow := make(chan struct{})
+		s.gate = slow
+		var early sync.WaitGroup
+		early.Go(func() { mustGet(t, q, 1, "one") })
+		time.Sleep(s.delay)
+		synctest.Wait() // it has read, and is not back
+		s.gate = nil
+		s.set(1, "uno")
+		if err := c.Invalidate(t.Context(), rowTag(1)); err != nil {
+			t.Fatal(err)
+		}
+		mustGet(t, q, 1, "uno")
+		close(slow)
+		early.Wait()
+		synctest.Wait()
+		mustGet(t, q, 1, "uno")
+	})
+}
+
 func TestManyCallersCauseOneLoad(t *testing.T) {
 	failure := errors.New("down")
 	for _, test := range []struct {
@@ -218,7 +243,10 @@ func TestFailingLoadsBackOff(t *testing.T) {
 		s.delay = time.Millisecond
 		q := cache.Define(c.Cache, s.query())
 		s.fail(errors.New("down"))
-		for range 1000 { // a caller every 10 ms for 10 s
+		for i := range 1000 { // a caller every 10 ms for 10 s
+			if n := s.loads.Load(); i == 100 && n > 5 {
+				t.Errorf("the failing source was asked %d times in the first second, want 100, 200, 400 ms between", n)
+			}
 			if _, err := q.Get(t.Context(), 1); err == nil {
 				t.Fatal("an answer from a source that is down")
 			}

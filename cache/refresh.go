@@ -6,10 +6,10 @@ import (
 )
 
 // refresh loads an answer anew in the background, if nobody in the fleet does already and
-// there is a place for it. With evenIfFresh it does so whatever the store holds. It
+// there is a place for it; at most MaxQueue refreshes of a query are under way. With evenIfFresh it does so whatever the store holds. It
 // returns a channel that is closed when the refresh has ended, nil if there is none.
 func (d *Cached[P, V]) refresh(ctx context.Context, p P, key string, tags []Tag, guard Guard, evenIfFresh bool) <-chan struct{} {
-	if !d.flights.refresh(key) {
+	if !d.flights.refresh(key, d.MaxQueue) {
 		return nil
 	}
 	done := make(chan struct{})
@@ -32,9 +32,18 @@ func (d *Cached[P, V]) refreshNow(ctx context.Context, p P, key string, tags []T
 		return // busy with answers that somebody waits for
 	}
 	token := Token(NewVersion())
+	announced, unsubscribe := d.c.cfg.Store.Announced(key)
+	defer unsubscribe()
 	claimed, err := d.c.claim(ctx, []Claim{{Key: key, Token: token, Guard: guard, TTL: leaseTTL}})
-	if err != nil || claimed[0].State != Granted {
+	if err != nil {
 		d.loads.turnBack()
+		return
+	}
+	if claimed[0].State != Granted {
+		d.loads.turnBack()
+		// Somebody else is at it, or just failed at it. Until there is news, the callers
+		// of this process need not try again.
+		await(ctx, announced, claimed[0].Wait, time.Now().Add(d.LoadTimeout))
 		return
 	}
 	if !evenIfFresh && d.examine(claimed[0].Entry, guard, time.Now()).state == entryFresh {

@@ -169,6 +169,43 @@ func TestNothingWrittenDuringAnOutageIsServedStaleAfterIt(t *testing.T) {
 	})
 }
 
+// Processes find out one after another that the store is back. What the last of them
+// writes before it knows must not be missed by the first.
+func TestTrustWaitsForTheLastProcessToFenceAgain(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		s.delay = 0
+		first, last := fleet[0], fleet[1]
+		q, qLast := cache.Define(first.Cache, s.query()), cache.Define(last.Cache, s.query())
+		mustGet(t, q, 1, "one")
+		var pending atomic.Bool // in the outbox
+		first.OnRecovery(func(ctx context.Context) error {
+			if pending.Swap(false) {
+				return first.Bump(ctx, cache.NoMark, []cache.Tag{rowTag(1)})
+			}
+			return nil
+		})
+		first.store.Fail(errDown)
+		last.store.Fail(errDown)
+		trip(t, q)
+		trip(t, qLast)
+		time.Sleep(time.Second)
+		first.store.Heal()
+		time.Sleep(120 * time.Millisecond) // its prober has been there by now
+		synctest.Wait()
+		s.set(1, "uno")
+		if f, err := last.Fence(t.Context(), writer, []cache.Tag{rowTag(1)}); err == nil || f.Remaining() > 0 {
+			t.Fatal("the last process fenced, though it cannot know that the store is back")
+		}
+		pending.Store(true) // committed and acknowledged
+		for first.Health().State != "ok" {
+			mustGet(t, q, 1, "uno")
+			time.Sleep(time.Millisecond)
+		}
+		mustGet(t, q, 1, "uno")
+	})
+}
+
 // A failed bump is a doubt about this process's own entries, though the store answers.
 func TestFailedBumpIsNotForgotten(t *testing.T) {
 	virtual(t, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/storetest"
 )
 
 func TestStaleAnswerIsServedWhileOneProcessRefreshes(t *testing.T) {
@@ -36,6 +37,12 @@ func TestStaleAnswerIsServedWhileOneProcessRefreshes(t *testing.T) {
 		wg.Wait()
 		if took := time.Since(began); took > 0 {
 			t.Errorf("callers waited %v for what was there", took)
+		}
+		synctest.Wait()
+		for i, p := range fleet {
+			if n := p.store.Calls(storetest.OpClaim) - map[int]int{0: 1}[i]; n > 1 {
+				t.Errorf("process %d claimed the refresh %d times for 10 callers", i, n)
+			}
 		}
 		time.Sleep(s.delay)
 		synctest.Wait()

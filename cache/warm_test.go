@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
@@ -52,6 +53,21 @@ func TestWarmAnswersNeverGoCold(t *testing.T) {
 		if n := s.loads.Load(); n > 2*45+65 {
 			t.Errorf("%d loads in an hour: more than one process warms", n)
 		}
+	})
+}
+
+// At its turn the warmer loads what is still fresh, too: by the next turn it might be gone.
+func TestWarmerDoesNotWaitForAnswersToExpire(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		query := s.warmQuery(1)
+		query.Fresh, query.Stale, query.WarmEvery = time.Hour, 0, 10*time.Minute
+		q := cache.Define(c.Cache, query)
+		mustGet(t, q, 1, "one")
+		time.Sleep(12 * time.Minute)
+		synctest.Wait()
+		wantLoads(t, s, 2)
+		mustAsk(t, q, 1, cache.Hit)
 	})
 }
 
