@@ -111,6 +111,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *Storage, err error) 
 	// each commit.
 	s.write, err = pool(path, cfg, url.Values{
 		"_txlock": {"immediate"}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "mode": {"rwc"},
+		"_pragma": {"cache_size(-32768)"}, // KiB at most: a large transaction in less spills early
 	}, 1)
 	if err != nil {
 		return nil, err
@@ -119,7 +120,9 @@ func open(ctx context.Context, path string, cfg Config) (_ *Storage, err error) 
 		return nil, fmt.Errorf("migrate: %w", err)
 	}
 	// One more than Readers, for the watch over the outbox.
-	s.read, err = pool(path, cfg, url.Values{"_query_only": {"1"}, "mode": {"rw"}}, cfg.Readers+1)
+	s.read, err = pool(path, cfg, url.Values{
+		"_query_only": {"1"}, "mode": {"rw"}, "_pragma": {"cache_size(-8192)"},
+	}, cfg.Readers+1)
 	if err != nil {
 		return nil, err
 	}
@@ -146,6 +149,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *Storage, err error) 
 func pool(path string, cfg Config, params url.Values, size int) (*sql.DB, error) {
 	params.Set("_foreign_keys", "1")
 	params.Set("_busy_timeout", fmt.Sprint(cfg.BusyTimeout.Milliseconds()))
+	params.Add("_pragma", "temp_store(memory)")
 	params.Set("_dqs", "0") // "text" is a name and never a string
 	params.Set("_error_rc", "1")
 	connector, err := sqlite.NewConnector("file:" + (&url.URL{Path: path}).EscapedPath() + "?" + params.Encode())
