@@ -45,11 +45,11 @@ func (s *Store) exec(ctx context.Context, commands []command) ([]rueidis.RedisRe
 
 	whole, waited := false, false // each may become true once
 	for {
-		v, built, err := s.address(commands, whole)
+		client, built, err := s.address(commands, whole)
 		if err != nil {
 			return nil, err
 		}
-		if v == nil { // not connected: no call dials
+		if client == nil { // not connected: no call dials
 			if waited {
 				return nil, errNoConnection
 			}
@@ -59,7 +59,7 @@ func (s *Store) exec(ctx context.Context, commands []command) ([]rueidis.RedisRe
 			}
 			continue
 		}
-		replies := v.client.DoMulti(c.ctx, built...)
+		replies := client.DoMulti(c.ctx, built...)
 		err = firstError(replies)
 		if err == nil {
 			return replies, nil
@@ -101,19 +101,20 @@ func firstError(replies []rueidis.RedisResult) error {
 
 var errNoConnection = errors.New("no connection to redis")
 
-// address builds the commands for the present view. It returns no view if one of them
-// would find no connection, and fails if it is known that there is none to be had.
-func (s *Store) address(commands []command, whole bool) (*view, []rueidis.Completed, error) {
+// address builds the commands for the client that they are to go through. It returns no
+// client if one of them would find no connection, and fails if it is known that there is
+// none to be had.
+func (s *Store) address(commands []command, whole bool) (rueidis.Client, []rueidis.Completed, error) {
 	if err := s.down.Load(); err != nil {
 		return nil, nil, *err
 	}
-	v := s.view.Load()
-	if v == nil {
+	v, writer := s.view.Load(), s.writer.Load()
+	if v == nil || writer == nil {
 		return nil, nil, nil
 	}
 	built := make([]rueidis.Completed, len(commands))
 	for i, c := range commands {
-		built[i] = c.build(v.client.B(), whole)
+		built[i] = c.build((*writer).B(), whole)
 		if sh := v.shard(built[i].Slot()); sh != nil && sh.node.live.Load() == 0 {
 			if sh.err != nil {
 				return nil, nil, sh.err
@@ -121,7 +122,7 @@ func (s *Store) address(commands []command, whole bool) (*view, []rueidis.Comple
 			return nil, nil, nil
 		}
 	}
-	return v, built, nil
+	return *writer, built, nil
 }
 
 // millis is d as the scripts take it: whole ms, and at least one, because Redis refuses to

@@ -6,8 +6,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"github.com/chainlearn/chainlearn/cache"
 )
 
@@ -58,14 +56,8 @@ func (s *Store) nextSurvey() *outcome {
 
 // keep connects, and surveys: when it is kicked, and after a while by itself. It is the
 // only goroutine that dials while anybody could wait for it.
-func (s *Store) keep(opt rueidis.ClientOption) {
-	var client rueidis.Client
-	defer func() {
-		if client != nil {
-			client.Close()
-		}
-		s.nodes.closeAll(deadAfter / 2)
-	}()
+func (s *Store) keep(l *link) {
+	defer l.close(deadAfter / 2)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	retry := minRetry
@@ -81,7 +73,7 @@ func (s *Store) keep(opt rueidis.ClientOption) {
 		s.next = nil
 		s.mu.Unlock()
 
-		v, err := s.survey(&client, opt)
+		v, err := s.survey(l)
 		if s.ctx.Err() != nil {
 			err = errClosed
 		}
@@ -110,25 +102,15 @@ func (s *Store) keep(opt rueidis.ClientOption) {
 	}
 }
 
-// survey makes the client if there is none yet, and looks at what is behind it.
-func (s *Store) survey(client *rueidis.Client, opt rueidis.ClientOption) (*view, error) {
-	if *client == nil {
-		c, err := rueidis.NewClient(opt)
-		if err != nil {
-			if c != nil {
-				c.Close()
-			}
-			return nil, fmt.Errorf("connect to redis: %w", err)
-		}
-		*client = c
+// survey connects if need be, and looks at what is there.
+func (s *Store) survey(l *link) (*view, error) {
+	if err := l.connect(); err != nil {
+		return nil, err
 	}
+	s.writer.Store(&l.client)
 	ctx, cancel := context.WithTimeout(s.ctx, surveyTimeout)
 	defer cancel()
-	if key := s.astray.Swap(nil); key != nil {
-		// The client learns of new nodes by being sent to them.
-		(*client).Do(ctx, (*client).B().Get().Key(*key).Build())
-	}
-	return survey(ctx, *client, s.nodes, s.view.Load())
+	return l.survey(ctx, s.view.Load())
 }
 
 // publish makes v the view, unless it is as the last, and returns which is.
@@ -208,7 +190,7 @@ func (s *Store) lost() error {
 func (s *Store) distrust() {
 	if v := s.view.Load(); v != nil {
 		for i := range v.shards {
-			v.shards[i].node.gen.Add(1)
+			v.shards[i].lane.node.gen.Add(1)
 		}
 	}
 	s.kick()

@@ -66,7 +66,7 @@ func (s *Store) subscription() (live bool, err error) {
 		confirmed.Store(true)
 		s.hub.announceAll() // what came before now was missed
 	})
-	err = sh.client.Receive(ctx, sh.client.B().Subscribe().Channel(s.names.channel()).Build(),
+	err = sh.ctl.Receive(ctx, sh.ctl.B().Subscribe().Channel(s.names.channel()).Build(),
 		func(m rueidis.PubSubMessage) { s.hub.announce(m.Message) })
 	return confirmed.Load(), err
 }

@@ -34,10 +34,10 @@ func (s *Store) Purge(ctx context.Context, pattern string) (int, error) {
 			return removed, fmt.Errorf("redisstore: purge: %w", sh.err)
 		}
 		for _, w := range s.names.walks(pattern) {
-			n, err := purge(ctx, sh.client, w)
+			n, err := purge(ctx, sh.ctl, w)
 			removed += n
 			if err != nil {
-				return removed, fmt.Errorf("redisstore: purge: redis %s: %w", sh.node.addr, err)
+				return removed, fmt.Errorf("redisstore: purge: redis %s: %w", sh.addr, err)
 			}
 		}
 	}

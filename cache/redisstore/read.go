@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -48,15 +49,16 @@ func (s *Store) Read(ctx context.Context, tags []cache.Tag, keys []string) (cach
 // at once more by a script, which knows the time.
 func (s *Store) read(ctx context.Context, v *view, tags []cache.Tag, keys []string) (cache.Snapshot, error) {
 	snap := cache.Snapshot{States: make([]cache.TagState, len(tags)), Entries: make([][]byte, len(keys))}
-	names := s.namesOf(tags, keys)
-	if len(names) == 0 {
+	if len(tags)+len(keys) == 0 {
 		return snap, nil
 	}
+	var room [8]string // most answers have a few tags: no allocation
+	names := s.appendNames(room[:0], tags, keys)
 	gets := make([]rueidis.Completed, len(names))
 	for i, name := range names {
-		gets[i] = v.client.B().Get().Key(name).Build()
+		gets[i] = v.build.Get().Key(name).Build()
 	}
-	replies, err := s.ask(ctx, v, gets, names)
+	replies, err := s.ask(ctx, v, gets)
 	if err != nil {
 		return snap, err
 	}
@@ -94,9 +96,9 @@ func (s *Store) look(ctx context.Context, v *view, names []string, indexes []int
 	for _, whole := range []bool{false, true} {
 		for n, name := range looked {
 			fresh := cache.NewVersion()
-			scripts[n] = command{lookScript, name, []string{string(fresh[:]), life}}.build(v.client.B(), whole)
+			scripts[n] = command{lookScript, name, []string{string(fresh[:]), life}}.build(v.build, whole)
 		}
-		replies, err := s.ask(ctx, v, scripts, looked)
+		replies, err := s.ask(ctx, v, scripts)
 		if err != nil {
 			return err
 		}
@@ -132,8 +134,8 @@ func moving() cache.TagState {
 	return cache.TagState{Version: cache.NewVersion(), Fenced: true}
 }
 
-// namesOf returns the names of all tags and keys, cut from one string.
-func (s *Store) namesOf(tags []cache.Tag, keys []string) []string {
+// appendNames appends the names of all tags and keys, cut from one string.
+func (s *Store) appendNames(names []string, tags []cache.Tag, keys []string) []string {
 	size := 0
 	for _, t := range tags {
 		size += len(s.names) + len(tagInfix) + len(t)
@@ -143,47 +145,46 @@ func (s *Store) namesOf(tags []cache.Tag, keys []string) []string {
 	}
 	var b strings.Builder
 	b.Grow(size)
-	names := make([]string, len(tags)+len(keys))
-	cut := func(i int, parts ...string) {
+	add := func(infix, rest string) {
 		start := b.Len()
-		for _, p := range parts {
-			b.WriteString(p)
-		}
-		names[i] = b.String()[start:]
+		b.WriteString(string(s.names))
+		b.WriteString(infix)
+		b.WriteString(rest)
+		names = append(names, b.String()[start:])
 	}
-	for i, t := range tags {
-		cut(i, string(s.names), tagInfix, string(t))
+	for _, t := range tags {
+		add(tagInfix, string(t))
 	}
-	for i, k := range keys {
-		cut(len(tags)+i, string(s.names), entryInfix(k), k)
+	for _, k := range keys {
+		add(entryInfix(k), k)
 	}
 	return names
 }
 
-// ask sends commands for the keys in names to the masters of their slots, all at the same
+// ask sends commands to the masters of their slots, all at the same
 // time, and returns the replies in order. It returns replies only if all of them came from
 // the incarnations in v; among them there may be errors, but only those that concern one
 // key alone: absent, of another type, on its way to another master, unknown script.
-func (s *Store) ask(ctx context.Context, v *view, commands []rueidis.Completed, names []string) ([]rueidis.RedisResult, error) {
+func (s *Store) ask(ctx context.Context, v *view, commands []rueidis.Completed) ([]rueidis.RedisResult, error) {
 	var replies []rueidis.RedisResult
 	if v.slots == nil {
 		sh := &v.shards[0]
-		if err := s.usable(sh, ""); err != nil {
+		if err := s.usable(sh); err != nil {
 			return nil, err
 		}
-		replies = sh.client.DoMulti(ctx, commands...)
+		replies = sh.lane.client.DoMulti(ctx, commands...)
 		if !sh.proven() {
-			return nil, s.lost()
+			return nil, s.interrupted(ctx, replies)
 		}
 	} else {
 		var err error
-		if replies, err = s.askShards(ctx, v, commands, names); err != nil {
+		if replies, err = s.askShards(ctx, v, commands); err != nil {
 			return nil, err
 		}
 	}
 	for i := range replies {
 		if err := replies[i].Error(); err != nil {
-			if err := s.judge(ctx, err, names[i]); err != nil {
+			if err := s.judge(ctx, err); err != nil {
 				return nil, err
 			}
 		}
@@ -192,11 +193,11 @@ func (s *Store) ask(ctx context.Context, v *view, commands []rueidis.Completed, 
 }
 
 // askShards is ask for a Cluster.
-func (s *Store) askShards(ctx context.Context, v *view, commands []rueidis.Completed, names []string) ([]rueidis.RedisResult, error) {
+func (s *Store) askShards(ctx context.Context, v *view, commands []rueidis.Completed) ([]rueidis.RedisResult, error) {
 	groups := make(map[*shard][]int, len(v.shards))
 	for i := range commands {
 		sh := v.shard(commands[i].Slot())
-		if err := s.usable(sh, names[i]); err != nil {
+		if err := s.usable(sh); err != nil {
 			return nil, err
 		}
 		groups[sh] = append(groups[sh], i)
@@ -207,7 +208,7 @@ func (s *Store) askShards(ctx context.Context, v *view, commands []rueidis.Compl
 		for n, i := range indexes {
 			batch[n] = commands[i]
 		}
-		for n, r := range sh.client.DoMulti(ctx, batch...) {
+		for n, r := range sh.lane.client.DoMulti(ctx, batch...) {
 			replies[indexes[n]] = r
 		}
 	}
@@ -223,19 +224,32 @@ func (s *Store) askShards(ctx context.Context, v *view, commands []rueidis.Compl
 	wg.Wait()
 	for sh := range groups {
 		if !sh.proven() {
-			return nil, s.lost()
+			return nil, s.interrupted(ctx, replies)
 		}
 	}
 	return replies, nil
 }
 
+// interrupted is the error for replies that something came between. A call that is alone
+// on its lane and runs out of time ends the connection itself, possibly a moment before
+// its context knows: that is no reason to doubt the server's identity.
+func (s *Store) interrupted(ctx context.Context, replies []rueidis.RedisResult) error {
+	for i := range replies {
+		if err := replies[i].NonRedisError(); errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return s.lost()
+}
+
 // usable fails if what sh answers could not be believed.
-func (s *Store) usable(sh *shard, name string) error {
+func (s *Store) usable(sh *shard) error {
 	switch {
-	case sh == nil || sh.client == nil:
-		s.astray.Store(&name)
-		s.kick()
-		return cache.ErrUnproven
+	case sh == nil:
+		return s.stray()
 	case sh.err != nil:
 		return sh.err
 	case !sh.proven():
@@ -244,25 +258,28 @@ func (s *Store) usable(sh *shard, name string) error {
 	return nil
 }
 
+// stray is the error for a key that nobody known has: the next survey finds out who does.
+func (s *Store) stray() error {
+	s.kick()
+	return cache.ErrUnproven
+}
+
 // judge returns nil for errors that concern one key alone.
-func (s *Store) judge(ctx context.Context, err error, name string) error {
+func (s *Store) judge(ctx context.Context, err error) error {
 	if rueidis.IsRedisNil(err) {
 		return nil
 	}
 	re, answered := rueidis.IsRedisErr(err)
 	switch {
+	case !answered && (ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded)):
+		return err
 	case !answered:
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
 		return s.lost() // the connection
 	case isWrongType(err), isAsk(err), re.IsNoScript():
 		return nil
 	}
 	if _, moved := re.IsMoved(); moved {
-		s.astray.Store(&name)
-		s.kick()
-		return cache.ErrUnproven
+		return s.stray()
 	}
 	if strings.Contains(err.Error(), "READONLY") {
 		s.distrust()

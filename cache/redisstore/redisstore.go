@@ -110,15 +110,15 @@ func (c Config) options() (rueidis.ClientOption, error) {
 		return opt, fmt.Errorf("redisstore: %w", errors.Join(errs...))
 	}
 
-	// One connection to each server carries everything, subscription included. More would
-	// each be dialled on first use and each need its identity proven, and measured no
-	// faster. Pipelining always, because otherwise a lone call that runs out of time would
-	// take the connection with it.
+	// Two connections to each master are enough; see link. More would each be dialled on
+	// first use and each need its identity proven, and measured no faster.
 	opt.PipelineMultiplex = -1
-	opt.AlwaysPipelining = true
+	opt.AlwaysPipelining = false
 	opt.DisableAutoPipelining = false
 	opt.BlockingPipeline = -1 // no batch is so large that it gets a connection of its own
 	opt.RingScaleEachConn = 0 // 1024; see maxCalls
+	opt.ReadBufferEachConn = cmp.Or(opt.ReadBufferEachConn, 128<<10)
+	opt.WriteBufferEachConn = cmp.Or(opt.WriteBufferEachConn, 128<<10)
 	// No reply may come from another server than the one that was asked for it, and a
 	// retry would dial within a call. The store repeats calls itself, after the identity of
 	// the new connection is known.
@@ -146,7 +146,6 @@ type Store struct {
 	cfg   Config
 	names names
 	log   *slog.Logger
-	nodes *nodes
 	hub   *hub
 	calls chan struct{} // a place for each unanswered call
 
@@ -154,10 +153,10 @@ type Store struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
-	view   atomic.Pointer[view]   // nil until the first master is proven
-	down   atomic.Pointer[error]  // why the last survey failed; nil if it did not
-	astray atomic.Pointer[string] // a key that a node refused as another's; for the next survey
-	kicks  chan struct{}          // has room for one: survey now
+	writer atomic.Pointer[rueidis.Client] // follows redirections; nil until first connected
+	view   atomic.Pointer[view]           // nil until the first master is proven
+	down   atomic.Pointer[error]          // why the last survey failed; nil if it did not
+	kicks  chan struct{}                  // has room for one: survey now
 
 	mu   sync.Mutex
 	next *outcome // of the survey that begins next, for who waits for it; guarded by mu
@@ -184,10 +183,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		kicks: make(chan struct{}, 1),
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.nodes = newNodes(s.ctx, opt, s.kick)
-	opt.DialCtxFn = s.nodes.dial
 	first := s.nextSurvey()
-	s.wg.Go(func() { s.keep(opt) })
+	s.wg.Go(func() { s.keep(newLink(s.ctx, opt, s.kick)) })
 	s.wg.Go(s.listen)
 
 	ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)

@@ -17,12 +17,12 @@ func (s *Store) report(v *view) {
 			sh = &v.shards[i]
 		}
 	}
-	s.log.Info("redis is connected", "server", sh.info.version, "mode", v.client.Mode(), "masters", len(v.shards), "prefix", string(s.names))
+	s.log.Info("redis is connected", "server", sh.info.version, "mode", sh.info.mode, "masters", len(v.shards), "prefix", string(s.names))
 	if sh.info.nameless {
 		s.log.Warn("redis does not say which process it is, so nobody could tell a restart or a failover: every new connection "+
 			"begins with an empty cache, and processes do not share answers", "remedy", "allow the account INFO, as +info does")
 	}
-	switch policy := s.evictionPolicy(sh.client); {
+	switch policy := s.evictionPolicy(sh.ctl); {
 	case policy == "noeviction":
 		s.log.Warn("redis refuses writes when its memory is full, and so invalidations: their tags are then repaired late",
 			"maxmemory-policy", policy, "remedy", "set maxmemory-policy to volatile-lru or volatile-lfu")

@@ -155,10 +155,11 @@ func TestSlowServerIsNoLostServer(t *testing.T) {
 	before := state(t, s, tag)
 	id := identify(t, s)
 	proxy.Delay(150 * time.Millisecond)
-	for range 3 {
+	for i := range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		if _, err := s.Read(ctx, []cache.Tag{tag}, nil); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("a read that had too little time returned %v", err)
+		// The first one takes its connection with it, and then the next is being made.
+		if _, err := s.Read(ctx, []cache.Tag{tag}, nil); !errors.Is(err, context.DeadlineExceeded) && (i == 0 || !errors.Is(err, cache.ErrUnproven)) {
+			t.Errorf("read %d that had too little time returned %v", i, err)
 		}
 		cancel()
 	}

@@ -20,9 +20,9 @@ const slotCount = 16384
 // view is where the data is and which incarnation of it, as last seen. It is immutable
 // but for told, and replaced as a whole.
 type view struct {
-	client rueidis.Client // follows redirections; for writing
 	shards []shard
 	slots  *[slotCount]uint16 // slot → index of its shard + 1; nil unless a Cluster
+	build  rueidis.Builder    // of commands that know their slot, in a Cluster
 
 	identity string
 	// told says that somebody asked for this identity. What was read before that could
@@ -32,16 +32,19 @@ type view struct {
 
 // shard is a master and what is known of it.
 type shard struct {
-	node   *node
-	client rueidis.Client // of this one server; follows nothing
-	gen    uint64         // of the node, for which info was proven
-	info   serverInfo
-	err    error // why it is not proven; nil if it is
+	addr string
+	lane *lane          // for reading
+	ctl  rueidis.Client // for everything else, without following redirections
+	node *node          // counts the connections of ctl
+
+	gen  uint64 // of the lane, for which info was proven
+	info serverInfo
+	err  error // why it is not proven; nil if it is
 }
 
-// proven reports that everything read through the shard since its identity was
-// established came from that incarnation.
-func (s *shard) proven() bool { return s.err == nil && s.node.gen.Load() == s.gen }
+// proven reports that everything read through the lane since the identity was established
+// came from that incarnation.
+func (s *shard) proven() bool { return s.err == nil && s.lane.node.gen.Load() == s.gen }
 
 // shard returns the shard that holds the slot of a key, or nil if none is known.
 func (v *view) shard(slot uint16) *shard {
@@ -54,6 +57,18 @@ func (v *view) shard(slot uint16) *shard {
 	return nil
 }
 
+// find returns the shard at addr, or nil. v may be nil.
+func (v *view) find(addr string) *shard {
+	if v == nil {
+		return nil
+	}
+	i := slices.IndexFunc(v.shards, func(s shard) bool { return s.addr == addr })
+	if i < 0 {
+		return nil
+	}
+	return &v.shards[i]
+}
+
 // pace is how soon to look again.
 func (v *view) pace() time.Duration {
 	if slices.ContainsFunc(v.shards, func(s shard) bool { return s.err != nil }) {
@@ -64,41 +79,38 @@ func (v *view) pace() time.Duration {
 
 // same reports that nothing changed from v to w.
 func (v *view) same(w *view) bool {
-	if v.client != w.client || v.identity != w.identity || (v.slots == nil) != (w.slots == nil) {
-		return false
-	}
-	if v.slots != nil && *v.slots != *w.slots {
+	if v.identity != w.identity || (v.slots == nil) != (w.slots == nil) || v.slots != nil && *v.slots != *w.slots {
 		return false
 	}
 	return slices.EqualFunc(v.shards, w.shards, func(a, b shard) bool {
-		return a.node == b.node && a.gen == b.gen && a.info == b.info && a.err == nil && b.err == nil
+		return a.lane == b.lane && a.gen == b.gen && a.info == b.info && a.err == nil && b.err == nil
 	})
 }
 
-// survey finds the masters behind client and proves each of them. It fails if it can
-// prove none. prev is what was seen before, or nil.
-func survey(ctx context.Context, client rueidis.Client, nodes *nodes, prev *view) (*view, error) {
-	v := &view{client: client}
-	clients := client.Nodes()
-	if client.Mode() == rueidis.ClientModeCluster {
+// survey finds the masters and proves each of them. It fails if it can prove none. prev is
+// what was seen before, or nil.
+func (l *link) survey(ctx context.Context, prev *view) (*view, error) {
+	v := &view{build: l.client.B()}
+	clients := l.client.Nodes()
+	if l.client.Mode() == rueidis.ClientModeCluster {
 		ranges, err := clusterSlots(ctx, clients)
 		if err != nil {
 			return nil, err
 		}
 		v.slots = new([slotCount]uint16)
 		for _, r := range ranges {
-			i := slices.IndexFunc(v.shards, func(s shard) bool { return s.node.addr == r.master })
+			i := slices.IndexFunc(v.shards, func(s shard) bool { return s.addr == r.master })
 			if i < 0 {
 				i = len(v.shards)
-				v.shards = append(v.shards, shard{node: nodes.at(r.master), client: clients[r.master]})
+				v.shards = append(v.shards, shard{addr: r.master})
 			}
 			for slot := r.first; slot <= r.last; slot++ {
 				v.slots[slot] = uint16(i + 1)
 			}
 		}
 	} else {
-		for addr, c := range clients { // one
-			v.shards = append(v.shards, shard{node: nodes.at(addr), client: c})
+		for addr := range clients { // one
+			v.shards = append(v.shards, shard{addr: addr})
 		}
 	}
 	if len(v.shards) == 0 {
@@ -106,24 +118,35 @@ func survey(ctx context.Context, client rueidis.Client, nodes *nodes, prev *view
 	}
 	var wg sync.WaitGroup
 	for i := range v.shards {
-		wg.Go(func() { v.shards[i].prove(ctx, prev) })
+		s := &v.shards[i]
+		s.lane, s.node = l.lane(s.addr), l.ctl.at(s.addr)
+		if s.ctl = clients[s.addr]; s.ctl == nil {
+			s.ctl = s.lane.client // until the client has heard of a new master
+			s.node = s.lane.node
+		}
+		wg.Go(func() { s.prove(ctx, prev.find(s.addr)) })
 	}
 	wg.Wait()
+	l.keepLanes(v)
 	return v, v.sum()
 }
 
-// prove establishes who the server is. A connection that is made meanwhile, perhaps by
-// asking, is the reason to ask again.
-func (s *shard) prove(ctx context.Context, prev *view) {
-	if s.client == nil {
-		s.err = fmt.Errorf("redis %s: not connected yet", s.node.addr)
-		return
+// prove establishes who the server is: over the lane, if that has a new connection; else
+// it asks beside it whether anything changed, so that a lone reader has the lane alone. A
+// connection that is made meanwhile, perhaps by asking, is the reason to ask again.
+func (s *shard) prove(ctx context.Context, prev *shard) {
+	if prev != nil && prev.lane == s.lane && prev.proven() {
+		info, err := interrogate(ctx, s.ctl, s.lane.node, prev.gen)
+		if err == nil && info == prev.info {
+			s.gen, s.info = prev.gen, info
+			return
+		}
 	}
-	s.err = fmt.Errorf("redis %s: its connections come and go", s.node.addr)
+	s.err = fmt.Errorf("redis %s: its connections come and go", s.addr)
 	for range 5 {
-		gen := s.node.gen.Load()
-		info, err := interrogate(ctx, s.client, s.node, gen)
-		if s.node.gen.Load() != gen {
+		gen := s.lane.node.gen.Load()
+		info, err := interrogate(ctx, s.lane.client, s.lane.node, gen)
+		if s.lane.node.gen.Load() != gen {
 			if ctx.Err() != nil {
 				break
 			}
@@ -131,18 +154,13 @@ func (s *shard) prove(ctx context.Context, prev *view) {
 		}
 		s.gen, s.info, s.err = gen, info, nil
 		if err != nil {
-			s.err = fmt.Errorf("redis %s: %w", s.node.addr, err)
+			s.err = fmt.Errorf("redis %s: %w", s.addr, err)
 		}
 		break
 	}
-	if s.err == nil || prev == nil {
-		return
-	}
-	// Who cannot be asked has not changed as far as anybody knows: the other shards go on.
-	for i := range prev.shards {
-		if prev.shards[i].node == s.node {
-			s.info = prev.shards[i].info
-		}
+	if s.err != nil && prev != nil {
+		// Who cannot be asked has not changed as far as anybody knows: the others go on.
+		s.info = prev.info
 	}
 }
 
@@ -161,7 +179,7 @@ func (v *view) sum() error {
 		return errors.Join(failed...)
 	}
 	if mode := v.shards[0].info.mode; mode == "cluster" && v.slots == nil {
-		return fmt.Errorf("redis %s: it is part of a cluster: use redis+cluster:// or rediss+cluster://", v.shards[0].node.addr)
+		return fmt.Errorf("redis %s: it is part of a cluster: use redis+cluster:// or rediss+cluster://", v.shards[0].addr)
 	}
 	slices.Sort(names)
 	id := digest(names...)

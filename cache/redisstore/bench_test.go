@@ -1,0 +1,128 @@
+package redisstore_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/redisstore"
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+// BenchmarkHit compares a hit with two tags with a bare GET of the same entry by the same
+// client, for one caller and for many. The two take turns, in one run, and medians are
+// compared, because a busy machine changes by more than the difference.
+func BenchmarkHit(b *testing.B) {
+	r := testservers.StartRedis(b, testservers.RedisConfig{})
+	s := open(b, redisstore.Config{URL: r.URL()})
+	tags, keys := []cache.Tag{"catalog", "course:4711"}, []string{"courses:list:all:1:20"}
+	read(b, s, tags, keys)
+	put(b, s, keys[0], string(make([]byte, 1000)), tags...)
+	ctx, cancel := context.WithTimeout(b.Context(), time.Hour) // as the cache has it: a deadline
+	defer cancel()
+	hit := func() {
+		if snap, err := s.Read(ctx, tags, keys); err != nil || snap.Entries[0] == nil {
+			b.Errorf("no hit: %v", err)
+		}
+	}
+	option, err := redisstore.ParseURL(r.URL())
+	if err != nil {
+		b.Fatal(err)
+	}
+	option.DisableCache = true
+	client, err := rueidis.NewClient(option)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.Do(ctx, client.B().Set().Key("bare").Value(string(make([]byte, 1000))).Build()).Error(); err != nil {
+		b.Fatal(err)
+	}
+	get := func() {
+		if _, err := client.Do(ctx, client.B().Get().Key("bare").Build()).AsBytes(); err != nil {
+			b.Error(err)
+		}
+	}
+	const batch = 200
+	measure := func(callers int, call func()) time.Duration {
+		start := time.Now()
+		var wg sync.WaitGroup
+		for range callers - 1 {
+			wg.Go(func() {
+				for range batch {
+					call()
+				}
+			})
+		}
+		for range batch {
+			call()
+		}
+		wg.Wait()
+		return time.Since(start) / time.Duration(callers*batch)
+	}
+	for _, callers := range []int{1, 64} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			var ours, bare []time.Duration
+			for b.Loop() {
+				ours = append(ours, measure(callers, hit))
+				bare = append(bare, measure(callers, get))
+			}
+			slices.Sort(ours)
+			slices.Sort(bare)
+			b.ReportMetric(float64(ours[len(ours)/2].Nanoseconds()), "ns/hit")
+			b.ReportMetric(float64(bare[len(bare)/2].Nanoseconds()), "ns/GET")
+			b.ReportMetric(float64(ours[len(ours)/2])/float64(bare[len(bare)/2]), "×GET")
+		})
+	}
+}
+
+// TestHitAllocates holds what a hit costs beside the bytes that it returns.
+func TestHitAllocates(t *testing.T) {
+	r := testservers.StartRedis(t, testservers.RedisConfig{})
+	s := open(t, redisstore.Config{URL: r.URL()})
+	tags, keys := []cache.Tag{"catalog", "course:4711"}, []string{"courses:list:all:1:20"}
+	read(t, s, tags, keys)
+	put(t, s, keys[0], "v", tags...)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	n := testing.AllocsPerRun(500, func() {
+		if snap, err := s.Read(ctx, tags, keys); err != nil || snap.Entries[0] == nil {
+			t.Fatalf("no hit: %v, %v", snap, err)
+		}
+	})
+	if n > 11 {
+		t.Errorf("a hit with two tags allocates %v times, want at most 10 and now and then one of the client's pools", n)
+	}
+}
+
+// BenchmarkBump shows that an invalidation costs the same however many entries depend on
+// the tag.
+func BenchmarkBump(b *testing.B) {
+	for _, dependent := range []int{10, 100_000} {
+		b.Run(fmt.Sprint(dependent), func(b *testing.B) {
+			r := testservers.StartRedis(b, testservers.RedisConfig{})
+			s := open(b, redisstore.Config{URL: r.URL()})
+			const batch = 1000
+			for n := 0; n < dependent; n += batch {
+				fills := make([]cache.Fill, min(batch, dependent-n))
+				for i := range fills {
+					fills[i] = cache.Fill{Key: fmt.Sprint("k", n+i), Entry: []byte("v"), Life: time.Hour, Tags: []cache.Tag{"catalog"}}
+				}
+				if err := s.Settle(b.Context(), fills); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for b.Loop() {
+				if err := s.Bump(b.Context(), []cache.Tag{"catalog"}, cache.NoMark); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
