@@ -19,10 +19,13 @@ done | xargs -0 -r gofmt -l)
 $unformatted"
 
 heading "sleeping tests"
-# A linter cannot tell virtual time from real time; a file that sleeps virtually
-# imports testing/synctest.
-sleeping=$(git grep -lF 'time.Sleep(' -- '*_test.go' | xargs -r grep -LF '"testing/synctest"' || true)
-[ -z "$sleeping" ] || complain "tests that sleep in real time; wait on a signal, poll with testservers.Eventually, or use testing/synctest:
+# No linter tells virtual time from real time; a package whose tests sleep
+# virtually uses testing/synctest.
+sleeping=
+while IFS= read -r dir; do
+	grep -qF '"testing/synctest"' "$dir"/*_test.go || sleeping+="$dir"$'\n'
+done < <(git grep -lF 'time.Sleep(' -- '*_test.go' | xargs -r dirname | sort -u)
+[ -z "$sleeping" ] || complain "packages whose tests sleep in real time; wait on a signal, poll with testservers.Eventually, or use testing/synctest:
 $sleeping"
 
 heading "tools"
