@@ -29,8 +29,9 @@ func (s Status) String() string {
 	return "none"
 }
 
-// Details of a Bypass or of a Stale answer.
+// Details of answers.
 const (
+	DetailNear        = "near"        // hit in process
 	DetailFenced      = "fenced"      // a writer of one of the answer's tags is in flight
 	DetailUnavailable = "unavailable" // the shared tier is out of reach, or not yet trusted again
 	DetailError       = "error"       // stale because the load failed

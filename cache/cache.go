@@ -101,15 +101,17 @@ type Cache struct {
 	health  *health
 	metrics *metrics
 	bumps   recentBumps
+	hearing *hearing
 
 	life context.Context // ends with Close
 	end  context.CancelCauseFunc
 
-	mu      sync.Mutex
-	closed  bool
-	running sync.WaitGroup // every goroutine of the cache; added to under mu while not closed
-	names   map[string]bool
-	warmers []func(context.Context) error
+	mu       sync.Mutex
+	closed   bool
+	watching sync.Once
+	running  sync.WaitGroup // every goroutine of the cache; added to under mu while not closed
+	names    map[string]bool
+	warmers  []func(context.Context) error
 }
 
 // New returns a Cache, or an error that names everything wrong with the Config. It asks the
@@ -124,6 +126,7 @@ func New(cfg Config) (*Cache, error) {
 	if c.metrics, err = newMetrics(c.cfg.Registerer); err != nil {
 		return nil, fmt.Errorf("cache: register metrics: %w", err)
 	}
+	c.hearing = newHearing(c.metrics.gaps.Inc)
 	c.health = newHealth(c.cfg, c.metrics, &c.bumps)
 	c.health.begin(c.life)
 	c.spawn(c.health.run)
@@ -139,6 +142,7 @@ func (c *Cache) Close() error {
 	c.closed = true
 	c.mu.Unlock()
 	c.end(ErrClosed)
+	c.hearing.forget()
 	done := make(chan struct{})
 	go func() {
 		c.running.Wait()

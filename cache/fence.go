@@ -36,6 +36,7 @@ func (c *Cache) Fence(ctx context.Context, mark Mark, tags []Tag) (*Fence, error
 
 // Renew fences again, with a whole lease from now.
 func (f *Fence) Renew(ctx context.Context) error {
+	f.c.hearing.Changed(f.tags...)                 // this process need not wait for the store to report it
 	deadline := time.Now().Add(f.c.cfg.FenceLease) // before the call: the store counts from later
 	err := f.c.health.call(ctx, "fence", func(ctx context.Context) error {
 		return f.c.cfg.Store.Fence(ctx, f.tags, f.mark, f.c.cfg.FenceLease)
@@ -73,6 +74,7 @@ func (c *Cache) Bump(ctx context.Context, mark Mark, tags []Tag) error {
 	err := c.health.call(context.WithoutCancel(ctx), "bump", func(ctx context.Context) error {
 		return c.cfg.Store.Bump(ctx, tags, mark)
 	})
+	c.hearing.Changed(tags...)
 	c.bumps.add(tags, err != nil)
 	if err != nil {
 		c.metrics.invalidations.WithLabelValues("failed").Add(float64(len(tags)))

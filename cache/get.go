@@ -17,6 +17,11 @@ func (d *Cached[P, V]) Get(ctx context.Context, p P) (V, error) {
 // Ask is Get for callers who also want to know where the answer comes from. With
 // ErrNotFound the Answer says where that was known from, and has no Value.
 func (d *Cached[P, V]) Ask(ctx context.Context, p P) (Answer[V], error) {
+	if d.near != nil {
+		if a, now := d.near.get(p); a != nil {
+			return d.fromNear(a, now)
+		}
+	}
 	if ctx.Err() != nil {
 		return Answer[V]{}, context.Cause(ctx)
 	}
@@ -28,6 +33,10 @@ func (d *Cached[P, V]) Ask(ctx context.Context, p P) (Answer[V], error) {
 		return Answer[V]{}, err
 	}
 	tags := d.Tags(p)
+	var before nearby
+	if d.near != nil {
+		before = d.near.listen(tags)
+	}
 	snapshot, err := d.c.read(ctx, tags, []string{key})
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -44,6 +53,7 @@ func (d *Cached[P, V]) Ask(ctx context.Context, p P) (Answer[V], error) {
 	switch kept.state {
 	case entryFresh:
 		d.m.hit(now)
+		d.keepNear(p, before, kept.answer, kept.err())
 		return kept.answer, kept.err()
 	case entryStale:
 		d.m.hit(now)
@@ -55,7 +65,29 @@ func (d *Cached[P, V]) Ask(ctx context.Context, p P) (Answer[V], error) {
 		kept.answer.Detail = DetailError
 		return kept.answer, kept.err()
 	}
+	if answer.Status != Collapsed { // one of those who waited is enough
+		d.keepNear(p, before, answer, err)
+	}
 	return answer, err
+}
+
+func (d *Cached[P, V]) fromNear(a *nearAnswer[V], now int64) (Answer[V], error) {
+	d.m.nearHit(d.near.birth.Add(time.Duration(now)))
+	answer := Answer[V]{
+		Value: a.value, Status: Hit, Detail: DetailNear, ETag: a.etag,
+		Age: time.Duration(now - a.at), TTL: time.Duration(a.until - now),
+	}
+	if !a.found {
+		return answer, ErrNotFound
+	}
+	return answer, nil
+}
+
+// keepNear keeps a stored answer in process, if the query wants that.
+func (d *Cached[P, V]) keepNear(p P, before nearby, a Answer[V], err error) {
+	if d.near != nil && (err == nil || errors.Is(err, ErrNotFound)) && a.Status != Bypass {
+		d.near.put(p, before, a.Value, a.ETag, err == nil, a.Age, a.TTL)
+	}
 }
 
 // read asks the store for the versions of tags and for entries, unless entries are not to

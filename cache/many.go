@@ -41,13 +41,13 @@ func (d *Cached[P, V]) GetMany(ctx context.Context, ps []P) ([]Result[V], error)
 }
 
 // many is one call of GetMany.
-type many[P, V any] struct {
+type many[P comparable, V any] struct {
 	*Cached[P, V]
 	asked []asked[P, V]
 }
 
 // asked is one parameter of a call of GetMany, on its way to a result.
-type asked[P, V any] struct {
+type asked[P comparable, V any] struct {
 	p      P
 	key    string
 	tags   []Tag

@@ -23,7 +23,7 @@ type metrics struct {
 	waiters             *prometheus.GaugeVec
 	storeErrors         *prometheus.CounterVec
 	invalidations       *prometheus.CounterVec
-	downgrades          prometheus.Counter
+	downgrades, gaps    prometheus.Counter
 	breaker, trusted    prometheus.Gauge
 	rates               *hitRates
 }
@@ -39,7 +39,11 @@ const (
 
 var loadResults = []string{resultFound, resultNotFound, resultError, resultTimeout, resultPanic}
 
-const tierShared = "shared"
+// Tiers that answers come from, as the label of cache_hits_total.
+const (
+	tierNear   = "near"
+	tierShared = "shared"
+)
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	perQuery := []string{"namespace", "query"}
@@ -73,10 +77,13 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m.downgrades = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "cache_fence_downgrades_total", Help: "Writes that went on without a fence because the shared tier was out of reach.",
 	})
+	m.gaps = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "cache_near_gaps_total", Help: "Times that changes may have been missed, so that every near answer was dropped.",
+	})
 	m.breaker = gauge("cache_breaker_state", "Circuit breaker of the shared tier: 0 closed, 1 half open, 2 open.")
 	m.trusted = gauge("cache_trusted", "1 while stored answers are served, 0 during an outage and its recovery.")
 	m.rates = &hitRates{queries: map[string]*hitRate{}}
-	m.collectors = append(m.collectors, m.loadTime, m.waiters, m.downgrades, m.rates)
+	m.collectors = append(m.collectors, m.loadTime, m.waiters, m.downgrades, m.gaps, m.rates)
 	if r == nil {
 		return m, nil
 	}
@@ -105,7 +112,8 @@ func splitName(name string) (namespace, query string, ok bool) {
 
 // queryMetrics are the metrics of one query, looked up once.
 type queryMetrics struct {
-	hits, misses         prometheus.Counter
+	hits, nearHits       prometheus.Counter
+	misses               prometheus.Counter
 	fenced, unavailable  prometheus.Counter
 	refused, undecodable prometheus.Counter
 	overloads            prometheus.Counter
@@ -118,7 +126,8 @@ type queryMetrics struct {
 func (m *metrics) query(name string) *queryMetrics {
 	ns, q, _ := splitName(name)
 	qm := &queryMetrics{
-		hits: m.hits.WithLabelValues(ns, q, tierShared), misses: m.misses.WithLabelValues(ns, q),
+		hits: m.hits.WithLabelValues(ns, q, tierShared), nearHits: m.hits.WithLabelValues(ns, q, tierNear),
+		misses:      m.misses.WithLabelValues(ns, q),
 		fenced:      m.bypasses.WithLabelValues(ns, q, DetailFenced),
 		unavailable: m.bypasses.WithLabelValues(ns, q, DetailUnavailable),
 		refused:     m.refused.WithLabelValues(ns, q), undecodable: m.undecodable.WithLabelValues(ns, q),
@@ -135,6 +144,11 @@ func (m *metrics) query(name string) *queryMetrics {
 
 func (m *queryMetrics) hit(now time.Time) {
 	m.hits.Inc()
+	m.rate.count(now, true)
+}
+
+func (m *queryMetrics) nearHit(now time.Time) {
+	m.nearHits.Inc()
 	m.rate.count(now, true)
 }
 

@@ -12,8 +12,9 @@ import (
 )
 
 // Query describes an answer once: what it is called, what distinguishes one from another,
-// what it depends on, how to get it, and how long it keeps.
-type Query[P, V any] struct {
+// what it depends on, how to get it, and how long it keeps. P is what a caller asks with,
+// and V the answer.
+type Query[P comparable, V any] struct {
 	// Name is "namespace:query", such as "courses:list": the beginning of every key, and
 	// the labels of the metrics. Lower-case letters, digits, and -._ only.
 	Name string
@@ -60,6 +61,22 @@ type Query[P, V any] struct {
 	// anew. Default 0.
 	StaleIfError time.Duration
 
+	// Near, if not zero, also keeps answers in process, as values, and serves them without
+	// asking the store while the store reports every change of their tags. A report takes
+	// the time of a message, typically under 5 ms; Near is the worst case: when the
+	// store has not proven for so long that nothing was missed, nothing near is served. This
+	// process's own writes are seen at once. Values are shared by all callers: they must
+	// not be changed. Default 0: every answer is checked in the store.
+	Near time.Duration
+
+	// NearSize bounds the answers kept near. Default 10,000.
+	NearSize int
+
+	// NearByAge keeps answers near also where the store cannot report changes, each for
+	// Near after it was read, whatever is written meanwhile. Default false: no near
+	// answers there.
+	NearByAge bool
+
 	// NotFound is how long it is remembered that something does not exist. Default: Fresh,
 	// at most 10 seconds.
 	NotFound time.Duration
@@ -98,6 +115,7 @@ const (
 func (q Query[P, V]) withDefaults(c Config) Query[P, V] {
 	q.NotFound = cmp.Or(q.NotFound, min(q.Fresh, defaultNotFound))
 	q.LoadTimeout = cmp.Or(q.LoadTimeout, c.LoadTimeout)
+	q.NearSize = cmp.Or(q.NearSize, defaultNearSize)
 	q.MaxLoads = cmp.Or(q.MaxLoads, defaultMaxLoads)
 	q.MaxQueue = cmp.Or(q.MaxQueue, defaultMaxQueue)
 	q.Codec = cmp.Or(q.Codec, Codec[V](JSON[V]{}))
@@ -130,22 +148,27 @@ func (q Query[P, V]) validate() error {
 	if q.Fresh <= 0 {
 		wrong("Fresh is %v: must be positive", q.Fresh)
 	}
-	if q.Revision < 0 {
-		wrong("Revision is %d: must not be negative", q.Revision)
-	}
 	for _, d := range []struct {
 		field string
 		value time.Duration
 	}{
 		{"Stale", q.Stale}, {"StaleIfError", q.StaleIfError}, {"NotFound", q.NotFound},
-		{"LoadTimeout", q.LoadTimeout}, {"WarmEvery", q.WarmEvery},
+		{"LoadTimeout", q.LoadTimeout}, {"WarmEvery", q.WarmEvery}, {"Near", q.Near},
 	} {
 		if d.value < 0 {
 			wrong("%s is negative: %v", d.field, d.value)
 		}
 	}
-	if q.MaxLoads < 0 || q.MaxQueue < 0 {
-		wrong("MaxLoads is %d and MaxQueue %d: must not be negative", q.MaxLoads, q.MaxQueue)
+	for _, n := range []struct {
+		field string
+		value int
+	}{{"Revision", q.Revision}, {"MaxLoads", q.MaxLoads}, {"MaxQueue", q.MaxQueue}, {"NearSize", q.NearSize}} {
+		if n.value < 0 {
+			wrong("%s is negative: %d", n.field, n.value)
+		}
+	}
+	if q.Near == 0 && (q.NearSize > 0 || q.NearByAge) {
+		wrong("NearSize or NearByAge is set, but Near is 0: nothing is kept near")
 	}
 	if q.WarmEvery > 0 && q.Warm == nil {
 		wrong("WarmEvery is %v, but Warm is nil", q.WarmEvery)
@@ -154,19 +177,20 @@ func (q Query[P, V]) validate() error {
 }
 
 // Cached is a defined Query: ask it with Get, Ask or GetMany. It is safe for concurrent use.
-type Cached[P, V any] struct {
+type Cached[P comparable, V any] struct {
 	Query[P, V]
 	c        *Cache
 	prefix   string // name, revision if any, and a colon
 	flights  group[V]
 	failures errorMemory
+	near     *near[P, V] // nil if Query.Near is 0
 	loads    *admission
 	m        *queryMetrics
 }
 
 // Define adds a query to c. It panics if the definition is malformed, naming everything
 // that is wrong, or if c already has a query of the name: both are mistakes in the program.
-func Define[P, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
+func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
 	if err := q.validate(); err != nil {
 		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
 	}
@@ -179,6 +203,11 @@ func Define[P, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
 	d.m = c.metrics.query(q.Name)
 	if err := c.define(q.Name, d.warm); err != nil {
 		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
+	}
+	if q.Near > 0 {
+		d.near = newNear[P, V](c.hearing, q.Near, q.NearSize)
+		d.near.byAge = q.NearByAge
+		c.watch()
 	}
 	if q.Warm != nil && q.WarmEvery > 0 {
 		c.spawn(d.keepWarm)

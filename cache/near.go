@@ -1,0 +1,232 @@
+package cache
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+)
+
+// Watchable is a Store that tells of changes as they happen. Near answers need it.
+type Watchable interface {
+	Store
+
+	// Watch reports to w until ctx ends, and then returns nil. It reconnects by itself
+	// after a gap. It fails at once when the store does not offer this at all.
+	Watch(ctx context.Context, w Watcher) error
+}
+
+// Watcher is told of changes by a Watchable. Its methods return at once and are safe for
+// concurrent use.
+type Watcher interface {
+	// Changed says that tags have other versions, or other marks, than before.
+	Changed(tags ...Tag)
+	// Missed says that there may have been changes which were not reported: it comes after
+	// the watching began, and began again after a gap.
+	Missed()
+	// Proven says that everything which changed before at has been reported. at is by
+	// this process's monotonic clock; a store that reports within the call that makes
+	// a change may name a moment to come.
+	Proven(at time.Time)
+}
+
+const (
+	maxNearTags     = 1 << 17 // beyond, everything near is dropped and begins anew
+	defaultNearSize = 10_000
+)
+
+// hearing is what this process has heard of tags that change: the truth that near
+// answers are checked against. It keeps a count of changes for each tag that a near answer
+// depends on; an answer is valid while the counts are what they were before it was read.
+type hearing struct {
+	birth  time.Time
+	gaps   func()        // counts
+	proven atomic.Int64  // since birth: everything before has been reported; 0 when never
+	era    atomic.Uint64 // raised when anything may have changed
+	deaf   atomic.Bool   // the store tells nothing, and never will
+
+	mu   sync.RWMutex
+	tags map[Tag]*nearTag // guarded by mu
+}
+
+type nearTag struct{ changes atomic.Uint64 }
+
+// heard is one tag as it was before an answer was read.
+type heard struct {
+	tag     *nearTag
+	changes uint64
+}
+
+func newHearing(gaps func()) *hearing {
+	return &hearing{birth: time.Now(), gaps: gaps, tags: map[Tag]*nearTag{}}
+}
+
+// now is the monotonic clock of near answers. It never is zero.
+func (h *hearing) now() int64 { return int64(time.Since(h.birth)) + 1 }
+
+// Changed implements Watcher.
+func (h *hearing) Changed(tags ...Tag) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for _, tag := range tags {
+		// A tag nobody depends on has no count. Who begins to depend on it after
+		// this reads it after this.
+		if t := h.tags[tag]; t != nil {
+			t.changes.Add(1)
+		}
+	}
+}
+
+// Missed implements Watcher.
+func (h *hearing) Missed() {
+	h.gaps()
+	h.forget()
+}
+
+func (h *hearing) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.era.Add(1)
+	clear(h.tags)
+}
+
+// Proven implements Watcher.
+func (h *hearing) Proven(at time.Time) { h.proven.Store(int64(at.Sub(h.birth)) + 1) }
+
+// listen notes how tags are now. Call it before reading what depends on them: whatever
+// changes afterwards will make a difference, also if it does before the read.
+func (h *hearing) listen(tags []Tag) (era uint64, list []heard) {
+	list = make([]heard, len(tags))
+	h.mu.RLock()
+	era = h.era.Load()
+	missing := false
+	for i, tag := range tags {
+		t := h.tags[tag]
+		if t == nil {
+			missing = true
+			break
+		}
+		list[i] = heard{t, t.changes.Load()}
+	}
+	h.mu.RUnlock()
+	if !missing {
+		return era, list
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.tags)+len(tags) > maxNearTags {
+		h.era.Add(1)
+		clear(h.tags)
+	}
+	for i, tag := range tags {
+		t := h.tags[tag]
+		if t == nil {
+			t = &nearTag{}
+			h.tags[tag] = t
+		}
+		list[i] = heard{t, t.changes.Load()}
+	}
+	return h.era.Load(), list
+}
+
+// near keeps a query's answers in process, as values: no bytes, no decoding.
+type near[P comparable, V any] struct {
+	*hearing
+	bound int64 // Query.Near
+	byAge bool  // Query.NearByAge
+	table *otter.Cache[P, *nearAnswer[V]]
+}
+
+type nearAnswer[V any] struct {
+	value  V
+	etag   string
+	found  bool
+	at     int64 // when the source was asked, by hearing.now
+	until  int64 // fresh
+	read   int64 // when the store was asked
+	era    uint64
+	heards []heard
+}
+
+func newNear[P comparable, V any](h *hearing, bound time.Duration, size int) *near[P, V] {
+	return &near[P, V]{
+		hearing: h, bound: int64(bound),
+		table: otter.Must(&otter.Options[P, *nearAnswer[V]]{
+			MaximumSize: size,
+			Executor:    func(task func()) { task() }, // no goroutine to outlive Close
+		}),
+	}
+}
+
+// get returns the answer for p if it is provably not older than the bound.
+func (n *near[P, V]) get(p P) (a *nearAnswer[V], now int64) {
+	a, ok := n.table.GetIfPresent(p)
+	if !ok {
+		return nil, 0
+	}
+	now = n.now()
+	if now >= a.until || now-max(n.proven.Load(), n.unproven(a)) > n.bound || a.era != n.era.Load() {
+		return nil, now
+	}
+	for i := range a.heards {
+		if h := &a.heards[i]; h.tag.changes.Load() != h.changes {
+			return nil, now
+		}
+	}
+	return a, now
+}
+
+// unproven is from when on an answer's age counts where the store tells nothing.
+func (n *near[P, V]) unproven(a *nearAnswer[V]) int64 {
+	if n.byAge && n.deaf.Load() {
+		return a.read
+	}
+	return 0
+}
+
+// nearby is what must be known before an answer is read, to keep it near afterwards.
+type nearby struct {
+	read   int64
+	era    uint64
+	heards []heard
+}
+
+func (n *near[P, V]) listen(tags []Tag) nearby {
+	b := nearby{read: n.now()}
+	b.era, b.heards = n.hearing.listen(tags)
+	return b
+}
+
+// put keeps an answer that the store vouched for after b was noted.
+func (n *near[P, V]) put(p P, b nearby, value V, etag string, found bool, age, ttl time.Duration) {
+	if ttl <= 0 {
+		return
+	}
+	now := n.now()
+	n.table.Set(p, &nearAnswer[V]{
+		value: value, etag: etag, found: found,
+		at: now - int64(age), until: now + int64(ttl), read: b.read, era: b.era, heards: b.heards,
+	})
+}
+
+// watch keeps c's hearing up to date. It is started with the first query that wants it.
+func (c *Cache) watch() {
+	c.watching.Do(func() {
+		store, ok := c.cfg.Store.(Watchable)
+		if !ok {
+			c.cfg.Logger.Warn("near answers are off: this store does not tell of changes")
+			c.hearing.deaf.Store(true)
+			return
+		}
+		c.spawn(func(ctx context.Context) {
+			err := store.Watch(ctx, c.hearing)
+			if ctx.Err() == nil {
+				c.cfg.Logger.Warn("near answers are off, except those kept by age: the store does not tell of changes",
+					"err", err)
+				c.hearing.deaf.Store(true)
+			}
+		})
+	})
+}
