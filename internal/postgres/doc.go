@@ -1,0 +1,9 @@
+// Package postgres keeps the platform's data in PostgreSQL 14 and later.
+//
+// The tables stand in migrations, and which change of which row invalidates which answers in
+// the last of them. Any other program may write to the database meanwhile.
+//
+// Through a proxy that pools transactions (PgBouncer in transaction mode) everything works
+// except LISTEN: changes by other programs are then found by polling, which is logged.
+// A proxy that cannot prepare statements wants default_query_exec_mode=exec in the URL.
+package postgres

@@ -1,0 +1,182 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+
+	outbox "github.com/chainlearn/chainlearn/cache/outbox/postgres"
+)
+
+// NewerError says that a newer release of the program has migrated the database.
+type NewerError struct {
+	Found, Known int64 // schema versions
+}
+
+func (e *NewerError) Error() string {
+	return fmt.Sprintf("the database has schema version %d and this program knows %d: run the newer release", e.Found, e.Known)
+}
+
+// versionTable keeps apart from the bookkeeping of other programs that use goose.
+const versionTable = "chainlearn_schema_version"
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+func provider(db *sql.DB, log *slog.Logger) (*goose.Provider, error) {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(goose.DialectPostgres, db, files,
+		goose.WithTableName(versionTable),
+		goose.WithDisableGlobalRegistry(true),
+		goose.WithGoMigrations(
+			goose.NewGoMigration(3, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
+				return buildIndexes(ctx, db, log)
+			}}, nil),
+			goose.NewGoMigration(5, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
+				_, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = '3s';`+outbox.Migration())
+				return err
+			}}, nil),
+		))
+}
+
+// migrate brings the schema up to date. Any number of processes may do so at once; one
+// does it and the others wait.
+func migrate(ctx context.Context, cfg *pgx.ConnConfig, log *slog.Logger) error {
+	cfg = cfg.Copy()
+	cfg.Tracer = nil // nobody counts these
+	if _, set := cfg.RuntimeParams["statement_timeout"]; set {
+		cfg.RuntimeParams["statement_timeout"] = "0" // an index takes as long as it takes
+	}
+	// Statements run once: nothing to prepare, and nothing for a proxy to trip over.
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	db := stdlib.OpenDB(*cfg)
+	defer db.Close()
+	db.SetMaxOpenConns(4) // the lock, the migration, its version, the report
+
+	p, err := provider(db, log)
+	if err != nil {
+		return err
+	}
+	sources := p.ListSources()
+	known := sources[len(sources)-1].Version
+	if done, err := upToDate(ctx, db, known); done || err != nil {
+		return err
+	}
+	return locked(ctx, db, log, func() error {
+		if done, err := upToDate(ctx, db, known); done || err != nil {
+			return err // another process was faster
+		}
+		return up(ctx, p, log)
+	})
+}
+
+// upToDate compares the database's version with the program's.
+func upToDate(ctx context.Context, db *sql.DB, known int64) (bool, error) {
+	var there bool
+	if err := db.QueryRowContext(ctx, `SELECT to_regclass($1::text) IS NOT NULL`, versionTable).Scan(&there); err != nil || !there {
+		return false, err
+	}
+	var found int64
+	if err := db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM `+versionTable).Scan(&found); err != nil {
+		return false, err
+	}
+	if found > known {
+		return false, &NewerError{found, known}
+	}
+	return found == known, nil
+}
+
+const (
+	lockKey    = 0x636861696e6c6561 // "chainlea"
+	lockPause  = 250 * time.Millisecond
+	lockReport = 10 * time.Second
+)
+
+// locked runs f while no other process does. The lock belongs to an open transaction, not to
+// a session: a proxy that pools transactions would lose a session's. It is tried again
+// and again instead of waited for, since a statement that waits holds a snapshot, and the
+// building of an index waits for all older snapshots: each would wait for the other.
+func locked(ctx context.Context, db *sql.DB, log *slog.Logger, f func() error) error {
+	var reported time.Time
+	for {
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		var ours bool
+		err = tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock($1::bigint) AND
+			set_config('idle_in_transaction_session_timeout', '0', true) IS NOT NULL`, lockKey).Scan(&ours)
+		if err == nil && ours {
+			return errors.Join(f(), tx.Rollback())
+		}
+		if err := errors.Join(err, tx.Rollback()); err != nil {
+			return err
+		}
+		if time.Since(reported) > lockReport {
+			reported = time.Now()
+			log.InfoContext(ctx, "another process is migrating the database, waiting")
+		}
+		if err := pause(ctx, lockPause); err != nil {
+			return err
+		}
+	}
+}
+
+// upAttempts bounds how often a migration is tried that could not get a lock: with a
+// lock timeout of 3 s and a growing pause, some two minutes in all.
+const upAttempts = 20
+
+// up applies what is missing. A migration that waits for a lock makes everybody who comes after
+// it wait too, so it gives up soon and tries again later.
+func up(ctx context.Context, p *goose.Provider, log *slog.Logger) error {
+	for attempt := 1; ; {
+		began := time.Now()
+		results, err := p.UpByOne(ctx)
+		if errors.Is(err, goose.ErrNoNextVersion) {
+			return nil
+		}
+		if err == nil {
+			log.InfoContext(ctx, "migrated", "version", results.Source.Version, "took", time.Since(began).Round(time.Millisecond))
+			attempt = 1
+			continue
+		}
+		if !busy(err) || attempt == upAttempts {
+			return err
+		}
+		log.WarnContext(ctx, "the tables to migrate are in use, trying again", "attempt", attempt, "of", upAttempts, "err", err)
+		if err := pause(ctx, time.Duration(min(attempt, 4))*time.Second); err != nil {
+			return err
+		}
+		attempt++
+	}
+}
+
+// busy says whether others held a lock for too long.
+func busy(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (e.Code == "55P03" || e.Code == "40P01") // lock timeout, deadlock
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

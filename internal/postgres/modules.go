@@ -1,0 +1,84 @@
+package postgres
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/chainlearn/chainlearn/internal/learning"
+)
+
+// moduleRow is a module that some quiz defines, with what the modules table says of it.
+type moduleRow struct {
+	ID       learning.ModuleID `json:"id"`
+	Title    *string           `json:"title"`
+	Position *int              `json:"position"`
+}
+
+// inOrder numbers modules from 1: those with a position by it, then the others by id.
+func inOrder(rows []moduleRow) []learning.Module {
+	slices.SortFunc(rows, func(a, b moduleRow) int {
+		return cmp.Or(cmp.Compare(positionOf(a), positionOf(b)), natural(string(a.ID), string(b.ID)))
+	})
+	modules := make([]learning.Module, len(rows))
+	for i, row := range rows {
+		title := titleFrom(row.ID)
+		if row.Title != nil {
+			title = *row.Title
+		}
+		modules[i] = learning.Module{ID: row.ID, Title: title, Order: i + 1}
+	}
+	return modules
+}
+
+func positionOf(m moduleRow) int {
+	if m.Position == nil {
+		return math.MaxInt
+	}
+	return *m.Position
+}
+
+// titleFrom makes "Module 2" of "module-2".
+func titleFrom(id learning.ModuleID) string {
+	title := strings.Join(strings.FieldsFunc(string(id), func(r rune) bool { return r == '-' || r == '_' || r == ' ' }), " ")
+	if title == "" {
+		return string(id)
+	}
+	first, n := utf8.DecodeRuneInString(title)
+	return string(unicode.ToUpper(first)) + title[n:]
+}
+
+// natural compares texts with the numbers in them taken as numbers: "module-2" comes before
+// "module-10". Texts that differ never compare equal.
+func natural(a, b string) int {
+	x, y := a, b
+	for x != "" && y != "" {
+		n, m := digits(x), digits(y)
+		if n > 0 && m > 0 {
+			// Of two numbers without leading zeros, the longer is the larger.
+			u, v := strings.TrimLeft(x[:n], "0"), strings.TrimLeft(y[:m], "0")
+			if c := cmp.Or(cmp.Compare(len(u), len(v)), strings.Compare(u, v)); c != 0 {
+				return c
+			}
+			x, y = x[n:], y[m:]
+			continue
+		}
+		if x[0] != y[0] {
+			return cmp.Compare(x[0], y[0])
+		}
+		x, y = x[1:], y[1:]
+	}
+	return cmp.Or(cmp.Compare(len(x), len(y)), strings.Compare(a, b))
+}
+
+// digits returns how many digits s begins with.
+func digits(s string) int {
+	n := 0
+	for n < len(s) && '0' <= s[n] && s[n] <= '9' {
+		n++
+	}
+	return n
+}

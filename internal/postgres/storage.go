@@ -1,0 +1,116 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chainlearn/chainlearn/cache/outbox"
+	outboxpostgres "github.com/chainlearn/chainlearn/cache/outbox/postgres"
+	"github.com/chainlearn/chainlearn/internal/learning"
+)
+
+// Storage keeps the platform's data in a database. It implements learning.Storage.
+type Storage struct {
+	pool    *pgxpool.Pool
+	replica *replica // nil: none
+	log     *outboxpostgres.Log
+	db      *outboxpostgres.DB
+	relay   *outbox.Relay // nil without a cache
+}
+
+var _ learning.Storage = (*Storage)(nil)
+
+// Close waits for what is running and closes all connections. Close it before the cache it
+// was opened with. It may be called again.
+func (s *Storage) Close() error {
+	var errs []error
+	if s.relay != nil {
+		errs = append(errs, s.relay.Close())
+	}
+	if s.log != nil {
+		errs = append(errs, s.log.Close())
+	}
+	if s.replica != nil {
+		s.replica.close()
+	}
+	if s.pool != nil {
+		s.pool.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// Ping says whether the database answers.
+func (s *Storage) Ping(ctx context.Context) error {
+	if err := s.pool.Ping(ctx); err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	return nil
+}
+
+// Write runs fn in a transaction. Do not call Write in fn: the transactions would wait for
+// each other's locks.
+func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx learning.Tx) error) error {
+	return s.db.Write(ctx, func(ctx context.Context, t pgx.Tx) error { return fn(ctx, &tx{t}) })
+}
+
+// load asks a question whose answer is one row, of the replica if it knows enough.
+func (s *Storage) load(ctx context.Context, query string, args []any, fields ...any) error {
+	if s.replica != nil {
+		ok, err := s.replica.load(ctx, query, args, fields)
+		if ok {
+			return err
+		}
+	}
+	return s.pool.QueryRow(ctx, query, args...).Scan(fields...)
+}
+
+// rowError gives the database's errors the names the domain knows.
+func rowError(err error) error {
+	if errors.Is(err, pgx.ErrNoRows) {
+		return learning.ErrNoRow
+	}
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch e.Code {
+		case "23505": // unique violation
+			return fmt.Errorf("%w: %w", learning.ErrExists, err)
+		case "23503": // foreign key violation
+			return fmt.Errorf("%w: %w", learning.ErrNoRow, err)
+		}
+	}
+	return err
+}
+
+// utc scans a time, in the time zone that the domain uses.
+type utc struct{ *time.Time }
+
+func (u utc) Scan(v any) error {
+	t, ok := v.(time.Time)
+	if !ok {
+		return fmt.Errorf("want a time, not %T", v)
+	}
+	*u.Time = t.UTC()
+	return nil
+}
+
+// owner scans the ID of a user, or NULL.
+type owner struct{ id **learning.UserID }
+
+func (o owner) Scan(v any) error {
+	if v == nil {
+		*o.id = nil
+		return nil
+	}
+	var id uuid.UUID
+	if err := id.Scan(v); err != nil {
+		return err
+	}
+	*o.id = &learning.UserID{UUID: id}
+	return nil
+}
