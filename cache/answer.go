@@ -46,9 +46,7 @@ type Answer[V any] struct {
 	Detail string        // one of the Detail constants, or empty
 	Age    time.Duration // since the source was asked; not negative
 	TTL    time.Duration // until it is no longer fresh; negative when Stale, 0 on Bypass
-	// ETag identifies the encoded value, 22 characters fit for a strong HTTP entity tag;
-	// empty if it could not be encoded, and for ErrNotFound.
-	ETag string
+	ETag   ETag          // of the encoded value; zero if it could not be encoded, and for ErrNotFound
 }
 
 // Result is one answer of GetMany.

@@ -15,7 +15,7 @@ import (
 //	0       1     format
 //	1       1     1 found, 0 not found
 //	2       16    guard
-//	18      16    digest of the payload (SHA-256, first half)
+//	18      16    ETag of the payload
 //	34      8     when loaded, Unix milliseconds
 //	42      8     fresh for, milliseconds
 //	50      8     stale for, milliseconds after that
@@ -32,20 +32,28 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-type digest [16]byte
+// ETag identifies the bytes of an answer: the first half of their SHA-256. The zero ETag
+// is that of none.
+type ETag [16]byte
 
-func digestOf(payload []byte) digest {
+func etagOf(payload []byte) ETag {
 	sum := sha256.Sum256(payload)
-	return digest(sum[:16])
+	return ETag(sum[:16])
 }
 
-// tag returns the digest as the value of a strong HTTP entity tag, without quotes.
-func (d digest) tag() string { return base64.RawURLEncoding.EncodeToString(d[:]) }
+// String returns 22 characters fit for a strong HTTP entity tag, without its quotes; empty
+// for the zero ETag.
+func (t ETag) String() string {
+	if t == (ETag{}) {
+		return ""
+	}
+	return base64.RawURLEncoding.EncodeToString(t[:])
+}
 
 type envelope struct {
 	found    bool
 	guard    Guard
-	digest   digest
+	etag     ETag
 	loadedAt time.Time
 	fresh    time.Duration
 	stale    time.Duration
@@ -59,7 +67,7 @@ func (e *envelope) encode() []byte {
 		b[1] = 1
 	}
 	copy(b[2:], e.guard[:])
-	copy(b[18:], e.digest[:])
+	copy(b[18:], e.etag[:])
 	binary.BigEndian.PutUint64(b[34:], uint64(e.loadedAt.UnixMilli()))
 	binary.BigEndian.PutUint64(b[42:], uint64(e.fresh.Milliseconds()))
 	binary.BigEndian.PutUint64(b[50:], uint64(e.stale.Milliseconds()))
@@ -79,7 +87,7 @@ func (e *envelope) decode(b []byte) (ok bool) {
 	}
 	e.found = b[1] == 1
 	e.guard = Guard(b[2:18])
-	e.digest = digest(b[18:34])
+	e.etag = ETag(b[18:34])
 	e.loadedAt = time.UnixMilli(int64(binary.BigEndian.Uint64(b[34:])))
 	e.fresh = milliseconds(b[42:])
 	e.stale = milliseconds(b[50:])

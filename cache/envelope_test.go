@@ -26,14 +26,14 @@ func FuzzEnvelope(f *testing.F) {
 
 func TestEnvelopeSurvivesTheTrip(t *testing.T) {
 	in := envelope{
-		found: true, guard: Guard{1, 2}, digest: digestOf([]byte("body")),
+		found: true, guard: Guard{1, 2}, etag: etagOf([]byte("body")),
 		loadedAt: time.UnixMilli(1_700_000_000_123), fresh: time.Minute, stale: time.Hour, payload: []byte("body"),
 	}
 	var out envelope
 	if !out.decode(in.encode()) {
 		t.Fatal("not decoded")
 	}
-	if !out.found || out.guard != in.guard || out.digest != in.digest || !out.loadedAt.Equal(in.loadedAt) ||
+	if !out.found || out.guard != in.guard || out.etag != in.etag || !out.loadedAt.Equal(in.loadedAt) ||
 		out.fresh != in.fresh || out.stale != in.stale || !bytes.Equal(out.payload, in.payload) {
 		t.Errorf("sent %+v, arrived %+v", in, out)
 	}

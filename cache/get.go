@@ -172,7 +172,7 @@ func (d *Cached[P, V]) examine(raw []byte, guard Guard, now time.Time) (k kept[V
 		d.m.undecodable.Inc()
 		return kept[V]{}
 	}
-	k.answer.Value, k.answer.ETag = v, e.digest.tag()
+	k.answer.Value, k.answer.ETag = v, e.etag
 	return k
 }
 

@@ -36,6 +36,7 @@ type health struct {
 	bumps   *recentBumps
 	breaker *gobreaker.CircuitBreaker[struct{}]
 
+	shared  atomic.Pointer[budget]
 	down    atomic.Bool // the breaker is not closed
 	trusted atomic.Bool // changed under mu
 	wake    chan struct{}
@@ -103,9 +104,7 @@ func (h *health) call(ctx context.Context, op string, f func(context.Context) er
 
 func (h *health) try(ctx context.Context, f func(context.Context) error) error {
 	_, err := h.breaker.Execute(func() (struct{}, error) {
-		budgetCtx, cancel := context.WithTimeout(ctx, h.budget)
-		defer cancel()
-		err := f(budgetCtx)
+		err := f(h.budgeted(ctx))
 		if err != nil && ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", errCallerLeft, err)
 		}
@@ -115,6 +114,31 @@ func (h *health) try(ctx context.Context, f func(context.Context) error) error {
 		return ErrUnavailable
 	}
 	return err
+}
+
+// budget is a context that ends when the calls which use it have spent their budget.
+type budget struct {
+	context.Context
+	cancel context.CancelFunc
+	since  time.Time
+}
+
+// budgeted returns a context that ends within the budget, give or take a tenth. Calls that
+// begin at about the same time share it: a timer for each would cost a hit more than
+// all the rest. So it does not end when the caller hangs up, who then is nobody that
+// could mind; a caller with a nearer deadline gets a context of its own.
+func (h *health) budgeted(ctx context.Context) context.Context {
+	now := time.Now()
+	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(now) < h.budget {
+		return ctx
+	}
+	b := h.shared.Load()
+	if b == nil || now.Sub(b.since) > h.budget/10 {
+		ends, cancel := context.WithDeadline(context.Background(), now.Add(h.budget))
+		b = &budget{ends, cancel, now}
+		h.shared.Store(b) // the one before ends by itself, with the last call that uses it
+	}
+	return b
 }
 
 // doubt ends the trust in entries and starts a recovery.

@@ -13,7 +13,7 @@ type loaded[V any] struct {
 	value   V
 	found   bool
 	payload []byte // to be stored; nil if there is none, or it could not be encoded
-	etag    string // of payload; empty if there is none
+	etag    ETag   // of payload
 	at      time.Time
 	err     error // *LoadError, *OverloadError, or ErrClosed; nil also when not found
 }
@@ -95,7 +95,7 @@ func (d *Cached[P, V]) encode(r Loaded[V]) loaded[V] {
 	if payload == nil {
 		payload = []byte{}
 	}
-	out.payload, out.etag = payload, digestOf(payload).tag()
+	out.payload, out.etag = payload, etagOf(payload)
 	return out
 }
 

@@ -232,7 +232,7 @@ func (d *Cached[P, V]) fillFor(key string, tags []Tag, guard Guard, token Token,
 		}
 		return fill, 0
 	}
-	e := envelope{found: l.found, guard: guard, digest: digestOf(l.payload), loadedAt: l.at, payload: l.payload}
+	e := envelope{found: l.found, guard: guard, etag: l.etag, loadedAt: l.at, payload: l.payload}
 	switch {
 	case !l.found:
 		e.fresh = shorten(d.NotFound)

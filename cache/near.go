@@ -141,7 +141,7 @@ type near[P comparable, V any] struct {
 
 type nearAnswer[V any] struct {
 	value  V
-	etag   string
+	etag   ETag
 	found  bool
 	at     int64 // when the source was asked, by hearing.now
 	until  int64 // fresh
@@ -200,7 +200,7 @@ func (n *near[P, V]) listen(tags []Tag) nearby {
 }
 
 // put keeps an answer that the store vouched for after b was noted.
-func (n *near[P, V]) put(p P, b nearby, value V, etag string, found bool, age, ttl time.Duration) {
+func (n *near[P, V]) put(p P, b nearby, value V, etag ETag, found bool, age, ttl time.Duration) {
 	if ttl <= 0 {
 		return
 	}

@@ -1,0 +1,41 @@
+package cache_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/memstore"
+)
+
+// BenchmarkSharedHit is a strict hit on the store in process: what the library itself
+// adds to a round trip.
+func BenchmarkSharedHit(b *testing.B) {
+	store := memstore.New(memstore.Config{})
+	defer store.Close()
+	c, err := cache.New(cache.Config{Store: store})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	s := newSource()
+	s.delay = 0
+	query := s.query()
+	tags := []cache.Tag{"row:1", "rows:*"}
+	query.Tags = func(int) []cache.Tag { return tags }
+	query.Fresh = time.Hour
+	query.Codec = textCodec{}
+	q := cache.Define(c, query)
+	ctx := b.Context()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := q.Get(ctx, 1); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+type textCodec struct{}
+
+func (textCodec) Encode(s string) ([]byte, error) { return []byte(s), nil }
+func (textCodec) Decode(b []byte) (string, error) { return string(b), nil }
