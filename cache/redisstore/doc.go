@@ -26,13 +26,27 @@
 // stored bytes say. The identity is established for each connection before anything that
 // came over it is believed; until then Read answers cache.ErrUnproven.
 //
+// Where a server does not tell its run id, because the account may not use INFO, each new
+// connection counts as another incarnation: that is safe, but the cache then begins anew
+// with each connection and processes do not share answers. Open says so in the log.
+//
+// # Rights
+//
+// Neither CONFIG nor client tracking is needed, and nothing outside of the prefix is
+// touched. With an ACL, this is enough for one server:
+//
+//	user app on >secret ~chainlearn:* &chainlearn:* -@all +get +set +del +unlink +scan
+//	     +pttl +pexpire +time +evalsha +eval +publish +subscribe +info
+//
+// A Cluster needs +cluster|slots and +cluster|shards as well, and Sentinel +role.
+//
 // # Sick servers
 //
 // No call dials: one goroutine connects, proves the identity and looks again every second.
-// A call on a store without a connection waits for that goroutine within its own context,
-// or fails at once when the last attempt has failed. The number of unanswered calls is
-// bounded, and a server that accepts but does not answer loses its connection after about
-// a second.
+// A write on a store without a connection waits for that goroutine within its own context;
+// every call fails at once while the last attempt has failed. The number of unanswered
+// calls is bounded, and a server that accepts but does not answer loses its connection
+// after about a second.
 //
 // A server demoted to replica without closing its connections, as REPLICAOF by hand does,
 // is noticed within that second too; Sentinel and Cluster close or refuse at once. Against

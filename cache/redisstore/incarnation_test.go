@@ -13,7 +13,7 @@ import (
 
 const tag = cache.Tag("course:1")
 
-func raw(t *testing.T, r *testservers.Redis, key string) string {
+func raw(t testing.TB, r *testservers.Redis, key string) string {
 	t.Helper()
 	s, err := r.Do(t.Context(), "GET", key).ToString()
 	testservers.Must(t, err)

@@ -116,9 +116,9 @@ func splitURL(s string) (redisURL, error) {
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		authority, tail = rest[:i], rest[i:]
 	}
-	if strings.Contains(tail, "@") && !strings.Contains(authority, "@") {
+	if strings.Contains(tail, "@") {
 		// What looks like the host may be half of a password: nothing of it is repeated.
-		return u, errors.New("redis URL: an @ after the host: write / ? # @ : in user and password as %2F %3F %23 %40 %3A")
+		return u, errors.New("redis URL: an @ behind the host: write / ? # @ : in user, password and parameters as %2F %3F %23 %40 %3A")
 	}
 	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
 		user, password, _ := strings.Cut(authority[:i], ":")

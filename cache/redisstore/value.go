@@ -15,7 +15,7 @@ const (
 
 // maxUnpacked bounds what an entry may become when it is unpacked, so that a stored value
 // cannot make every reader allocate at will.
-const maxUnpacked = 32 << 20
+const maxUnpacked = 8 << 20
 
 // S2 rather than zstd, because each entry is packed once and unpacked at every hit. Lists
 // of courses as JSON, one core, BenchmarkPack; zstd at its fastest level:
@@ -65,11 +65,11 @@ func unpack(stored string) (entry []byte, ok bool) {
 	case packedPlain:
 		return b[1:], true
 	case packedS2:
-		if n, err := s2.DecodedLen(b[1:]); err != nil || n > maxUnpacked {
+		n, err := s2.DecodedLen(b[1:])
+		if err != nil || n > maxUnpacked {
 			return nil, false
 		}
-		entry, err := s2.Decode(nil, b[1:])
-		if err != nil {
+		if entry, err = s2.Decode(make([]byte, n), b[1:]); err != nil {
 			return nil, false
 		}
 		return entry, true

@@ -1,0 +1,213 @@
+package redisstore_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/redisstore"
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+// logged is a logger and what was logged through it.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer // guarded by mu
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// leastCommands are all that a Store on one server needs; doc.go names them.
+const leastCommands = "-@all +get +set +del +unlink +scan +pttl +pexpire +time +evalsha +eval +publish +subscribe +info"
+
+func userURL(r *testservers.Redis, user, password string) string {
+	return "redis://" + user + ":" + password + "@" + r.Addr()
+}
+
+func TestLeastRights(t *testing.T) {
+	t.Parallel()
+	r := testservers.StartRedis(t, testservers.RedisConfig{Config: []string{
+		"user default off",
+		"user app on >secret ~app:* &app:* " + leastCommands,
+		"user other on >secret ~other:* &other:* " + leastCommands,
+	}})
+	var log logged
+	app := open(t, redisstore.Config{URL: userURL(r, "app", "secret"), Prefix: "app:", Logger: log.logger()})
+	peer := open(t, redisstore.Config{URL: userURL(r, "app", "secret"), Prefix: "app:"})
+	other := open(t, redisstore.Config{URL: userURL(r, "other", "secret"), Prefix: "other:"})
+	for _, s := range []*redisstore.Store{app, other} {
+		for name, call := range calls(s) {
+			if name == "Renew" {
+				continue // nothing to renew
+			}
+			if err := call(t.Context()); err != nil {
+				t.Errorf("%s with the least rights: %v", name, err)
+			}
+		}
+	}
+	before := state(t, app, tag)
+	if state(t, peer, tag) != before {
+		t.Error("two processes of one account see different versions")
+	}
+	bump(t, other, tag)
+	if state(t, app, tag) != before {
+		t.Error("one account bumped the tag of another")
+	}
+	put(t, app, "k", "v", tag)
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) { return subscribers(t, r) == 2, "the accounts did not subscribe" })
+	token := newToken()
+	claim(t, app, "k2", token, time.Minute)
+	ch, cancel := peer.Announced("k2")
+	defer cancel()
+	claim(t, peer, "k2", newToken(), time.Minute)
+	testservers.Must(t, app.Settle(t.Context(), []cache.Fill{{Key: "k2", Token: token}}))
+	select {
+	case <-ch:
+	case <-time.After(30 * time.Second):
+		t.Error("no announcement with the least rights")
+	}
+	if n, err := app.Purge(t.Context(), "*"); err != nil || n != 1 {
+		t.Errorf("purge with the least rights removed %d: %v", n, err)
+	}
+	if got := log.String(); strings.Contains(got, "WARN") {
+		t.Errorf("with the least rights something is missed:\n%s", got)
+	}
+
+	stranger := openUnproven(t, redisstore.Config{URL: userURL(r, "app", "secret"), Prefix: "other:"})
+	identify(t, stranger)
+	if _, err := stranger.Read(t.Context(), []cache.Tag{tag}, nil); err == nil || !strings.Contains(err.Error(), "NOPERM") {
+		t.Errorf("a prefix that the account may not use: %v", err)
+	}
+}
+
+// Where the server does not say who it is, every new connection may lead to another one.
+func TestServerWithoutName(t *testing.T) {
+	t.Parallel()
+	r := testservers.StartRedis(t, testservers.RedisConfig{Config: []string{
+		"user app on >secret ~app:* &app:* +@all -@dangerous",
+		"user mute on >secret ~app:* resetchannels +@all -@dangerous",
+	}})
+	proxy := testservers.StartProxy(t, r.Addr())
+	var log logged
+	s := open(t, redisstore.Config{URL: "redis://app:secret@" + proxy.Addr(), Prefix: "app:", Logger: log.logger()})
+	id := identify(t, s)
+	before := state(t, s, tag)
+	for range 3 {
+		if identify(t, s) != id || state(t, s, tag) != before {
+			t.Error("the identity changed on one connection")
+		}
+	}
+	proxy.Reset()
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
+		return identify(t, s) != id, "a new connection has the old identity"
+	})
+	if state(t, s, tag) == before {
+		t.Error("a version from before a new connection is valid")
+	}
+	if got := log.String(); strings.Count(got, "does not say which process it is") != 1 {
+		t.Errorf("what INFO is needed for was not said once:\n%s", got)
+	}
+
+	var muteLog logged
+	mute := open(t, redisstore.Config{URL: userURL(r, "mute", "secret"), Prefix: "app:", Logger: muteLog.logger()})
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
+		return strings.Contains(muteLog.String(), "refuses the subscription"), "nobody said that announcements are refused"
+	})
+	token := newToken()
+	claim(t, mute, "k", token, time.Minute)
+	claim(t, mute, "k", newToken(), time.Minute)
+	if err := mute.Settle(t.Context(), []cache.Fill{{Key: "k", Token: token, Entry: []byte("v"), Life: time.Minute}}); err != nil {
+		t.Errorf("an account that may not publish cannot settle: %v", err)
+	}
+}
+
+func TestRenamedCommands(t *testing.T) {
+	t.Parallel()
+	r := testservers.StartRedis(t, testservers.RedisConfig{Config: []string{
+		`rename-command CONFIG ""`, `rename-command KEYS ""`, `rename-command FLUSHALL ""`, `rename-command FLUSHDB ""`,
+		`rename-command CLIENT ""`, `rename-command DEBUG ""`, `rename-command HELLO ""`, `rename-command MONITOR ""`,
+	}})
+	s := open(t, redisstore.Config{URL: r.URL()})
+	for name, call := range calls(s) {
+		if err := call(t.Context()); err != nil && name != "Renew" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	before := state(t, s, tag)
+	if state(t, s, tag) != before {
+		t.Error("the version changed by itself")
+	}
+	ch, cancel := s.Announced("k")
+	defer cancel()
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
+		testservers.Must(t, s.Settle(t.Context(), []cache.Fill{{Key: "k"}}))
+		select {
+		case <-ch:
+			return true, ""
+		default:
+			return false, "no announcement over the older protocol"
+		}
+	})
+}
+
+func TestWhatTheServerLacksIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	for policy, want := range map[string]string{
+		"noeviction":  "refuses writes when its memory is full",
+		"allkeys-lru": "evicts keys when its memory is full",
+	} {
+		r := testservers.StartRedis(t, testservers.RedisConfig{Config: []string{"maxmemory 100mb", "maxmemory-policy " + policy}})
+		var log logged
+		s := open(t, redisstore.Config{URL: r.URL(), Logger: log.logger()})
+		testservers.Must(t, r.Restart(t.Context()))
+		state(t, s, tag)
+		if got := log.String(); strings.Count(got, want) != 1 {
+			t.Errorf("policy %s was not reported once:\n%s", policy, got)
+		}
+	}
+}
+
+func TestClusterNodeUnderTheWrongScheme(t *testing.T) {
+	t.Parallel()
+	c := testservers.StartCluster(t, testservers.ClusterConfig{})
+	s := openUnproven(t, redisstore.Config{URL: "redis://" + c.Addrs()[0]})
+	if _, err := s.Identity(t.Context()); err == nil || !strings.Contains(err.Error(), "redis+cluster://") {
+		t.Errorf("a node of a cluster as a single server: %v", err)
+	}
+	// One server under the scheme of a cluster simply works.
+	single := open(t, redisstore.Config{URL: "redis+cluster://" + testservers.SharedRedis(t).Addr()})
+	state(t, single, tag)
+}
+
+func TestWrongPassword(t *testing.T) {
+	t.Parallel()
+	r := testservers.StartRedis(t, testservers.RedisConfig{Password: "right"})
+	var log logged
+	s := openUnproven(t, redisstore.Config{URL: "redis://:swordfish@" + r.Addr(), Logger: log.logger()})
+	ctx, cancel := context.WithTimeout(t.Context(), ample)
+	defer cancel()
+	_, err := s.Identity(ctx)
+	if err == nil || !strings.Contains(err.Error(), "WRONGPASS") {
+		t.Errorf("the wrong password: %v", err)
+	}
+	if text := log.String() + errText(err); strings.Contains(text, "swordfish") {
+		t.Errorf("the password is told: %s", text)
+	}
+}
