@@ -7,10 +7,11 @@
 // Run it with
 //
 //	go test -v ./internal/model
-//	go test -v ./internal/model -run Larger -model.full -timeout 30m
+//	go test -v -timeout 30m ./internal/model -model.full
 //
 // The first prints what was explored as a table, and for every mechanism of the
-// protocol the shortest run that goes wrong without it.
+// protocol the shortest run that goes wrong without it. The second adds larger
+// systems, and takes minutes and gigabytes.
 //
 // # The system
 //
