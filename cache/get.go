@@ -17,7 +17,7 @@ func (d *Cached[P, V]) Get(ctx context.Context, p P) (V, error) {
 // Ask is Get for callers who also want to know where the answer comes from. With
 // ErrNotFound the Answer says where that was known from, and has no Value.
 func (d *Cached[P, V]) Ask(ctx context.Context, p P) (Answer[V], error) {
-	if d.near != nil {
+	if d.near != nil && !wantsFresh(ctx) {
 		if a, now := d.near.get(p); a != nil {
 			return d.fromNear(a, now)
 		}
@@ -38,18 +38,20 @@ func (d *Cached[P, V]) Ask(ctx context.Context, p P) (Answer[V], error) {
 		before = d.near.listen(tags)
 	}
 	snapshot, err := d.c.read(ctx, tags, []string{key})
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return Answer[V]{}, context.Cause(ctx)
-	case err != nil:
+	if err != nil {
+		if ctx.Err() != nil {
+			return Answer[V]{}, context.Cause(ctx)
+		}
 		return d.bypass(ctx, p, key, DetailUnavailable)
-	case anyFenced(snapshot.States):
-		return d.bypass(ctx, p, key, DetailFenced)
 	}
 
 	now := time.Now()
 	guard := guardOf(tags, snapshot.States)
-	kept := d.examine(snapshot.Entries[0], guard, now)
+	fenced := anyFenced(snapshot.States)
+	var kept kept[V]
+	if !fenced {
+		kept = d.examine(snapshot.Entries[0], guard, now)
+	}
 	switch kept.state {
 	case entryFresh:
 		d.m.hit(now)
@@ -60,13 +62,33 @@ func (d *Cached[P, V]) Ask(ctx context.Context, p P) (Answer[V], error) {
 		d.refresh(ctx, p, key, tags, guard, false)
 		return kept.answer, kept.err()
 	}
-	answer, err := d.join(ctx, p, key, tags, guard)
-	if err != nil && kept.state == entryExpired && failedToLoad(err) {
+
+	rains := false
+	if d.storms != nil {
+		var last Answer[V]
+		var ok bool
+		written := fenced || kept.state == entryOutdated
+		if last, rains, ok = d.storms.see(p, guard, written, now); ok && !wantsFresh(ctx) {
+			d.m.hit(now)
+			return last, nil
+		}
+	}
+	var answer Answer[V]
+	if fenced {
+		answer, err = d.bypass(ctx, p, key, DetailFenced)
+	} else {
+		answer, err = d.join(ctx, p, key, tags, guard)
+	}
+	switch {
+	case err != nil && kept.state == entryExpired && failedToLoad(err):
 		kept.answer.Detail = DetailError
 		return kept.answer, kept.err()
+	case answer.Status == Collapsed: // one of those who waited is enough
+		return answer, err
 	}
-	if answer.Status != Collapsed { // one of those who waited is enough
-		d.keepNear(p, before, answer, err)
+	d.keepNear(p, before, answer, err)
+	if d.storms != nil && err == nil {
+		d.storms.keep(p, answer, rains, time.Now())
 	}
 	return answer, err
 }
@@ -114,10 +136,11 @@ func failedToLoad(err error) bool {
 type entryState uint8
 
 const (
-	entryAbsent  entryState = iota // or invalidated, or unreadable
-	entryFresh                     // serve it
-	entryStale                     // serve it, and refresh it
-	entryExpired                   // serve it only if it cannot be loaded anew
+	entryAbsent   entryState = iota // or unreadable, or too old for anything
+	entryOutdated                   // invalidated: never serve it
+	entryFresh                      // serve it
+	entryStale                      // serve it, and refresh it
+	entryExpired                    // serve it only if it cannot be loaded anew
 )
 
 // kept is what an entry of the store is worth now.
@@ -146,6 +169,7 @@ func (d *Cached[P, V]) examine(raw []byte, guard Guard, now time.Time) (k kept[V
 		return k
 	}
 	if e.guard != guard {
+		k.state = entryOutdated
 		return k
 	}
 	age := max(now.Sub(e.loadedAt), 0)

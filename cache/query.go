@@ -77,6 +77,11 @@ type Query[P comparable, V any] struct {
 	// answers there.
 	NearByAge bool
 
+	// Tolerate, if not zero, lets an answer be so far behind while writes rain on it: it is
+	// loaded anew at most once in that time, by each process. In calm a write shows at
+	// once, and a reader with a context of Fresh sees every write. Default 0: never.
+	Tolerate time.Duration
+
 	// NotFound is how long it is remembered that something does not exist. Default: Fresh,
 	// at most 10 seconds.
 	NotFound time.Duration
@@ -153,7 +158,7 @@ func (q Query[P, V]) validate() error {
 		value time.Duration
 	}{
 		{"Stale", q.Stale}, {"StaleIfError", q.StaleIfError}, {"NotFound", q.NotFound},
-		{"LoadTimeout", q.LoadTimeout}, {"WarmEvery", q.WarmEvery}, {"Near", q.Near},
+		{"LoadTimeout", q.LoadTimeout}, {"WarmEvery", q.WarmEvery}, {"Near", q.Near}, {"Tolerate", q.Tolerate},
 	} {
 		if d.value < 0 {
 			wrong("%s is negative: %v", d.field, d.value)
@@ -183,7 +188,8 @@ type Cached[P comparable, V any] struct {
 	prefix   string // name, revision if any, and a colon
 	flights  group[V]
 	failures errorMemory
-	near     *near[P, V] // nil if Query.Near is 0
+	near     *near[P, V]   // nil if Query.Near is 0
+	storms   *storms[P, V] // nil if Query.Tolerate is 0
 	loads    *admission
 	m        *queryMetrics
 }
@@ -208,6 +214,9 @@ func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
 		d.near = newNear[P, V](c.hearing, q.Near, q.NearSize)
 		d.near.byAge = q.NearByAge
 		c.watch()
+	}
+	if q.Tolerate > 0 {
+		d.storms = newStorms[P, V](q.Tolerate, defaultNearSize)
 	}
 	if q.Warm != nil && q.WarmEvery > 0 {
 		c.spawn(d.keepWarm)
