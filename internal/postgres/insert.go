@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -22,10 +23,10 @@ func (s *Storage) Insert(ctx context.Context, table string, columns []string, ro
 	defer stop()
 	total := 0
 	for {
-		batch := make([][]any, 0, 64)
+		var batch [][]any
 		for len(batch) < insertBatch {
-			row, more := next()
-			if !more {
+			row, ok := next()
+			if !ok {
 				break
 			}
 			batch = append(batch, row)
@@ -45,15 +46,13 @@ func (s *Storage) Insert(ctx context.Context, table string, columns []string, ro
 // that are there already.
 func (s *Storage) insertBatch(ctx context.Context, table string, columns []string, rows [][]any) (n int, err error) {
 	into := pgx.Identifier{table}.Sanitize()
-	list := ""
+	quoted := make([]string, len(columns))
 	for i, c := range columns {
-		if i > 0 {
-			list += ", "
-		}
-		list += pgx.Identifier{c}.Sanitize()
+		quoted[i] = pgx.Identifier{c}.Sanitize()
 	}
+	list := strings.Join(quoted, ", ")
 	err = s.db.Write(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		// Without constraints: what a column needs but the rows lack comes from its default.
+		// Without constraints: what the rows lack comes from defaults when they move on.
 		if _, err := tx.Exec(ctx, `CREATE TEMP TABLE seed_rows ON COMMIT DROP AS SELECT `+list+` FROM `+into+` WITH NO DATA`); err != nil {
 			return err
 		}

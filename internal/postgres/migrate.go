@@ -117,8 +117,12 @@ func locked(ctx context.Context, db *sql.DB, log *slog.Logger, f func() error) e
 			return err
 		}
 		var ours bool
-		err = tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock($1::bigint) AND
-			set_config('idle_in_transaction_session_timeout', '0', true) IS NOT NULL`, lockKey).Scan(&ours)
+		err = tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock($1::bigint)`, lockKey).Scan(&ours)
+		if err == nil {
+			// Apart from what it says, this ends the query before, whose portal and
+			// snapshot would otherwise stay open for as long as the transaction.
+			_, err = tx.ExecContext(ctx, `SET LOCAL idle_in_transaction_session_timeout = 0`)
+		}
 		if err == nil && ours {
 			return errors.Join(f(), tx.Rollback())
 		}

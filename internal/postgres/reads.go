@@ -88,13 +88,13 @@ func (s *Storage) CourseDetail(ctx context.Context, id learning.CourseID) (learn
 	return c, nil
 }
 
-const enrolled = `SELECT course_id FROM enrollments WHERE user_id = $1::uuid AND course_id = ANY ($2::uuid[])`
+const enrolled = `SELECT course_id FROM enrollments WHERE user_id = $1::uuid AND course_id = ANY ($2::text[]::uuid[])`
 
 // Enrolled asks the primary: it is the learner's own, asked for afresh, and cheap.
 func (s *Storage) Enrolled(ctx context.Context, user learning.UserID, courses []learning.CourseID) (map[learning.CourseID]bool, error) {
-	ids := make([][16]byte, len(courses))
+	ids := make([]string, len(courses))
 	for i, c := range courses {
-		ids[i] = c.UUID
+		ids[i] = c.String()
 	}
 	rows, err := s.pool.Query(ctx, enrolled, user.UUID, ids)
 	if err != nil {
