@@ -64,11 +64,13 @@ type Store struct {
 	tags     *tagTable
 	leases   *leaseTable
 	hub      *hub
+	watchers *watchers
 	identity string
 	closed   atomic.Bool
+	done     chan struct{} // closed by Close
 }
 
-var _ cache.Store = (*Store)(nil)
+var _ cache.Watchable = (*Store)(nil)
 
 // entry is a payload and how long it lives from when it was stored.
 type entry struct {
@@ -79,6 +81,7 @@ type entry struct {
 // New returns an empty Store. Close stops the goroutines that remove what has expired.
 func New(cfg Config) *Store {
 	cfg = cfg.withDefaults()
+	watchers := &watchers{}
 	return &Store{
 		entries: otter.Must(&otter.Options[string, entry]{
 			MaximumWeight: uint64(cfg.MaxBytes),
@@ -90,10 +93,12 @@ func New(cfg Config) *Store {
 			}),
 			Executor: inline,
 		}),
-		tags:     newTagTable(cfg.MaxTags),
+		tags:     newTagTable(cfg.MaxTags, watchers),
 		leases:   newLeaseTable(),
 		hub:      newHub(),
+		watchers: watchers,
 		identity: rand.Text(),
+		done:     make(chan struct{}),
 	}
 }
 
@@ -145,11 +150,13 @@ func (s *Store) Fence(ctx context.Context, tags []cache.Tag, mark cache.Mark, le
 	if err := s.check(ctx, "fence"); err != nil {
 		return err
 	}
-	for _, tag := range tags {
+	for i, tag := range tags {
 		if err := s.tags.fence(tag, mark, lease); err != nil {
+			s.watchers.changed(tags[:i]...)
 			return err
 		}
 	}
+	s.watchers.changed(tags...)
 	return nil
 }
 
@@ -161,6 +168,7 @@ func (s *Store) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mark) err
 	for _, tag := range tags {
 		s.tags.bump(tag, mark)
 	}
+	s.watchers.changed(tags...)
 	return nil
 }
 
@@ -250,12 +258,13 @@ func (s *Store) Purge(ctx context.Context, pattern string) (int, error) {
 	return purged, nil
 }
 
-// Close stops the goroutines of the store and drops what it holds. Every later call fails,
-// except Announced, whose channels stay silent. Closing again does nothing.
+// Close stops the goroutines of the store, ends Watch, and drops what it holds. Every later
+// call fails, except Announced, whose channels stay silent. Closing again does nothing.
 func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
+	close(s.done)
 	s.entries.StopAllGoroutines()
 	s.entries.InvalidateAll()
 	s.leases.close()

@@ -22,8 +22,10 @@ var errTooManyMarks = errors.New("memstore: 65536 writers are in flight: fence r
 // under the lock of its slot in the hash table, and read without a lock: a reader sees the
 // version and the marks of one moment, and after a bump has returned it sees no older one.
 type tagTable struct {
-	states *otter.Cache[cache.Tag, tagState]
-	marks  atomic.Int64 // in states and spilled, expired ones included
+	states   *otter.Cache[cache.Tag, tagState]
+	marks    atomic.Int64 // in states and spilled, expired ones included
+	watchers *watchers
+	evicted  atomic.Bool // some tag was: one without a version may have had one
 
 	// spilled keeps the marks of tags that were evicted: a mark that is lost is a fence
 	// that readers walk through. It is written under the lock of the tag's slot, so that
@@ -48,12 +50,18 @@ type mark struct {
 	until time.Time
 }
 
-func newTagTable(maxTags int) *tagTable {
-	t := &tagTable{spilled: make(map[cache.Tag][]mark)}
+func newTagTable(maxTags int, watchers *watchers) *tagTable {
+	t := &tagTable{watchers: watchers, spilled: make(map[cache.Tag][]mark)}
 	t.states = otter.Must(&otter.Options[cache.Tag, tagState]{
 		MaximumSize: maxTags,
 		OnAtomicDeletion: func(e otter.DeletionEvent[cache.Tag, tagState]) {
-			if e.WasEvicted() && len(e.Value.marks) > 0 {
+			if !e.WasEvicted() {
+				return
+			}
+			if !t.evicted.Load() {
+				t.evicted.Store(true)
+			}
+			if len(e.Value.marks) > 0 {
 				t.spill(e.Key, e.Value.marks)
 			}
 		},
@@ -66,9 +74,16 @@ func newTagTable(maxTags int) *tagTable {
 func (t *tagTable) state(tag cache.Tag) cache.TagState {
 	s, ok := t.states.GetIfPresent(tag)
 	if !ok {
+		created := false
 		s, _ = t.states.ComputeIfAbsent(tag, func() (tagState, bool) {
+			created = true
 			return tagState{cache.NewVersion(), t.unspill(tag)}, false
 		})
+		// A tag that never had a version is no news: nothing can depend on it yet, and
+		// the reader who made it is about to.
+		if created && t.evicted.Load() {
+			t.watchers.changed(tag)
+		}
 	}
 	return cache.TagState{Version: s.version, Fenced: fenced(s.marks)}
 }
@@ -163,6 +178,7 @@ func (t *tagTable) sweep() bool {
 		for tag, s := range t.states.All() {
 			if len(s.marks) > 0 && !fenced(s.marks) {
 				t.bump(tag, cache.NoMark)
+				t.watchers.changed(tag)
 			}
 		}
 		t.sweepSpilled()

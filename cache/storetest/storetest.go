@@ -61,4 +61,4 @@ type rule struct {
 	check func(k *kit)
 }
 
-var rules = slices.Concat(tagRules, fenceRules, entryRules, leaseRules, failureRules, announcementRules, conductRules, hammerRules)
+var rules = slices.Concat(tagRules, fenceRules, entryRules, leaseRules, failureRules, announcementRules, conductRules, hammerRules, watchRules)

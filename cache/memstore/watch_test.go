@@ -1,0 +1,141 @@
+package memstore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chainlearn/chainlearn/cache"
+)
+
+// recorder is told of changes.
+type recorder struct {
+	mu      sync.Mutex
+	changed []cache.Tag
+	proven  chan time.Time
+}
+
+func (r *recorder) Changed(tags ...cache.Tag) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.changed = append(r.changed, tags...)
+}
+func (r *recorder) Missed()             {}
+func (r *recorder) Proven(at time.Time) { r.proven <- at }
+
+// take returns what was reported since the last time.
+func (r *recorder) take() []cache.Tag {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer func() { r.changed = nil }()
+	return r.changed
+}
+
+// watch watches s until the test ends, and returns when it has begun.
+func watch(t testing.TB, s *Store) (r *recorder, ended <-chan error) {
+	t.Helper()
+	r = &recorder{proven: make(chan time.Time, 1)}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() { done <- s.Watch(ctx, r) })
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
+	if at := <-r.proven; time.Until(at) < 24*time.Hour {
+		t.Fatalf("everything until %v is proven, want the far future: reports are never late", at)
+	}
+	return r, done
+}
+
+func wantReported(t *testing.T, r *recorder, after string, want ...cache.Tag) {
+	t.Helper()
+	if got := r.take(); !slices.Equal(got, want) {
+		t.Errorf("%s reported %q, want %q", after, got, want)
+	}
+}
+
+// Not soon, but before the call returns: an acknowledged write is never served from memory
+// to anyone in the process.
+func TestChangesAreReportedWithinTheCall(t *testing.T) {
+	s := newStore(t, Config{})
+	r, _ := watch(t, s)
+	tags := []cache.Tag{"course:1", "course:2"}
+	state(t, s, "course:1")
+	wantReported(t, r, "reading a new tag")
+	must(t, s.Fence(t.Context(), tags, cache.Mark{1}, time.Hour))
+	wantReported(t, r, "a fence", tags...)
+	must(t, s.Bump(t.Context(), tags, cache.Mark{1}))
+	wantReported(t, r, "a bump", tags...)
+	state(t, s, "course:1")
+	must(t, s.Bump(t.Context(), nil, cache.NoMark))
+	wantReported(t, r, "a read and a bump of nothing")
+}
+
+// A version made anew is another one, so it must be reported as a bump is. Which tag had
+// one before it was evicted nobody remembers.
+func TestVersionsOfEvictedTagsAreReported(t *testing.T) {
+	s := newStore(t, Config{MaxTags: 100})
+	r, _ := watch(t, s)
+	versions := make(map[cache.Tag]cache.Version)
+	anew := 0
+	for round := range 2 {
+		for i := range 1000 {
+			tag := cache.Tag(fmt.Sprint("course:", i))
+			v := state(t, s, tag).Version
+			got := r.take()
+			if known := versions[tag]; round > 0 && known != v {
+				anew++
+				if !slices.Equal(got, []cache.Tag{tag}) {
+					t.Fatalf("%s came back with another version; reported was %q", tag, got)
+				}
+			}
+			versions[tag] = v
+		}
+	}
+	if anew == 0 {
+		t.Error("of 1000 tags none was evicted: the test shows nothing")
+	}
+}
+
+// A fence that fails has fenced the tags before the one it failed at.
+func TestFenceThatFailsIsReportedAsFarAsItCame(t *testing.T) {
+	s := newStore(t, Config{})
+	s.tags.marks.Store(maxMarks - 1) // as if so many writers were in flight
+	r, _ := watch(t, s)
+	if err := s.Fence(t.Context(), []cache.Tag{"course:1", "course:2"}, cache.Mark{1}, time.Hour); err != errTooManyMarks {
+		t.Fatalf("a fence beyond the bound returned %v", err)
+	}
+	wantReported(t, r, "a fence that failed at its second tag", "course:1")
+}
+
+func TestCloseEndsWatch(t *testing.T) {
+	s := New(Config{})
+	_, ended := watch(t, s)
+	must(t, s.Close())
+	if err := <-ended; err != errClosed {
+		t.Errorf("Watch returned %v when the store was closed", err)
+	}
+	if err := s.Watch(t.Context(), &recorder{}); err != errClosed {
+		t.Errorf("Watch of a closed store returned %v", err)
+	}
+}
+
+func TestWatchingCostsReadersNothing(t *testing.T) {
+	s := newStore(t, Config{})
+	tags := []cache.Tag{"course:1", "catalog"}
+	read := func() float64 {
+		return testing.AllocsPerRun(1000, func() { _, _ = s.Read(context.Background(), tags, nil) })
+	}
+	state(t, s, "course:1")
+	state(t, s, "catalog")
+	unwatched := read()
+	watch(t, s)
+	if watched := read(); watched != unwatched {
+		t.Errorf("a read allocates %v times while somebody watches, and %v times else", watched, unwatched)
+	}
+}
