@@ -211,3 +211,27 @@ func TestWrongPassword(t *testing.T) {
 		t.Errorf("the password is told: %s", text)
 	}
 }
+
+func TestLeastRightsInClusterAndUnderSentinel(t *testing.T) {
+	t.Parallel()
+	user := func(more string) testservers.RedisConfig {
+		return testservers.RedisConfig{Config: []string{"user app on >secret ~app:* &app:* " + leastCommands + more}}
+	}
+	c := testservers.StartCluster(t, testservers.ClusterConfig{Redis: user(" +cluster|slots +cluster|shards")})
+	set := testservers.StartSentinel(t, testservers.SentinelConfig{Redis: user(" +role")})
+	for name, url := range map[string]string{
+		"cluster":  "redis+cluster://app:secret@" + strings.Join(c.Addrs(), ","),
+		"sentinel": "redis+sentinel://app:secret@" + strings.Join(set.Addrs(), ",") + "/" + testservers.MasterName,
+	} {
+		var log logged
+		s := open(t, redisstore.Config{URL: url, Prefix: "app:", Logger: log.logger()})
+		for method, call := range calls(s) {
+			if err := call(t.Context()); err != nil && method != "Renew" {
+				t.Errorf("%s with the least rights: %s: %v", name, method, err)
+			}
+		}
+		if got := log.String(); strings.Contains(got, "WARN") {
+			t.Errorf("%s: with the least rights something is missed:\n%s", name, got)
+		}
+	}
+}

@@ -1,10 +1,18 @@
 package redisstore_test
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
+	"net"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/redis/rueidis"
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
@@ -24,7 +32,8 @@ func TestVersionsRolledBackByAnOldSnapshotAreOthers(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
 	p := prefix()
-	s := open(t, redisstore.Config{URL: r.URL(), Prefix: p})
+	var log logged
+	s := open(t, redisstore.Config{URL: r.URL(), Prefix: p, Logger: log.logger()})
 	id := identify(t, s)
 	first := state(t, s, tag)
 	stored := raw(t, r, p+"tag:"+string(tag))
@@ -37,8 +46,9 @@ func TestVersionsRolledBackByAnOldSnapshotAreOthers(t *testing.T) {
 	if raw(t, r, p+"tag:"+string(tag)) != stored {
 		t.Fatal("the server has not rolled back: the test shows nothing")
 	}
-	if _, err := s.Read(t.Context(), []cache.Tag{tag}, nil); err == nil {
-		t.Error("a read over a new connection was answered before the identity was asked for")
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) { return strings.Contains(log.String(), "redis is back"), log.String() })
+	if _, err := s.Read(t.Context(), []cache.Tag{tag}, nil); !errors.Is(err, cache.ErrUnproven) {
+		t.Errorf("a read from a new incarnation before anybody asked for its identity: %v", err)
 	}
 	if again := state(t, s, tag); again == first {
 		t.Error("a version from before the restart is valid again although a bump was lost")
@@ -46,6 +56,58 @@ func TestVersionsRolledBackByAnOldSnapshotAreOthers(t *testing.T) {
 	if identify(t, s) == id {
 		t.Error("the identity is the same after a restart with an old snapshot")
 	}
+}
+
+// Readers that never pause meet every moment in which an address leads to another server:
+// a restart, a failover behind a name or a proxy. None shows a version that was rolled back.
+func TestReadersWhileTheServerIsReplaced(t *testing.T) {
+	t.Parallel()
+	current, old := testservers.StartRedis(t, testservers.RedisConfig{}), testservers.StartRedis(t, testservers.RedisConfig{})
+	servers := []*testservers.Redis{current, old}
+	var target atomic.Int64
+	p := prefix()
+	s := open(t, redisstore.Config{Prefix: p, Client: &rueidis.ClientOption{
+		InitAddress:       []string{"name.invalid:6379"},
+		ForceSingleClient: true,
+		DialCtxFn: func(ctx context.Context, _ string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			return d.DialContext(ctx, "tcp", servers[target.Load()].Addr())
+		},
+	}})
+	first := state(t, s, tag)
+	testservers.Must(t, old.Do(t.Context(), "SET", p+"tag:"+string(tag), raw(t, current, p+"tag:"+string(tag))).Error())
+	bump(t, s, tag)
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var wg sync.WaitGroup
+	var hits atomic.Int64
+	for range 8 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				snap, err := s.Read(ctx, []cache.Tag{tag}, nil)
+				switch {
+				case errors.Is(err, cache.ErrUnproven):
+					_, _ = s.Identity(ctx)
+				case err != nil:
+					runtime.Gosched()
+				case snap.States[0] == first:
+					t.Error("the version from before the bump is valid again")
+					return
+				default:
+					hits.Add(1)
+				}
+			}
+		})
+	}
+	for i := range 60 {
+		now := int64(i+1) % 2
+		target.Store(now)
+		testservers.Must(t, servers[1-now].Do(t.Context(), "CLIENT", "KILL", "TYPE", "normal").Error())
+		before := hits.Load()
+		testservers.Eventually(t, 30*time.Second, func() (bool, string) { return hits.Load() > before+20, "nobody reads any more" })
+	}
+	stop()
+	wg.Wait()
 }
 
 func TestPromotedReplicaWithoutTheLastBumps(t *testing.T) {
@@ -59,7 +121,9 @@ func TestPromotedReplicaWithoutTheLastBumps(t *testing.T) {
 	testservers.Must(t, err)
 	testservers.Must(t, master.WaitForReplica(t.Context(), set.Nodes[1]))
 
+	// What is sent to a frozen server waits for it, so the two are parted first.
 	testservers.Must(t, set.Nodes[1].Freeze())
+	testservers.Must(t, master.Do(t.Context(), "CLIENT", "KILL", "TYPE", "replica").Error())
 	bump(t, s, tag)
 	testservers.Must(t, master.Kill())
 	testservers.Must(t, set.Nodes[1].Thaw())
@@ -156,15 +220,15 @@ func TestDemotedMasterIsNotTrusted(t *testing.T) {
 	testservers.Must(t, old.Follow(t.Context(), replica))
 	if err := writer.Bump(t.Context(), []cache.Tag{tag}, cache.NoMark); err == nil {
 		t.Fatal("a replica took a bump")
+	} else if _, err := writer.Read(t.Context(), []cache.Tag{tag}, nil); err == nil {
+		t.Error("who was refused a write reads from the replica")
 	}
-	for name, s := range map[string]*redisstore.Store{"who only reads": reader, "who was refused a write": writer} {
-		testservers.Eventually(t, 30*time.Second, func() (bool, string) {
-			_, err := s.Read(t.Context(), []cache.Tag{tag}, nil)
-			return err != nil, name + " reads from a replica"
-		})
-		if _, err := s.Identity(t.Context()); err == nil || !strings.Contains(err.Error(), "not the master") {
-			t.Errorf("%s: the identity of a replica: %v", name, err)
-		}
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
+		_, err := reader.Read(t.Context(), []cache.Tag{tag}, nil)
+		return err != nil && strings.Contains(err.Error(), "not the master"), "who only reads does not notice: " + errText(err)
+	})
+	if _, err := reader.Identity(t.Context()); err == nil || !strings.Contains(err.Error(), "not the master") {
+		t.Errorf("the identity of a replica: %v", err)
 	}
 	// It serves again when it is master again, under another identity.
 	testservers.Must(t, old.Promote(t.Context()))

@@ -53,8 +53,9 @@ const (
 	defaultTimeout = 50 * time.Millisecond
 	defaultTagLife = 24 * time.Hour
 
-	// A server is given up after it was silent for deadAfter: a PING is sent when a
-	// connection was idle for half of it, and must be answered within the other half.
+	// A server is given up after it was silent for about deadAfter: a PING is sent when a
+	// connection was idle for half of it, and must be answered within the other half, or
+	// within Config.Timeout if that is longer.
 	deadAfter = time.Second
 
 	// connectTimeout bounds the parts of a connection that is made in the background,
@@ -143,11 +144,12 @@ var errClosed = errors.New("redisstore: store is closed")
 
 // Store is a cache.Store in Redis. It is safe for concurrent use.
 type Store struct {
-	cfg   Config
-	names names
-	log   *slog.Logger
-	hub   *hub
-	calls chan struct{} // a place for each unanswered call
+	cfg    Config
+	names  names
+	log    *slog.Logger
+	hub    *hub
+	calls  chan struct{} // a place for each unanswered call
+	giveUp time.Duration // after it, a connection has answered a call or was given up
 
 	ctx  context.Context // ends when the Store closes
 	stop context.CancelFunc
@@ -182,6 +184,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		calls: make(chan struct{}, maxCalls),
 		kicks: make(chan struct{}, 1),
 	}
+	// A PING goes out at the second tick after the last answer, at the latest.
+	s.giveUp = 2*opt.Dialer.KeepAlive + opt.ConnWriteTimeout + deadAfter/10
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	first := s.nextSurvey()
 	s.wg.Go(func() { s.keep(newLink(s.ctx, opt, s.kick)) })
@@ -244,7 +248,7 @@ func (s *Store) end(c call) {
 	if c.ctx.Err() == nil {
 		<-s.calls
 	} else {
-		time.AfterFunc(2*deadAfter, func() { <-s.calls })
+		time.AfterFunc(s.giveUp, func() { <-s.calls })
 	}
 	c.release()
 }

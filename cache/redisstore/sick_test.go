@@ -70,8 +70,18 @@ func TestOpenOnSilentServer(t *testing.T) {
 func TestFrozenServerHoldsNobody(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
-	s := open(t, redisstore.Config{URL: r.URL()})
+	s := open(t, redisstore.Config{URL: r.URL(), Timeout: time.Second})
 	before := state(t, s, tag)
+	// Calls that meet make the connection queue them.
+	var busy sync.WaitGroup
+	for range 64 {
+		busy.Go(func() {
+			for range 20 {
+				state(t, s, tag)
+			}
+		})
+	}
+	busy.Wait()
 	goroutines := runtime.NumGoroutine()
 	testservers.Must(t, r.Freeze())
 
