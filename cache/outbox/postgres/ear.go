@@ -160,7 +160,7 @@ func (e *ear) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 	if _, err := conn.Exec(ctx, "listen "+channel+"; listen "+proof); err != nil {
 		return nil, err
 	}
-	if _, err := e.pool.Exec(ctx, `SELECT pg_notify($1::text, '')`, proof); err != nil {
+	if _, err := e.pool.Exec(ctx, `SELECT pg_notify($1::text, '') /* cache_outbox */`, proof); err != nil {
 		return nil, err
 	}
 	proofCtx, cancel := context.WithTimeout(ctx, proofTime)

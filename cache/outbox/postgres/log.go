@@ -41,18 +41,30 @@ const (
 	// middle without its connection noticing.
 	claimTime = 5 * time.Second
 
+	leftBehind = `mark IS NULL OR recorded_at <= statement_timestamp() - make_interval(secs => $1::float8)`
+
+	anyLeft = `SELECT EXISTS (SELECT FROM cache_outbox WHERE ` + leftBehind + `)`
+
 	// An array, not IN: a join may run a subquery with a LIMIT more than once. The rows are
 	// deleted before they are delivered, because that is a round trip less and keeps
 	// others off them just as well; nothing is gone before the commit.
 	claimRows = `DELETE FROM cache_outbox WHERE id = ANY (ARRAY(
 	SELECT id FROM cache_outbox
-	WHERE mark IS NULL OR recorded_at <= statement_timestamp() - make_interval(secs => $1::float8)
+	WHERE ` + leftBehind + `
 	ORDER BY id LIMIT $2::int FOR UPDATE SKIP LOCKED))
 RETURNING id, tag, mark, extract(epoch FROM clock_timestamp() - recorded_at)::float8`
 )
 
 // Deliver claims rows that were left behind, hands them to bump, and deletes them.
 func (l *Log) Deliver(ctx context.Context, grace time.Duration, most int, bump func(context.Context, []outbox.Row) error) (int, error) {
+	// Most looks find nothing, and then one trip is enough.
+	var any bool
+	if err := l.pool.QueryRow(ctx, anyLeft, grace.Seconds()).Scan(&any); err != nil {
+		return 0, fmt.Errorf("read outbox: %w", err)
+	}
+	if !any {
+		return 0, nil
+	}
 	tx, err := l.pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: fmt.Sprintf(
 		"begin; select set_config('idle_in_transaction_session_timeout', '%d', true)", claimTime.Milliseconds())})
 	if err != nil {

@@ -1,0 +1,233 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/outbox"
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+func openLog(t *testing.T, p *pgxpool.Pool, logger *slog.Logger) *Log {
+	t.Helper()
+	l := NewLog(p, logger)
+	t.Cleanup(func() { testservers.Must(t, l.Close()) })
+	return l
+}
+
+// deliver collects what is delivered.
+func deliver(t *testing.T, l *Log, grace time.Duration, most int) (rows []outbox.Row) {
+	t.Helper()
+	n, err := l.Deliver(t.Context(), grace, most, func(_ context.Context, r []outbox.Row) error {
+		rows = r
+		return nil
+	})
+	testservers.Must(t, err)
+	if n != len(rows) {
+		t.Errorf("Deliver says %d, and delivered %d", n, len(rows))
+	}
+	return rows
+}
+
+func TestDeliver(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	conn, l := connect(t, url), openLog(t, pool(t, url), nil)
+	if rows := deliver(t, l, 0, 10); rows != nil {
+		t.Errorf("an empty outbox delivered %v", rows)
+	}
+	exec(t, conn,
+		`INSERT INTO cache_outbox (tag, mark, recorded_at) VALUES
+			('stranger:1', NULL, clock_timestamp()),
+			('young:1', decode(repeat('01', 16), 'hex'), clock_timestamp()),
+			('old:1', decode(repeat('02', 16), 'hex'), clock_timestamp() - interval '1 hour')`)
+
+	broken := errors.New("broken")
+	if _, err := l.Deliver(t.Context(), time.Minute, 10, func(context.Context, []outbox.Row) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("got %v, want what bump returned", err)
+	}
+	if n, age, err := l.Backlog(t.Context()); err != nil || n != 3 || age < time.Hour || age > time.Hour+time.Minute {
+		t.Errorf("backlog: %d rows, oldest %v (%v); want 3, an hour", n, age, err)
+	}
+
+	rows := deliver(t, l, time.Minute, 10)
+	slices.SortFunc(rows, func(a, b outbox.Row) int { return strings.Compare(string(a.Tag), string(b.Tag)) })
+	if len(rows) != 2 || rows[0].Tag != "old:1" || rows[0].Mark != cache.Mark(bytes.Repeat([]byte{2}, 16)) || rows[0].Age < time.Hour ||
+		rows[1].Tag != "stranger:1" || rows[1].Mark != cache.NoMark {
+		t.Fatalf("delivered %v, want the stranger's and the old one", rows)
+	}
+	if got := taken(t, conn); !slices.Equal(got, []string{"young:1"}) {
+		t.Errorf("left %v", got)
+	}
+	if n, age, err := l.Backlog(t.Context()); err != nil || n != 0 || age != 0 {
+		t.Errorf("backlog of nothing: %d, %v, %v", n, age, err)
+	}
+}
+
+// Two relays at work never hold the same row, and none waits for the other; nor does whoever
+// forgets what it delivered itself.
+func TestClaimsDoNotOverlap(t *testing.T) {
+	t.Parallel()
+	url := database(t, `SELECT cache_record(VARIADIC array_agg('t:' || i)) FROM generate_series(1, 10) i`)
+	conn, l := connect(t, url), openLog(t, pool(t, url), nil)
+	ids := ask[[]int64](t, conn, `SELECT array_agg(id) FROM cache_outbox`)
+	seen := map[int64]bool{}
+	n, err := l.Deliver(t.Context(), 0, 4, func(ctx context.Context, first []outbox.Row) error {
+		for _, r := range first {
+			seen[r.ID] = true
+		}
+		for _, r := range deliver(t, l, 0, 3) {
+			if seen[r.ID] {
+				t.Errorf("row %d was claimed twice", r.ID)
+			}
+			seen[r.ID] = true
+		}
+		return l.Forget(ctx, ids)
+	})
+	testservers.Must(t, err)
+	if n != 4 || len(seen) != 7 {
+		t.Errorf("claimed %d rows, in all %d; want 4 and 7", n, len(seen))
+	}
+	if got := taken(t, conn); len(got) != 0 {
+		t.Errorf("left %v", got)
+	}
+}
+
+// A transaction that records first and commits last is found after those that overtook it.
+func TestLateCommitIsFound(t *testing.T) {
+	t.Parallel()
+	url := database(t, items...)
+	slow, quick, l := connect(t, url), connect(t, url), openLog(t, pool(t, url), nil)
+	exec(t, slow, `BEGIN`, `INSERT INTO items VALUES (1)`)
+	exec(t, quick, `INSERT INTO items VALUES (2)`)
+	if rows := deliver(t, l, 0, 10); len(rows) != 1 || rows[0].Tag != "item:2" {
+		t.Fatalf("delivered %v beside an open transaction", rows)
+	}
+	exec(t, slow, `COMMIT`)
+	if rows := deliver(t, l, 0, 10); len(rows) != 1 || rows[0].Tag != "item:1" {
+		t.Errorf("delivered %v after the late commit", rows)
+	}
+}
+
+func TestForgetInBatches(t *testing.T) {
+	t.Parallel()
+	url := database(t, `INSERT INTO cache_outbox (tag) SELECT 't:' || i FROM generate_series(1, 2500) i`)
+	conn, l := connect(t, url), openLog(t, pool(t, url), nil)
+	testservers.Must(t, l.Forget(t.Context(), nil))
+	testservers.Must(t, l.Forget(t.Context(), ask[[]int64](t, conn, `SELECT array_agg(id) || 999999 FROM cache_outbox WHERE id <> 7`)))
+	if got := taken(t, conn); !slices.Equal(got, []string{"t:7"}) {
+		t.Errorf("left %d rows", len(got))
+	}
+}
+
+// listening waits until the log hears, and takes the signal that says so.
+func listening(t *testing.T, l *Log) {
+	t.Helper()
+	testservers.Eventually(t, 20*time.Second, func() (bool, string) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := l.Wait(ctx)
+		return err == nil, "still deaf"
+	})
+}
+
+func TestWaitHearsStrangers(t *testing.T) {
+	t.Parallel()
+	url := database(t, items...)
+	conn, l := connect(t, url), openLog(t, pool(t, url), nil)
+	if err := l.Wait(t.Context()); !errors.Is(err, ErrDeaf) {
+		t.Errorf("before it is connected: %v, want ErrDeaf", err)
+	}
+	listening(t, l)
+
+	silence, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := l.Wait(silence); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("nothing happened, and Wait returned %v", err)
+	}
+	var woken time.Duration
+	var wg sync.WaitGroup
+	began := time.Now()
+	wg.Go(func() {
+		if err := l.Wait(t.Context()); err != nil {
+			t.Error(err)
+		}
+		woken = time.Since(began)
+	})
+	exec(t, conn, `INSERT INTO items VALUES (1)`)
+	wg.Wait()
+	t.Logf("woken after %v", woken)
+
+	// What is announced while nobody waits is not lost.
+	exec(t, conn, `INSERT INTO items VALUES (2)`)
+	testservers.Must(t, l.Wait(t.Context()))
+}
+
+func TestEarIsReplacedWhenItsConnectionDies(t *testing.T) {
+	t.Parallel()
+	url := database(t, items...)
+	var out bytes.Buffer
+	conn, l := connect(t, url), openLog(t, pool(t, url), slog.New(slog.NewTextHandler(&out, nil)))
+	_ = l.Wait(t.Context())
+	listening(t, l)
+	exec(t, conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE datname = current_database() AND query ILIKE 'unlisten%'`)
+	// It says at once that there may be something: nobody heard what happened meanwhile.
+	testservers.Must(t, l.Wait(t.Context()))
+	listening(t, l)
+	exec(t, conn, `INSERT INTO items VALUES (1)`)
+	testservers.Must(t, l.Wait(t.Context()))
+	testservers.Must(t, l.Close())
+	for _, want := range []string{"polled instead of listened to", "listened to again"} {
+		if n := strings.Count(out.String(), want); n != 1 {
+			t.Errorf("the log says %d times %q, want once:\n%s", n, want, &out)
+		}
+	}
+	if err := l.Wait(t.Context()); !errors.Is(err, errClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+func TestUnusedLogCloses(t *testing.T) {
+	t.Parallel()
+	l := NewLog(pool(t, database(t)), nil)
+	testservers.Must(t, l.Close())
+	testservers.Must(t, l.Close())
+}
+
+// A proxy that pools transactions accepts LISTEN and passes no notification on.
+func TestDeafThroughAProxy(t *testing.T) {
+	t.Parallel()
+	server := testservers.SharedPostgres(t)
+	url := database(t, items...)
+	proxied := strings.Replace(url, server.Addr(), muffle(t, server.Addr()), 1)
+	var out bytes.Buffer
+	l := openLog(t, pool(t, proxied), slog.New(slog.NewTextHandler(&out, nil)))
+	testservers.Eventually(t, 20*time.Second, func() (bool, string) {
+		err := l.Wait(t.Context())
+		return errors.Is(err, errNoProof) && errors.Is(err, ErrDeaf), "Wait returned something else"
+	})
+	for range 10 {
+		if err := l.Wait(t.Context()); !errors.Is(err, ErrDeaf) {
+			t.Errorf("got %v, want ErrDeaf", err)
+		}
+	}
+	exec(t, connect(t, url), `INSERT INTO items VALUES (1)`)
+	if rows := deliver(t, l, 0, 10); len(rows) != 1 { // polling finds it
+		t.Errorf("delivered %v", rows)
+	}
+	testservers.Must(t, l.Close())
+	if n := strings.Count(out.String(), "polled instead of listened to"); n != 1 {
+		t.Errorf("said so %d times, want once:\n%s", n, &out)
+	}
+}
