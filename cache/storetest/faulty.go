@@ -15,7 +15,9 @@ import (
 type Op uint8
 
 // The methods that faults apply to and calls are counted of. OpAnnounced stands for the
-// announcements that arrive: when it fails or hangs, they are lost.
+// announcements that arrive: when it fails or hangs, they are lost. OpWatch stands for the
+// reports of changes: when it fails or hangs they are lost, and nothing is proven, until
+// Heal, which Missed follows. While it fails, watching is refused to who begins.
 const (
 	OpRead Op = iota
 	OpFence
@@ -26,6 +28,7 @@ const (
 	OpAnnounced
 	OpIdentity
 	OpPurge
+	OpWatch
 	numOps
 )
 
@@ -45,13 +48,14 @@ type Faulty struct {
 
 	mu     sync.Mutex
 	faults [numOps]fault // guarded by mu
+	gaps   int           // how often the reports of changes began to be lost; guarded by mu
 	healed chan struct{} // closed when faults shrink, and then replaced; guarded by mu
 	closed bool          // guarded by mu
 	done   chan struct{} // closed by Close
 	relays sync.WaitGroup
 }
 
-var _ cache.Store = (*Faulty)(nil)
+var _ cache.Watchable = (*Faulty)(nil)
 
 type fault struct {
 	delay  time.Duration
@@ -60,9 +64,12 @@ type fault struct {
 	after  error // instead of its answer
 }
 
+// loses reports whether what arrives by itself is lost.
+func (x fault) loses() bool { return x.hang || x.before != nil || x.after != nil }
+
 // NewFaulty wraps s, which it closes when it is closed itself.
 func NewFaulty(s cache.Store) *Faulty {
-	return newFaulty(s, true, &losses{tags: make(map[cache.Tag]int)})
+	return newFaulty(s, true, &losses{tags: make(map[cache.Tag]int), watches: make(map[*reports]bool)})
 }
 
 // Peer returns another handle on the same data, as another process has: with faults and
@@ -122,7 +129,7 @@ func (f *Faulty) Restart() {
 	f.ChangeIdentity()
 }
 
-// LoseTags loses the versions and the marks of tags, as eviction does.
+// LoseTags loses the versions and the marks of tags, as eviction does, and reports that.
 func (f *Faulty) LoseTags(tags ...cache.Tag) { f.data.loseTags(tags) }
 
 // LoseEntries loses entries, as eviction does. A * or ? in a key takes similar keys along.
@@ -146,6 +153,9 @@ func (f *Faulty) set(ops []Op, change func(*fault)) {
 		if len(ops) == 0 || slices.Contains(ops, op) {
 			change(&f.faults[op])
 		}
+	}
+	if f.faults[OpWatch].loses() {
+		f.gaps++ // also if it did before: once too often does no harm
 	}
 }
 
@@ -278,7 +288,7 @@ func (f *Faulty) relay(heard <-chan struct{}, passed chan<- struct{}, ended <-ch
 				return
 			}
 		}
-		if x.hang || x.before != nil || x.after != nil {
+		if x.loses() {
 			continue
 		}
 		select {

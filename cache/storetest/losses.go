@@ -2,6 +2,8 @@ package storetest
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +19,7 @@ type losses struct {
 	mu       sync.RWMutex
 	restarts int64             // guarded by mu
 	tags     map[cache.Tag]int // how often each was lost since the restart; guarded by mu
+	watches  map[*reports]bool // of all handles; guarded by mu
 }
 
 // suffix is nothing for data that lost nothing: such names stay what they were.
@@ -36,10 +39,37 @@ func (l *losses) loseAll() {
 
 func (l *losses) loseTags(tags []cache.Tag) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	for _, tag := range tags {
 		l.tags[tag]++
 	}
+	watches := slices.Collect(maps.Keys(l.watches))
+	l.mu.Unlock()
+	for _, w := range watches {
+		w.report(tags)
+	}
+}
+
+func (l *losses) watch(r *reports, on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.watches[r] = on; !on {
+		delete(l.watches, r)
+	}
+}
+
+// callers returns by which names callers know tags of the inner store, leaving out those
+// that were lost.
+func (l *losses) callers(tags []cache.Tag) (known []cache.Tag) {
+	for _, inner := range tags {
+		tag := inner
+		if i := strings.LastIndex(string(inner), "†"); i >= 0 && l.tag(inner[:i]) == inner {
+			tag = inner[:i]
+		}
+		if l.tag(tag) == inner {
+			known = append(known, tag)
+		}
+	}
+	return known
 }
 
 func (l *losses) key(key string) string {
