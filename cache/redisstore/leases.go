@@ -88,7 +88,8 @@ func (s *Store) Settle(ctx context.Context, fills []cache.Fill) error {
 			continue
 		}
 		for _, tag := range f.Tags {
-			// Twice as long as the entry: it is stored after its versions were read.
+			// Twice as long as the entry: keepScript is not exact, and the next entry under
+			// the same versions comes later.
 			if life := max(s.cfg.TagLife, 2*f.Life); life > kept[tag] {
 				kept[tag] = life
 			}

@@ -78,10 +78,11 @@ local life = math.max(redis.call('PTTL', KEYS[1]), tonumber(ARGV[2]), lease)
 redis.call('SET', KEYS[1], v, 'PX', string.format('%.0f', life))
 `)
 
-	// keepScript lets a key that exists live for at least ARGV[1] ms.
+	// keepScript lets a key that exists live for about ARGV[1] ms, seven eighths at least:
+	// not every entry of a busy tag has to write it, and replicas to hear of it.
 	keepScript = newScript(`
 local left = redis.call('PTTL', KEYS[1])
-if left ~= -2 and left < tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+if left ~= -2 and left < ARGV[1] * 7 / 8 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
 `)
 )
 

@@ -97,14 +97,14 @@ func TestNothingScans(t *testing.T) {
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
 	s := open(t, redisstore.Config{URL: r.URL()})
 	request := func() {
-		for name, call := range calls(s) {
-			if name == "Purge" || name == "Identity" {
-				continue
-			}
-			if err := call(t.Context()); err != nil && name != "Renew" {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
+		tags, token, mark := []cache.Tag{tag}, newToken(), cache.Mark{1}
+		read(t, s, tags, []string{"k"})
+		testservers.Must(t, s.Fence(t.Context(), tags, mark, time.Hour))
+		read(t, s, tags, []string{"k"})
+		testservers.Must(t, s.Bump(t.Context(), tags, mark))
+		claim(t, s, "k", token, time.Hour)
+		testservers.Must(t, s.Renew(t.Context(), "k", token, time.Hour))
+		testservers.Must(t, s.Settle(t.Context(), []cache.Fill{{Key: "k", Token: token, Entry: []byte("v"), Life: time.Hour, Tags: tags}}))
 	}
 	request() // the scripts are known from here on
 	few := sent(t, r, request)
@@ -119,7 +119,7 @@ func TestNothingScans(t *testing.T) {
 	}
 	for name := range many {
 		switch name {
-		case "get", "set", "del", "evalsha", "time", "pttl", "publish":
+		case "get", "set", "del", "evalsha", "time", "pttl":
 		default:
 			t.Errorf("a request sent %s", name)
 		}
