@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,8 @@ type Watcher interface {
 const (
 	maxNearTags     = 1 << 17 // beyond, everything near is dropped and begins anew
 	defaultNearSize = 10_000
+
+	never = math.MinInt64 / 2 // longer ago than any bound, and its distance from now is a number
 )
 
 // hearing is what this process has heard of tags that change: the truth that near
@@ -43,7 +46,7 @@ const (
 type hearing struct {
 	birth  time.Time
 	gaps   func()        // counts
-	proven atomic.Int64  // since birth: everything before has been reported; 0 when never
+	proven atomic.Int64  // since birth: everything before has been reported
 	era    atomic.Uint64 // raised when anything may have changed
 	deaf   atomic.Bool   // the store tells nothing, and never will
 
@@ -60,11 +63,13 @@ type heard struct {
 }
 
 func newHearing(gaps func()) *hearing {
-	return &hearing{birth: time.Now(), gaps: gaps, tags: map[Tag]*nearTag{}}
+	h := &hearing{birth: time.Now(), gaps: gaps, tags: map[Tag]*nearTag{}}
+	h.proven.Store(never)
+	return h
 }
 
-// now is the monotonic clock of near answers. It never is zero.
-func (h *hearing) now() int64 { return int64(time.Since(h.birth)) + 1 }
+// now is the monotonic clock of near answers.
+func (h *hearing) now() int64 { return int64(time.Since(h.birth)) }
 
 // Changed implements Watcher.
 func (h *hearing) Changed(tags ...Tag) {
@@ -93,7 +98,7 @@ func (h *hearing) forget() {
 }
 
 // Proven implements Watcher.
-func (h *hearing) Proven(at time.Time) { h.proven.Store(int64(at.Sub(h.birth)) + 1) }
+func (h *hearing) Proven(at time.Time) { h.proven.Store(int64(at.Sub(h.birth))) }
 
 // listen notes how tags are now. Call it before reading what depends on them: whatever
 // changes afterwards will make a difference, also if it does before the read.
@@ -183,7 +188,7 @@ func (n *near[P, V]) unproven(a *nearAnswer[V]) int64 {
 	if n.byAge && n.deaf.Load() {
 		return a.read
 	}
-	return 0
+	return never
 }
 
 // nearby is what must be known before an answer is read, to keep it near afterwards.
@@ -222,6 +227,7 @@ func (c *Cache) watch() {
 		}
 		c.spawn(func(ctx context.Context) {
 			err := store.Watch(ctx, c.hearing)
+			c.hearing.proven.Store(never) // also what it proved of a moment to come
 			if ctx.Err() == nil {
 				c.cfg.Logger.Warn("near answers are off, except those kept by age: the store does not tell of changes",
 					"err", err)
