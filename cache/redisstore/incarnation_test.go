@@ -292,17 +292,7 @@ func TestClusterLosesAMaster(t *testing.T) {
 	testservers.Must(t, err)
 	master, err := c.Owner(t.Context(), slot)
 	testservers.Must(t, err)
-	elsewhere := cache.Tag("course:2")
-	for i := 0; ; i++ {
-		if n, err := c.Slot(t.Context(), p+"tag:"+string(elsewhere)); err != nil {
-			t.Fatal(err)
-		} else if owner, err := c.Owner(t.Context(), n); err != nil {
-			t.Fatal(err)
-		} else if owner != master {
-			break
-		}
-		elsewhere += "x"
-	}
+	elsewhere := tagElsewhere(t, c, p, master)
 	id, before, other := identify(t, s), state(t, s, tag), state(t, s, elsewhere)
 
 	testservers.Must(t, master.Kill())
@@ -326,6 +316,69 @@ func TestClusterLosesAMaster(t *testing.T) {
 		err := s.Bump(t.Context(), []cache.Tag{tag, elsewhere}, cache.NoMark)
 		return err == nil, "bump: " + errText(err)
 	})
+}
+
+// tagElsewhere returns a tag that another master holds.
+func tagElsewhere(t *testing.T, c *testservers.Cluster, prefix string, master *testservers.Redis) cache.Tag {
+	t.Helper()
+	for tag := cache.Tag("course:"); ; tag += "x" {
+		slot, err := c.Slot(t.Context(), prefix+"tag:"+string(tag))
+		testservers.Must(t, err)
+		owner, err := c.Owner(t.Context(), slot)
+		testservers.Must(t, err)
+		if owner != master {
+			return tag
+		}
+	}
+}
+
+// A master that is silent costs the others nothing.
+func TestClusterWithASilentMaster(t *testing.T) {
+	t.Parallel()
+	c := testservers.StartCluster(t, testservers.ClusterConfig{Redis: testservers.RedisConfig{
+		Config: []string{"cluster-require-full-coverage no"},
+	}})
+	p := prefix()
+	s := open(t, redisstore.Config{URL: clusterURL(c), Prefix: p, Timeout: time.Second})
+	slot, err := c.Slot(t.Context(), p+"tag:"+string(tag))
+	testservers.Must(t, err)
+	silent, err := c.Owner(t.Context(), slot)
+	testservers.Must(t, err)
+	elsewhere := tagElsewhere(t, c, p, silent)
+	id, before, there := identify(t, s), state(t, s, elsewhere), state(t, s, tag)
+
+	testservers.Must(t, silent.Freeze())
+	lost := false
+	for deadline := time.Now().Add(30 * time.Second); !lost && time.Now().Before(deadline); {
+		if got := state(t, s, elsewhere); got != before {
+			t.Fatal("the version of another master changed")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		_, err := s.Read(ctx, []cache.Tag{tag}, nil)
+		lost = err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, cache.ErrUnproven)
+		cancel()
+	}
+	if !lost {
+		t.Fatal("reads from the silent master wait for ever")
+	}
+	quick := 0
+	for range 20 {
+		start := time.Now()
+		if identify(t, s) != id {
+			t.Error("the identity changed with a silent master")
+		}
+		if time.Since(start) < 300*time.Millisecond {
+			quick++
+		}
+		bump(t, s, elsewhere)
+	}
+	if quick < 15 {
+		t.Errorf("with one silent master of three, %d of 20 identities came in time", quick)
+	}
+	testservers.Must(t, silent.Thaw())
+	if state(t, s, tag) != there {
+		t.Error("the version of the silent master changed")
+	}
 }
 
 func errText(err error) string {

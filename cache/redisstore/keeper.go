@@ -18,6 +18,10 @@ const (
 	// surveyTimeout bounds a survey on a connected client.
 	surveyTimeout = time.Second
 
+	// reviveTimeout bounds how long a survey waits for a master that was lost before: who
+	// waits for the survey may need only the others.
+	reviveTimeout = 20 * time.Millisecond
+
 	// impatience is the same while a shard of a Cluster is lost and may be replaced.
 	impatience = 100 * time.Millisecond
 

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -20,21 +21,28 @@ type link struct {
 	ctl    *nodes         // dials for client
 	reads  *nodes         // dials for the lanes
 	lanes  map[string]*lane
+
+	ctx  context.Context // ends when the Store closes
+	kick func()          // survey again
+	wg   sync.WaitGroup  // of clients that are being closed and servers that are being revived
 }
 
 // lane reads from one address. It follows nothing and retries nothing, so whatever it
 // returns came from there.
 type lane struct {
-	node   *node
-	client rueidis.Client
+	node    *node
+	client  rueidis.Client
+	revival chan struct{} // the end of an attempt to reach a server that was lost; nil if there is none
 }
 
-func newLink(ctx context.Context, opt rueidis.ClientOption, lost func()) *link {
+func newLink(ctx context.Context, opt rueidis.ClientOption, kick func()) *link {
 	return &link{
 		opt:   opt,
-		ctl:   newNodes(ctx, opt, lost),
-		reads: newNodes(ctx, opt, lost),
+		ctl:   newNodes(ctx, opt, kick),
+		reads: newNodes(ctx, opt, kick),
 		lanes: make(map[string]*lane),
+		ctx:   ctx,
+		kick:  kick,
 	}
 }
 
@@ -77,12 +85,41 @@ func (l *link) lane(addr string) *lane {
 	return ln
 }
 
+// revived tries to reach the lost server at the end of ln, and reports whether it is known
+// by now what came of it. The attempt goes on for as long as connecting may take, while
+// surveys come and go, and has another made when it succeeds.
+func (l *link) revived(ctx context.Context, ln *lane) bool {
+	if ln.revival == nil {
+		result := make(chan struct{})
+		ln.revival = result
+		l.wg.Go(func() {
+			defer close(result)
+			ctx, cancel := context.WithTimeout(l.ctx, l.opt.Dialer.Timeout+connectTimeout)
+			defer cancel()
+			// Any answer will do.
+			if ln.client.Do(ctx, ln.client.B().Ping().Build()).NonRedisError() == nil {
+				l.kick()
+			}
+		})
+	}
+	timer := time.NewTimer(reviveTimeout)
+	defer timer.Stop()
+	select {
+	case <-ln.revival:
+		ln.revival = nil
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
 // keepLanes closes the lanes to servers that are no masters any more.
 func (l *link) keepLanes(v *view) {
 	for addr, ln := range l.lanes {
 		if v.find(addr) == nil {
 			delete(l.lanes, addr)
-			go ln.client.Close()
+			l.wg.Go(ln.client.Close)
 		}
 	}
 }
@@ -90,11 +127,12 @@ func (l *link) keepLanes(v *view) {
 // close ends all connections. Those to a server that does not answer are cut after grace.
 func (l *link) close(grace time.Duration) {
 	for _, ln := range l.lanes {
-		go ln.client.Close()
+		l.wg.Go(ln.client.Close)
 	}
 	if l.client != nil {
-		go l.client.Close()
+		l.wg.Go(l.client.Close)
 	}
 	l.ctl.closeAll(grace)
 	l.reads.closeAll(grace)
+	l.wg.Wait()
 }

@@ -38,14 +38,19 @@ type nodes struct {
 
 func newNodes(ctx context.Context, opt rueidis.ClientOption, lost func()) *nodes {
 	n := &nodes{
-		dialFn: opt.DialCtxFn,
+		dialFn: dialTCP,
 		ctx:    ctx,
 		lost:   lost,
 		byAddr: make(map[string]*node),
 		conns:  make(map[*conn]struct{}),
 	}
-	if n.dialFn == nil {
-		n.dialFn = dialTCP
+	switch {
+	case opt.DialCtxFn != nil:
+		n.dialFn = opt.DialCtxFn
+	case opt.DialFn != nil:
+		n.dialFn = func(_ context.Context, addr string, d *net.Dialer, cfg *tls.Config) (net.Conn, error) {
+			return opt.DialFn(addr, d, cfg)
+		}
 	}
 	return n
 }

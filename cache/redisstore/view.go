@@ -1,10 +1,12 @@
 package redisstore
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -93,7 +95,7 @@ func (l *link) survey(ctx context.Context, prev *view) (*view, error) {
 	v := &view{build: l.client.B()}
 	clients := l.client.Nodes()
 	if l.client.Mode() == rueidis.ClientModeCluster {
-		ranges, err := clusterSlots(ctx, clients)
+		ranges, err := l.clusterSlots(ctx, clients)
 		if err != nil {
 			return nil, err
 		}
@@ -124,7 +126,14 @@ func (l *link) survey(ctx context.Context, prev *view) (*view, error) {
 			s.ctl = s.lane.client // until the client has heard of a new master
 			s.node = s.lane.node
 		}
-		wg.Go(func() { s.prove(ctx, prev.find(s.addr)) })
+		wg.Go(func() {
+			before := prev.find(s.addr)
+			if before != nil && before.err != nil && !l.revived(ctx, s.lane) {
+				s.info, s.err = before.info, before.err
+				return
+			}
+			s.prove(ctx, before)
+		})
 	}
 	wg.Wait()
 	l.keepLanes(v)
@@ -193,20 +202,28 @@ type slotRange struct {
 	master      string
 }
 
-// clusterSlots asks one node after the other until one answers. Which one answers does
-// not matter: a node that does not own a slot says so when it is asked for a key.
-func clusterSlots(ctx context.Context, clients map[string]rueidis.Client) ([]slotRange, error) {
+// clusterSlots asks one node after the other until one answers, those first to which there
+// is a connection. Which one answers does not matter: a node that does not own a slot says
+// so when it is asked for a key.
+func (l *link) clusterSlots(ctx context.Context, clients map[string]rueidis.Client) ([]slotRange, error) {
+	addrs := slices.SortedFunc(maps.Keys(clients), func(a, b string) int {
+		return cmp.Compare(min(l.ctl.at(b).live.Load(), 1), min(l.ctl.at(a).live.Load(), 1))
+	})
 	err := errors.New("no node of the cluster is known")
-	for addr, c := range clients {
+	for _, addr := range addrs {
 		var rows []rueidis.RedisMessage
-		rows, err = c.Do(ctx, c.B().ClusterSlots().Build()).ToArray()
-		if err != nil {
-			err = fmt.Errorf("redis %s: CLUSTER SLOTS: %w", addr, err)
-			continue
+		if rows, err = askSlots(ctx, clients[addr]); err == nil {
+			return parseSlots(rows, addr), nil
 		}
-		return parseSlots(rows, addr), nil
+		err = fmt.Errorf("redis %s: CLUSTER SLOTS: %w", addr, err)
 	}
 	return nil, err
+}
+
+func askSlots(ctx context.Context, c rueidis.Client) ([]rueidis.RedisMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, surveyTimeout/5) // a node that is silent leaves time for others
+	defer cancel()
+	return c.Do(ctx, c.B().ClusterSlots().Build()).ToArray()
 }
 
 // parseSlots reads CLUSTER SLOTS as asked of addr. It leaves out what it cannot read: the
