@@ -1,0 +1,702 @@
+package cache_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/memstore"
+	"github.com/chainlearn/chainlearn/cache/storetest"
+)
+
+// proofs is the least that a proof of the store in these tests is late.
+const proofs = 50 * time.Millisecond
+
+// nearQuery is query, kept near for a second without proof.
+func (s *source) nearQuery() cache.Query[int, string] {
+	q := s.query()
+	q.Near = time.Second
+	return q
+}
+
+// defineNear defines q, and waits until the process hears of changes.
+func defineNear(c process, q cache.Query[int, string]) *cache.Cached[int, string] {
+	cached := cache.Define(c.Cache, q)
+	synctest.Wait()
+	return cached
+}
+
+// keepNear asks until the answer is near.
+func keepNear(t *testing.T, q *cache.Cached[int, string], id int, want string) {
+	t.Helper()
+	for range 3 {
+		mustGet(t, q, id, want)
+	}
+	mustBeNear(t, q, id, want)
+}
+
+func mustBeNear(t *testing.T, q *cache.Cached[int, string], id int, want string) cache.Answer[string] {
+	t.Helper()
+	a := mustAsk(t, q, id, cache.Hit)
+	if a.Detail != cache.DetailNear || a.Value != want {
+		t.Fatalf("row %d came as %q, %v %s, want %q from near", id, a.Value, a.Status, a.Detail, want)
+	}
+	return a
+}
+
+func mustNotBeNear(t *testing.T, q *cache.Cached[int, string], id int, want string) {
+	t.Helper()
+	if a, err := q.Ask(t.Context(), id); err != nil || a.Detail == cache.DetailNear || a.Value != want {
+		t.Fatalf("row %d came as %q, %v %s (error %v), want %q, and not from near", id, a.Value, a.Status, a.Detail, err, want)
+	}
+}
+
+func mustInvalidate(t *testing.T, c process, tags ...cache.Tag) {
+	t.Helper()
+	if err := c.Invalidate(t.Context(), tags...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// calls counts what was asked of the store on behalf of readers.
+func (p process) calls() (n int) {
+	for _, op := range []storetest.Op{storetest.OpRead, storetest.OpClaim, storetest.OpRenew, storetest.OpSettle, storetest.OpAnnounced} {
+		n += p.store.Calls(op)
+	}
+	return n
+}
+
+func TestNearHitAsksNobody(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		q := defineNear(c, s.nearQuery())
+		miss := mustAsk(t, q, 1, cache.Miss)
+		synctest.Wait()
+		calls := c.calls()
+		time.Sleep(10 * time.Second)
+		for range 100 {
+			a := mustBeNear(t, q, 1, "one")
+			if a.Age != s.delay+10*time.Second || a.Age+a.TTL != miss.Age+miss.TTL || a.ETag != miss.ETag {
+				t.Fatalf("near the answer is %+v, and was %+v", a, miss)
+			}
+		}
+		wantLoads(t, s, 1)
+		if n := c.calls() - calls; n != 0 {
+			t.Errorf("100 near hits called the store %d times", n)
+		}
+	})
+}
+
+type page struct{ difficulty, page, limit int }
+
+type course struct {
+	ID       int
+	Title    string
+	Enrolled int
+	Modules  []string
+}
+
+// listing is a query as a service has them, with the tags made beforehand, and no clock but
+// the machine's.
+func listing(fresh time.Duration) cache.Query[page, course] {
+	tags := []cache.Tag{"catalog", "course:1"}
+	return cache.Query[page, course]{
+		Name:  "courses:list",
+		Key:   func(p page) string { return cache.Key(p.difficulty, p.page, p.limit) },
+		Tags:  func(page) []cache.Tag { return tags },
+		Load:  func(context.Context, page) (course, error) { return course{ID: 1, Title: "Go"}, nil },
+		Fresh: fresh,
+		Near:  time.Minute,
+	}
+}
+
+func TestNearHitAllocatesNothing(t *testing.T) {
+	store := memstore.New(memstore.Config{})
+	defer store.Close()
+	c, err := cache.New(cache.Config{Store: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	q := cache.Define(c, listing(time.Hour))
+	ctx, p := t.Context(), page{1, 1, 20}
+	isNear := func() bool {
+		a, err := q.Ask(ctx, p)
+		return err == nil && a.Detail == cache.DetailNear && a.Value.Title == "Go"
+	}
+	for deadline := time.Now().Add(20 * time.Second); !isNear(); {
+		if time.Now().After(deadline) {
+			t.Fatal("the answer is not kept near")
+		}
+	}
+	near := true
+	if n := testing.AllocsPerRun(1000, func() { near = near && isNear() }); n != 0 || !near {
+		t.Errorf("Ask allocates %v times, near: %t", n, near)
+	}
+	if n := testing.AllocsPerRun(1000, func() { _, _ = q.Get(ctx, p) }); n != 0 {
+		t.Errorf("Get allocates %v times", n)
+	}
+}
+
+// This process's own writes do not wait to be reported.
+func TestOwnWriteEndsNearAnswersAtOnce(t *testing.T) {
+	for name, write := range map[string]func(t *testing.T, s *source, c process){
+		"invalidate": func(t *testing.T, s *source, c process) {
+			s.set(1, "uno")
+			mustInvalidate(t, c, rowTag(1))
+		},
+		"fence and bump": func(t *testing.T, s *source, c process) {
+			f := mustFence(t, c, rowTag(1))
+			s.set(1, "uno")
+			if err := f.Bump(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a bump for somebody else": func(t *testing.T, s *source, c process) {
+			s.set(1, "uno")
+			if err := c.Bump(t.Context(), cache.NoMark, []cache.Tag{rowTag(1)}); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a family": func(t *testing.T, s *source, c process) {
+			s.set(1, "uno")
+			mustInvalidate(t, c, "rows:*")
+		},
+		"a fence": func(t *testing.T, s *source, c process) {
+			mustFence(t, c, rowTag(1))
+			s.set(1, "uno")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				s, c := newSource(), newCache(t)
+				q := defineNear(c, s.nearQuery())
+				keepNear(t, q, 1, "one")
+				c.store.Delay(500*time.Millisecond, storetest.OpWatch)
+				write(t, s, c)
+				mustNotBeNear(t, q, 1, "uno")
+			})
+		})
+	}
+}
+
+func TestAnotherProcessesWriteEndsNearAnswersWhenReported(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		q := defineNear(fleet[1], s.nearQuery())
+		keepNear(t, q, 1, "one")
+		keepNear(t, q, 2, "two")
+		s.set(1, "uno")
+		mustInvalidate(t, fleet[0], rowTag(1))
+		mustNotBeNear(t, q, 1, "uno") // a report that takes no time
+		mustBeNear(t, q, 1, "uno")
+
+		fleet[1].store.Delay(300*time.Millisecond, storetest.OpWatch)
+		f := mustFence(t, fleet[0], rowTag(1))
+		s.set(1, "eins")
+		if err := f.Bump(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(299 * time.Millisecond)
+		mustBeNear(t, q, 1, "uno") // so late is the report, and within the bound
+		time.Sleep(time.Millisecond + proofs)
+		mustNotBeNear(t, q, 1, "eins")
+		mustBeNear(t, q, 1, "eins")
+		mustBeNear(t, q, 2, "two") // whom nothing of this concerned
+	})
+}
+
+// A write that falls between reading an answer and keeping it must end it, also when its
+// report came before the answer was kept: nobody will report it again.
+func TestWriteWhileAnAnswerIsReadOrLoaded(t *testing.T) {
+	t.Run("loaded", func(t *testing.T) {
+		virtual(t, func(t *testing.T) {
+			s, fleet := newSource(), newFleet(t, 2)
+			q := defineNear(fleet[1], s.nearQuery())
+			s.gate = make(chan struct{})
+			var slow sync.WaitGroup
+			slow.Go(func() { mustGet(t, q, 1, "one") })
+			time.Sleep(s.delay)
+			synctest.Wait() // it has read
+			s.set(1, "uno")
+			mustInvalidate(t, fleet[0], rowTag(1))
+			close(s.gate)
+			slow.Wait()
+			s.gate = nil
+			mustNotBeNear(t, q, 1, "uno")
+		})
+	})
+	t.Run("read", func(t *testing.T) {
+		virtual(t, func(t *testing.T) {
+			s, writer := newSource(), newCache(t)
+			store := &betweenReads{Faulty: writer.store.Peer()}
+			reader, err := cache.New(cache.Config{Store: store})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				reader.Close()
+				store.Close()
+			})
+			mustGet(t, cache.Define(writer.Cache, s.query()), 1, "one")
+			q := cache.Define(reader, s.nearQuery())
+			synctest.Wait()
+			store.then = func() {
+				store.then = nil
+				s.set(1, "uno")
+				mustInvalidate(t, writer, rowTag(1))
+			}
+			mustAsk(t, q, 1, cache.Hit) // the old row, which was right when this began
+			mustNotBeNear(t, q, 1, "uno")
+		})
+	})
+}
+
+// betweenReads lets something happen between the store's answer and its arrival.
+type betweenReads struct {
+	*storetest.Faulty
+	then func()
+}
+
+func (s *betweenReads) Read(ctx context.Context, tags []cache.Tag, keys []string) (cache.Snapshot, error) {
+	snap, err := s.Faulty.Read(ctx, tags, keys)
+	if s.then != nil {
+		s.then()
+	}
+	return snap, err
+}
+
+// Nothing is near while a writer is in flight, so nothing from before its write can be after.
+func TestNothingReadUnderAFenceIsKeptNear(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		q := defineNear(fleet[1], s.nearQuery())
+		keepNear(t, q, 1, "one")
+		f := mustFence(t, fleet[0], rowTag(1))
+		for range 3 {
+			if a := mustAsk(t, q, 1, cache.Bypass); a.Detail != cache.DetailFenced {
+				t.Errorf("under a fence the answer is %+v", a)
+			}
+		}
+		s.set(1, "uno")
+		if err := f.Bump(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		mustNotBeNear(t, q, 1, "uno")
+	})
+}
+
+func TestDeafProcessServesNothingNearForLongerThanTheBound(t *testing.T) {
+	for name, fall := range map[string]func(*storetest.Faulty){
+		"reports alone are lost": func(f *storetest.Faulty) { f.Hang(storetest.OpWatch) },
+		"the store is frozen":    func(f *storetest.Faulty) { f.Hang() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				s, fleet := newSource(), newFleet(t, 2)
+				q := defineNear(fleet[1], s.nearQuery())
+				keepNear(t, q, 1, "one")
+				keepNear(t, q, 2, "two")
+				time.Sleep(10 * time.Second)
+				fall(fleet[1].store)
+				s.set(1, "uno")
+				mustInvalidate(t, fleet[0], rowTag(1))
+				time.Sleep(time.Second - proofs)
+				mustBeNear(t, q, 1, "one") // wrong, and within the bound
+				mustBeNear(t, q, 2, "two")
+				time.Sleep(proofs + time.Nanosecond)
+				for range 3 { // what is read meanwhile is not near either: who knows how long it is right
+					mustNotBeNear(t, q, 1, "uno")
+					mustNotBeNear(t, q, 2, "two")
+				}
+				s.set(1, "eins")
+				mustInvalidate(t, fleet[0], rowTag(1))
+				fleet[1].store.Heal()
+				time.Sleep(5 * time.Second) // until the store is trusted
+				mustNotBeNear(t, q, 1, "eins")
+				mustBeNear(t, q, 1, "eins")
+			})
+		})
+	}
+}
+
+// What was read during a gap was not near then, and must not be once proofs come again.
+func TestAnswersReadDuringAGapStayDead(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		q := defineNear(fleet[1], s.nearQuery())
+		keepNear(t, q, 1, "one")
+		gaps := fleet[1].count(t, "cache_near_gaps_total")
+		fleet[1].store.Hang(storetest.OpWatch)
+		time.Sleep(2 * time.Second)
+		mustNotBeNear(t, q, 1, "one")
+		s.set(1, "uno")
+		mustInvalidate(t, fleet[0], rowTag(1)) // nobody will tell
+		fleet[1].store.Heal()
+		synctest.Wait()
+		mustNotBeNear(t, q, 1, "uno")
+		mustBeNear(t, q, 1, "uno")
+		if n := fleet[1].count(t, "cache_near_gaps_total") - gaps; n != 1 {
+			t.Errorf("one gap was counted as %v", n)
+		}
+	})
+}
+
+func TestGapDropsEverythingNear(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		q := defineNear(c, s.nearQuery())
+		for id, row := range s.rows {
+			keepNear(t, q, id, row)
+		}
+		gaps := c.count(t, "cache_near_gaps_total")
+		c.store.Hang(storetest.OpWatch)
+		c.store.Heal()
+		synctest.Wait()
+		for id, row := range s.rows {
+			mustNotBeNear(t, q, id, row)
+			mustBeNear(t, q, id, row)
+		}
+		if n := c.count(t, "cache_near_gaps_total") - gaps; n != 1 {
+			t.Errorf("one gap was counted as %v", n)
+		}
+	})
+}
+
+// Not even in the first moments of the process.
+func TestWithoutReportsNothingIsNear(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		s.delay = 0
+		c.store.Fail(errDown, storetest.OpWatch)
+		q := cache.Define(c.Cache, s.nearQuery())
+		for range 20 {
+			mustNotBeNear(t, q, 1, "one")
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+}
+
+// A store that stops reporting in the middle takes back what it proved of the future.
+func TestNothingIsNearAfterTheStoreIsClosed(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, store := newSource(), memstore.New(memstore.Config{})
+		c := process{}
+		var err error
+		if c.Cache, err = cache.New(cache.Config{Store: store}); err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		q := defineNear(c, s.nearQuery())
+		keepNear(t, q, 1, "one")
+		store.Close()
+		synctest.Wait()
+		s.set(1, "uno")
+		mustNotBeNear(t, q, 1, "uno")
+	})
+}
+
+func TestNearByAge(t *testing.T) {
+	for name, open := range map[string]func(f *storetest.Faulty) cache.Store{
+		"where watching is refused": func(f *storetest.Faulty) cache.Store {
+			f.Fail(errDown, storetest.OpWatch)
+			return f
+		},
+		"where there is none": func(f *storetest.Faulty) cache.Store { return struct{ cache.Store }{f} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				s, writer := newSource(), newCache(t)
+				peer := writer.store.Peer()
+				reader, err := cache.New(cache.Config{Store: open(peer)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					reader.Close()
+					peer.Close()
+				})
+				query := s.nearQuery()
+				query.NearByAge = true
+				q := cache.Define(reader, query)
+				synctest.Wait()
+				mustGet(t, q, 1, "one")
+				synctest.Wait()
+				read := time.Now()
+				mustGet(t, q, 1, "one")
+				s.set(1, "uno")
+				mustInvalidate(t, writer, rowTag(1)) // unheard
+				var old time.Duration
+				for time.Since(read) < 3*time.Second {
+					if v, err := q.Get(t.Context(), 1); err != nil {
+						t.Fatal(err)
+					} else if v == "one" {
+						old = time.Since(read)
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				if old < 800*time.Millisecond || old > time.Second {
+					t.Errorf("an answer that a write ended was served for %v after it was read, want up to 1s", old)
+				}
+				s.set(1, "eins")
+				if err := reader.Invalidate(t.Context(), rowTag(1)); err != nil {
+					t.Fatal(err)
+				}
+				mustNotBeNear(t, q, 1, "eins") // one's own write needs no report
+			})
+		})
+	}
+}
+
+func TestNearAnswersEndWithTheirFreshness(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		s.delay = 0
+		query := s.nearQuery()
+		query.Fresh, query.Stale = 10*time.Second, time.Minute
+		q := defineNear(c, query)
+		ttl := mustAsk(t, q, 1, cache.Miss).TTL
+		s.set(1, "uno") // and nobody says so
+		time.Sleep(ttl - time.Nanosecond)
+		if a := mustBeNear(t, q, 1, "one"); a.TTL != 1 {
+			t.Errorf("at its end the answer is fresh for %v", a.TTL)
+		}
+		time.Sleep(1)
+		mustAsk(t, q, 1, cache.Stale) // and starts a refresh, which near hits would have put off
+		synctest.Wait()
+		mustNotBeNear(t, q, 1, "uno")
+		mustBeNear(t, q, 1, "uno")
+	})
+}
+
+func TestNotFoundIsKeptNear(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		q := defineNear(c, s.nearQuery())
+		for i := range 3 {
+			a, err := q.Ask(t.Context(), 99)
+			if !errors.Is(err, cache.ErrNotFound) || (a.Detail == cache.DetailNear) != (i > 0) || a.Value != "" {
+				t.Errorf("call %d for what does not exist: %+v, error %v", i, a, err)
+			}
+		}
+		wantLoads(t, s, 1)
+		s.set(99, "new")
+		mustInvalidate(t, c, rowTag(99))
+		mustNotBeNear(t, q, 99, "new")
+	})
+}
+
+func TestFailuresAreNotKeptNear(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		q := defineNear(c, s.nearQuery())
+		s.fail(errors.New("disk is full"))
+		if v, err := q.Get(t.Context(), 1); err == nil {
+			t.Fatalf("got %q from a source that fails", v)
+		}
+		s.fail(nil)
+		time.Sleep(time.Second) // until it may be tried again
+		mustNotBeNear(t, q, 1, "one")
+	})
+}
+
+func TestNearSizeBoundsAnswers(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		s.delay = 0
+		query := s.nearQuery()
+		query.NearSize = 100
+		q := defineNear(c, query)
+		near := 0
+		for round := range 4 {
+			near = 0
+			for id := range 400 {
+				s.set(id, "row")
+				if a, err := q.Ask(t.Context(), id); err != nil {
+					t.Fatal(err)
+				} else if a.Detail == cache.DetailNear {
+					near++
+				}
+			}
+			if near > 100 {
+				t.Errorf("round %d: %d answers are near, want at most 100", round, near)
+			}
+		}
+		if near == 0 {
+			t.Error("in four rounds no answer was near")
+		}
+	})
+}
+
+// Tags cannot be counted without bound. Beyond, everything near is dropped, and rightly
+// begins anew.
+func TestTagsOfNearAnswersAreBounded(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, store := newSource(), memstore.New(memstore.Config{})
+		t.Cleanup(func() { store.Close() })
+		c := newProcess(t, storetest.NewFaulty(store), cache.Config{})
+		s.delay = 0
+		query := s.nearQuery()
+		query.Fresh = time.Hour
+		query.Tags = func(id int) []cache.Tag {
+			if id < 10 {
+				return []cache.Tag{rowTag(id)}
+			}
+			tags := make([]cache.Tag, 1000)
+			for i := range tags {
+				tags[i] = cache.Tag(fmt.Sprint("many:", id, ":", i))
+			}
+			return tags
+		}
+		q := defineNear(c, query)
+		keepNear(t, q, 1, "one")
+		for id := 10; id < 130; id++ {
+			s.set(id, "many")
+			keepNear(t, q, id, "many")
+		}
+		mustBeNear(t, q, 1, "one") // 120,001 tags are still counted
+		for id := 130; id < 145; id++ {
+			s.set(id, "many")
+			mustGet(t, q, id, "many")
+		}
+		mustNotBeNear(t, q, 1, "one")
+		mustNotBeNear(t, q, 10, "many")
+		mustBeNear(t, q, 1, "one")
+		s.set(1, "uno")
+		mustInvalidate(t, c, rowTag(1))
+		mustNotBeNear(t, q, 1, "uno")
+		s.set(10, "new")
+		mustInvalidate(t, c, "many:10:999")
+		mustNotBeNear(t, q, 10, "new")
+	})
+}
+
+// Near answers are found by the parameter. It names the owner, so that one's answer is
+// never another's, and who has no name gets none.
+func TestPrivateAnswersStayPrivateNear(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		type ask struct {
+			user string
+			page int
+		}
+		c := newCache(t)
+		q := cache.Define(c.Cache, cache.Query[ask, string]{
+			Name:  "users:progress",
+			Owner: func(a ask) string { return a.user },
+			Key:   func(a ask) string { return cache.Key(a.page) },
+			Tags:  func(a ask) []cache.Tag { return []cache.Tag{cache.Tag("user:" + a.user)} },
+			Load:  func(_ context.Context, a ask) (string, error) { return "progress of " + a.user, nil },
+			Fresh: time.Minute,
+			Near:  time.Second,
+		})
+		synctest.Wait()
+		for range 3 {
+			for _, user := range []string{"ada", "bob"} {
+				if v, err := q.Get(t.Context(), ask{user, 1}); err != nil || v != "progress of "+user {
+					t.Errorf("%s was answered %q (error %v)", user, v, err)
+				}
+			}
+			if v, err := q.Get(t.Context(), ask{"", 1}); err == nil {
+				t.Errorf("nobody was answered %q", v)
+			}
+		}
+		if a, _ := q.Ask(t.Context(), ask{"bob", 1}); a.Detail != cache.DetailNear {
+			t.Errorf("after three calls the answer comes as %v %s", a.Status, a.Detail)
+		}
+	})
+}
+
+// Purge removes what is stored, to make room or because it cannot be read. It says nothing
+// of the source having changed, and what is near can be read and has a bound of its own;
+// whoever means that an answer is wrong invalidates a tag, which reaches every process.
+func TestPurgeLeavesNearAnswers(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		q := defineNear(c, s.nearQuery())
+		keepNear(t, q, 1, "one")
+		synctest.Wait()
+		if n, err := c.Purge(t.Context(), "rows:*"); n != 1 || err != nil {
+			t.Fatalf("purge removed %d entries, error %v", n, err)
+		}
+		mustBeNear(t, q, 1, "one")
+		s.set(1, "uno")
+		mustInvalidate(t, c, rowTag(1))
+		mustNotBeNear(t, q, 1, "uno")
+	})
+}
+
+func TestStrictReadsDoNotLookNear(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		q := defineNear(fleet[1], s.nearQuery())
+		keepNear(t, q, 1, "one")
+		fleet[1].store.Delay(500*time.Millisecond, storetest.OpWatch)
+		s.set(1, "uno")
+		mustInvalidate(t, fleet[0], rowTag(1))
+		mustBeNear(t, q, 1, "one")
+		if v, err := q.Get(cache.Fresh(t.Context()), 1); err != nil || v != "uno" {
+			t.Errorf("a strict read returned %q (error %v)", v, err)
+		}
+	})
+}
+
+func TestClosedCacheServesNothingNear(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, store := newSource(), memstore.New(memstore.Config{})
+		defer store.Close()
+		c := process{}
+		var err error
+		if c.Cache, err = cache.New(cache.Config{Store: store}); err != nil {
+			t.Fatal(err)
+		}
+		q := defineNear(c, s.nearQuery())
+		keepNear(t, q, 1, "one")
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if v, err := q.Get(t.Context(), 1); !errors.Is(err, cache.ErrClosed) {
+			t.Errorf("a closed cache answered %q (error %v)", v, err)
+		}
+	})
+}
+
+func TestNearHitsAreCountedByTier(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		q := defineNear(c, s.nearQuery())
+		mustGet(t, q, 1, "one")
+		for range 7 {
+			mustBeNear(t, q, 1, "one")
+		}
+		c.store.Hang(storetest.OpWatch)
+		time.Sleep(2 * time.Second)
+		for range 3 {
+			mustGet(t, q, 1, "one")
+		}
+		got := map[string]float64{}
+		families, _ := c.metrics.Gather()
+		for _, f := range families {
+			if f.GetName() != "cache_hits_total" {
+				continue
+			}
+			for _, m := range f.GetMetric() {
+				for _, l := range m.GetLabel() {
+					if l.GetName() == "tier" {
+						got[l.GetValue()] += m.GetCounter().GetValue()
+					}
+				}
+			}
+		}
+		if got["near"] != 7 || got["shared"] != 3 {
+			t.Errorf("hits are counted as %v, want 7 near and 3 shared", got)
+		}
+		if rate := c.count(t, "cache_hit_rate"); rate != 10.0/11 {
+			t.Errorf("the hit rate is %v, want 10/11", rate)
+		}
+	})
+}
