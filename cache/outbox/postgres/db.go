@@ -97,7 +97,7 @@ func (db *DB) try(ctx context.Context, fn func(ctx context.Context, tx pgx.Tx) e
 	// Also when fn panics; nothing is left to undo after a commit. If it fails, the
 	// connection is closed, which undoes as much.
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	if err := fn(ctx, uncommitted{tx.tx}); err != nil {
+	if err := fn(ctx, uncommitted{tx.tx, tx}); err != nil {
 		return err
 	}
 	if db.cache == nil {
@@ -106,9 +106,14 @@ func (db *DB) try(ctx context.Context, fn func(ctx context.Context, tx pgx.Tx) e
 	return outbox.Commit(ctx, db.cache, tx, db.cfg.Options)
 }
 
-// uncommitted is the transaction as fn sees it.
-type uncommitted struct{ pgx.Tx }
+// uncommitted is the transaction as fn sees it. fn may roll it back, and Write then fails.
+type uncommitted struct {
+	pgx.Tx
+	t *Tx
+}
 
 var errCommitInside = errors.New("outbox/postgres: the transaction is committed by Write, after fn has returned")
 
 func (uncommitted) Commit(context.Context) error { return errCommitInside }
+
+func (u uncommitted) Rollback(ctx context.Context) error { return u.t.Rollback(ctx) }

@@ -30,7 +30,7 @@ func prepare(tb testing.TB, url string, statements ...string) {
 	tb.Helper()
 	conn := connect(tb, url)
 	defer conn.Close(context.Background())
-	exec(tb, conn, append([]string{Migration()}, statements...)...)
+	run(tb, conn, append([]string{Migration()}, statements...)...)
 }
 
 func connect(tb testing.TB, url string) *pgx.Conn {
@@ -49,7 +49,7 @@ func pool(tb testing.TB, url string) *pgxpool.Pool {
 	return p
 }
 
-func exec(tb testing.TB, db Execer, statements ...string) {
+func run(tb testing.TB, db Execer, statements ...string) {
 	tb.Helper()
 	for _, s := range statements {
 		if _, err := db.Exec(tb.Context(), s); err != nil {
@@ -79,9 +79,10 @@ func taken(tb testing.TB, conn *pgx.Conn) []string {
 	return tags
 }
 
-// items is a table whose rows answers are computed from.
+// items is a table whose rows answers are computed from; there are two.
 var items = []string{
 	`CREATE TABLE items (id int PRIMARY KEY, value int NOT NULL DEFAULT 0)`,
+	`INSERT INTO items VALUES (1), (2)`,
 	`SELECT cache_watch('items', 'item:{id}')`,
 }
 
@@ -97,7 +98,7 @@ type process struct {
 }
 
 // newProcess starts a process whose cache is its own unless store is given.
-func newProcess(tb testing.TB, url string, store cache.Store, relay outbox.RelayConfig, cfg Config) *process {
+func newProcess(tb testing.TB, pool *pgxpool.Pool, store cache.Store, relay outbox.RelayConfig, cfg Config) *process {
 	tb.Helper()
 	if store == nil {
 		mem := memstore.New(memstore.Config{})
@@ -107,7 +108,7 @@ func newProcess(tb testing.TB, url string, store cache.Store, relay outbox.Relay
 	c, err := cache.New(cache.Config{Store: store, StoreTimeout: time.Second, FenceLease: cfg.FenceLease})
 	testservers.Must(tb, err)
 	tb.Cleanup(func() { testservers.Must(tb, c.Close()) })
-	p := &process{pool: pool(tb, url)}
+	p := &process{pool: pool}
 	p.log = NewLog(p.pool, nil)
 	tb.Cleanup(func() { testservers.Must(tb, p.log.Close()) })
 	p.relay, err = outbox.NewRelay(c, p.log, relay)

@@ -46,7 +46,7 @@ func TestDeliver(t *testing.T) {
 	if rows := deliver(t, l, 0, 10); rows != nil {
 		t.Errorf("an empty outbox delivered %v", rows)
 	}
-	exec(t, conn,
+	run(t, conn,
 		`INSERT INTO cache_outbox (tag, mark, recorded_at) VALUES
 			('stranger:1', NULL, clock_timestamp()),
 			('young:1', decode(repeat('01', 16), 'hex'), clock_timestamp()),
@@ -108,13 +108,13 @@ func TestLateCommitIsFound(t *testing.T) {
 	t.Parallel()
 	url := database(t, items...)
 	slow, quick, l := connect(t, url), connect(t, url), openLog(t, pool(t, url), nil)
-	exec(t, slow, `BEGIN`, `INSERT INTO items VALUES (1)`)
-	exec(t, quick, `INSERT INTO items VALUES (2)`)
-	if rows := deliver(t, l, 0, 10); len(rows) != 1 || rows[0].Tag != "item:2" {
+	run(t, slow, `BEGIN`, `INSERT INTO items VALUES (11)`)
+	run(t, quick, `INSERT INTO items VALUES (12)`)
+	if rows := deliver(t, l, 0, 10); len(rows) != 1 || rows[0].Tag != "item:12" {
 		t.Fatalf("delivered %v beside an open transaction", rows)
 	}
-	exec(t, slow, `COMMIT`)
-	if rows := deliver(t, l, 0, 10); len(rows) != 1 || rows[0].Tag != "item:1" {
+	run(t, slow, `COMMIT`)
+	if rows := deliver(t, l, 0, 10); len(rows) != 1 || rows[0].Tag != "item:11" {
 		t.Errorf("delivered %v after the late commit", rows)
 	}
 }
@@ -164,12 +164,12 @@ func TestWaitHearsStrangers(t *testing.T) {
 		}
 		woken = time.Since(began)
 	})
-	exec(t, conn, `INSERT INTO items VALUES (1)`)
+	run(t, conn, `INSERT INTO items VALUES (11)`)
 	wg.Wait()
 	t.Logf("woken after %v", woken)
 
 	// What is announced while nobody waits is not lost.
-	exec(t, conn, `INSERT INTO items VALUES (2)`)
+	run(t, conn, `INSERT INTO items VALUES (12)`)
 	testservers.Must(t, l.Wait(t.Context()))
 }
 
@@ -180,12 +180,12 @@ func TestEarIsReplacedWhenItsConnectionDies(t *testing.T) {
 	conn, l := connect(t, url), openLog(t, pool(t, url), slog.New(slog.NewTextHandler(&out, nil)))
 	_ = l.Wait(t.Context())
 	listening(t, l)
-	exec(t, conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+	run(t, conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 		WHERE datname = current_database() AND query ILIKE 'unlisten%'`)
 	// It says at once that there may be something: nobody heard what happened meanwhile.
 	testservers.Must(t, l.Wait(t.Context()))
 	listening(t, l)
-	exec(t, conn, `INSERT INTO items VALUES (1)`)
+	run(t, conn, `INSERT INTO items VALUES (11)`)
 	testservers.Must(t, l.Wait(t.Context()))
 	testservers.Must(t, l.Close())
 	for _, want := range []string{"polled instead of listened to", "listened to again"} {
@@ -222,7 +222,7 @@ func TestDeafThroughAProxy(t *testing.T) {
 			t.Errorf("got %v, want ErrDeaf", err)
 		}
 	}
-	exec(t, connect(t, url), `INSERT INTO items VALUES (1)`)
+	run(t, connect(t, url), `INSERT INTO items VALUES (11)`)
 	if rows := deliver(t, l, 0, 10); len(rows) != 1 { // polling finds it
 		t.Errorf("delivered %v", rows)
 	}

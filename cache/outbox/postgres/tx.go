@@ -67,8 +67,9 @@ func (l Limits) begin(isolation pgx.TxIsoLevel, mark cache.Mark) string {
 
 // Tx is a transaction whose outbox rows bear its mark. It implements outbox.Tx.
 type Tx struct {
-	tx   pgx.Tx
-	mark cache.Mark
+	tx     pgx.Tx
+	mark   cache.Mark
+	undone bool // by Rollback: the connection may be somebody else's by now
 }
 
 var _ outbox.Tx = (*Tx)(nil)
@@ -79,7 +80,7 @@ func begin(ctx context.Context, pool *pgxpool.Pool, limits Limits, isolation pgx
 	if err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
-	return &Tx{tx, mark}, nil
+	return &Tx{tx: tx, mark: mark}, nil
 }
 
 // Mark of the transaction.
@@ -97,29 +98,43 @@ func (t *Tx) Touched(ctx context.Context) ([]outbox.Row, error) {
 // Commit commits. Its error matches outbox.ErrUnknownOutcome when the connection was lost
 // before the server had said what became of it.
 func (t *Tx) Commit(ctx context.Context) error {
+	// What is not sent has no effect. It has to be known beforehand: the errors that pgx
+	// returns for a connection that is lost on the way may claim to be safe to retry.
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	if t.undone {
+		return fmt.Errorf("commit: %w", pgx.ErrTxClosed)
+	}
+	if t.tx.Conn().IsClosed() {
+		return fmt.Errorf("commit: %w", errLostBefore)
+	}
 	err := t.tx.Commit(ctx)
 	switch {
 	case err == nil:
 		return nil
-	case undone(err):
+	case refused(err):
 		return fmt.Errorf("commit: %w", err)
 	}
 	return fmt.Errorf("commit: %w: %w", outbox.ErrUnknownOutcome, err)
 }
 
+var errLostBefore = errors.New("the connection was lost before")
+
 // Rollback undoes everything. It does nothing after Commit.
 func (t *Tx) Rollback(ctx context.Context) error {
+	t.undone = true
 	if err := t.tx.Rollback(ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
 		return fmt.Errorf("roll back: %w", err)
 	}
 	return nil
 }
 
-// undone says whether a failed COMMIT is sure to have had no effect: it was not sent, or the
-// server itself refused it. A server (or a proxy) that goes away while it commits may say
-// so in an error that leaves the outcome open.
-func undone(err error) bool {
-	if errors.Is(err, pgx.ErrTxCommitRollback) || errors.Is(err, pgx.ErrTxClosed) || pgconn.SafeToRetry(err) {
+// refused says whether a failed COMMIT is sure to have had no effect, because the server itself
+// refused it. A server (or a proxy) that goes away while it commits may say so in an
+// error that leaves the outcome open.
+func refused(err error) bool {
+	if errors.Is(err, pgx.ErrTxCommitRollback) {
 		return true
 	}
 	const idle = "25P03" // the session was ended because COMMIT did not come in time

@@ -56,7 +56,7 @@ func TestEveryWayToChangeARow(t *testing.T) {
 			`names:all owner:6`},
 		{`TRUNCATE owners CASCADE`, `names:all of:* owner:* thing:*`},
 	} {
-		exec(t, conn, c.statement)
+		run(t, conn, c.statement)
 		// Cascades are statements of their own and may name a tag again.
 		if got := strings.Join(slices.Compact(taken(t, conn)), " "); got != c.want {
 			t.Errorf("%s\nrecorded %q\n    want %q", c.statement, got, c.want)
@@ -73,11 +73,11 @@ func TestEveryWayToChangeARow(t *testing.T) {
 func TestRollbackLeavesNothing(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, database(t, items...))
-	exec(t, conn, `BEGIN`, `INSERT INTO items VALUES (1)`, `SELECT cache_record('a:b')`)
+	run(t, conn, `BEGIN`, `INSERT INTO items VALUES (11)`, `SELECT cache_record('a:b')`)
 	if n := ask[int](t, conn, `SELECT count(*) FROM cache_outbox`); n != 2 {
 		t.Fatalf("recorded %d tags, want 2", n)
 	}
-	exec(t, conn, `ROLLBACK`)
+	run(t, conn, `ROLLBACK`)
 	if got := taken(t, conn); len(got) != 0 {
 		t.Errorf("left %v", got)
 	}
@@ -92,7 +92,7 @@ func TestLargeStatementsRecordFamilies(t *testing.T) {
 	))
 	recorded := func(statement string) []string {
 		t.Helper()
-		exec(t, conn, statement)
+		run(t, conn, statement)
 		return taken(t, conn)
 	}
 	// The plans are made for one row, and must do for many.
@@ -140,7 +140,7 @@ func TestPartitionsAndChildren(t *testing.T) {
 		{`UPDATE parent SET id = 2`, `p:1 p:2`},
 		{`DELETE FROM child`, `p:2`},
 	} {
-		exec(t, conn, c.statement)
+		run(t, conn, c.statement)
 		if got := strings.Join(slices.Compact(taken(t, conn)), " "); got != c.want {
 			t.Errorf("%s\nrecorded %q\n    want %q", c.statement, got, c.want)
 		}
@@ -157,9 +157,9 @@ func TestWriterWithoutRights(t *testing.T) {
 	)
 	conn := connect(t, url)
 	role := "writer_" + strings.TrimPrefix(conn.Config().Database, "test_")
-	exec(t, conn, `CREATE ROLE `+role, `GRANT USAGE ON SCHEMA shop TO `+role, `GRANT INSERT ON shop.orders TO `+role,
+	run(t, conn, `CREATE ROLE `+role, `GRANT USAGE ON SCHEMA shop TO `+role, `GRANT INSERT ON shop.orders TO `+role,
 		`REVOKE ALL ON cache_outbox FROM PUBLIC`)
-	exec(t, conn, `SET ROLE `+role, `SET search_path = shop`,
+	run(t, conn, `SET ROLE `+role, `SET search_path = shop`,
 		`CREATE TEMP TABLE cache_outbox (tag text, mark bytea)`,
 		`INSERT INTO orders VALUES (1)`, `SELECT public.cache_record('a:b')`,
 		`RESET ROLE`, `RESET search_path`, `DROP TABLE pg_temp.cache_outbox`)
@@ -200,13 +200,13 @@ func TestWatchReplacesAndUnwatchEnds(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, database(t, `CREATE SCHEMA s`, `CREATE TABLE s.things (id int PRIMARY KEY)`,
 		`CREATE TABLE a_table_with_a_name_of_the_greatest_length_that_there_can_be_63 (id int)`))
-	exec(t, conn, Migration()) // once more does no harm
+	run(t, conn, Migration()) // once more does no harm
 	for _, c := range []struct{ watch, want string }{
 		{`SELECT cache_watch('s.things', 'old:{id}')`, "old:1 old:1"},
 		{`SELECT cache_watch('s.things', 'new:{id} ON DELETE')`, "new:1"},
 		{`SELECT cache_unwatch('s.things')`, ""},
 	} {
-		exec(t, conn, c.watch, `INSERT INTO s.things VALUES (1)`, `DELETE FROM s.things`)
+		run(t, conn, c.watch, `INSERT INTO s.things VALUES (1)`, `DELETE FROM s.things`)
 		if got := strings.Join(taken(t, conn), " "); got != c.want {
 			t.Errorf("after %s: recorded %q, want %q", c.watch, got, c.want)
 		}
@@ -215,14 +215,14 @@ func TestWatchReplacesAndUnwatchEnds(t *testing.T) {
 		t.Errorf("%d functions were left", n)
 	}
 	testservers.Must(t, Watch(t.Context(), conn, "a_table_with_a_name_of_the_greatest_length_that_there_can_be_63", "long:{id}"))
-	exec(t, conn, `INSERT INTO a_table_with_a_name_of_the_greatest_length_that_there_can_be_63 VALUES (1)`)
+	run(t, conn, `INSERT INTO a_table_with_a_name_of_the_greatest_length_that_there_can_be_63 VALUES (1)`)
 	if got := taken(t, conn); !slices.Equal(got, []string{"long:1"}) {
 		t.Errorf("recorded %v", got)
 	}
 	if tables, err := Watched(t.Context(), conn); err != nil || len(tables) != 1 {
 		t.Errorf("watched: %v, %v", tables, err)
 	}
-	exec(t, conn, `ALTER TABLE a_table_with_a_name_of_the_greatest_length_that_there_can_be_63 DISABLE TRIGGER ALL`)
+	run(t, conn, `ALTER TABLE a_table_with_a_name_of_the_greatest_length_that_there_can_be_63 DISABLE TRIGGER ALL`)
 	if tables, err := Watched(t.Context(), conn); err != nil || len(tables) != 0 {
 		t.Errorf("watched with its triggers disabled: %v, %v", tables, err)
 	}
@@ -233,12 +233,12 @@ func TestWatchGivesUpOnALock(t *testing.T) {
 	t.Parallel()
 	url := database(t, items...)
 	writer, conn := connect(t, url), connect(t, url)
-	exec(t, writer, `BEGIN`, `INSERT INTO items VALUES (1)`)
+	run(t, writer, `BEGIN`, `INSERT INTO items VALUES (11)`)
 	err := Watch(t.Context(), conn, "items", "other:{id}")
 	if err == nil || !strings.Contains(err.Error(), "lock timeout") {
 		t.Errorf("got %v, want a lock timeout", err)
 	}
-	exec(t, writer, `COMMIT`)
+	run(t, writer, `COMMIT`)
 	testservers.Must(t, Watch(t.Context(), conn, "items", "other:{id}"))
 	if got := ask[string](t, conn, `SHOW lock_timeout`); got != "0" {
 		t.Errorf("lock_timeout was left at %s", got)
@@ -249,10 +249,10 @@ func TestOnlyStrangersNotify(t *testing.T) {
 	t.Parallel()
 	url := database(t, items...)
 	listener, conn := connect(t, url), connect(t, url)
-	exec(t, listener, `LISTEN cache_outbox`)
-	exec(t, conn, `BEGIN`, `SELECT set_config('cache.mark', repeat('ab', 16), true)`, `INSERT INTO items VALUES (1)`, `SELECT cache_record('a:b')`, `COMMIT`)
-	exec(t, conn, `BEGIN`, `INSERT INTO items VALUES (2)`, `INSERT INTO items VALUES (3)`, `SELECT cache_record('a:b')`, `COMMIT`)
-	exec(t, conn, `NOTIFY cache_outbox, 'the last'`)
+	run(t, listener, `LISTEN cache_outbox`)
+	run(t, conn, `BEGIN`, `SELECT set_config('cache.mark', repeat('ab', 16), true)`, `INSERT INTO items VALUES (11)`, `SELECT cache_record('a:b')`, `COMMIT`)
+	run(t, conn, `BEGIN`, `INSERT INTO items VALUES (12)`, `INSERT INTO items VALUES (13)`, `SELECT cache_record('a:b')`, `COMMIT`)
+	run(t, conn, `NOTIFY cache_outbox, 'the last'`)
 	var heard []string
 	for len(heard) == 0 || heard[len(heard)-1] != "the last" {
 		n, err := listener.WaitForNotification(t.Context())

@@ -1,0 +1,98 @@
+package postgres
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/chainlearn/chainlearn/cache/outbox"
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+// With polls a minute apart, only a notification can be what wakes the relay.
+func TestStrangersWriteWakesTheRelay(t *testing.T) {
+	t.Parallel()
+	url := database(t, items...)
+	p := newProcess(t, pool(t, url), nil, outbox.RelayConfig{Poll: time.Minute}, Config{})
+	listening(t, p.log)
+	p.relay.Start()
+	conn := connect(t, url)
+	var took []time.Duration
+	for value := 1; value <= 20; value++ {
+		p.warm(t, "1", value-1)
+		began := time.Now()
+		if _, err := conn.Exec(t.Context(), `UPDATE items SET value = $1 WHERE id = 1`, value); err != nil {
+			t.Fatal(err)
+		}
+		testservers.Eventually(t, 20*time.Second, func() (bool, string) { return p.get(t, "1") == value, "the old value is served" })
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	t.Logf("seen after %v, at most %v", took[len(took)/2], took[len(took)-1])
+}
+
+// A transaction that stays open for long keeps its own rows back and nobody else's.
+func TestLongTransactionBlocksNobody(t *testing.T) {
+	t.Parallel()
+	url := database(t, items...)
+	p := newProcess(t, pool(t, url), nil, outbox.RelayConfig{}, Config{})
+	p.relay.Start()
+	p.warm(t, "1", 0)
+	p.warm(t, "2", 0)
+	long, quick := connect(t, url), connect(t, url)
+	run(t, long, `BEGIN`, `UPDATE items SET value = 1 WHERE id = 1`)
+	run(t, quick, `UPDATE items SET value = 1 WHERE id = 2`)
+	testservers.Eventually(t, 20*time.Second, func() (bool, string) { return p.get(t, "2") == 1, "the old value is served" })
+	if got := p.get(t, "1"); got != 0 {
+		t.Errorf("read %d of an open transaction", got)
+	}
+	run(t, long, `COMMIT`)
+	testservers.Eventually(t, 20*time.Second, func() (bool, string) { return p.get(t, "1") == 1, "the old value is served" })
+}
+
+// A process that is killed is another process, really killed. The shared tier is the
+// survivor's alone, so that only the relay can repair: no fence of the victim helps.
+func TestKilledWriter(t *testing.T) {
+	t.Parallel()
+	const victim = "OUTBOX_TEST_VICTIM"
+	if point := os.Getenv(victim); point != "" {
+		die := func() {
+			self, _ := os.FindProcess(os.Getpid())
+			_ = self.Kill()
+			select {}
+		}
+		store := newSteps(t)
+		if point == "before COMMIT" {
+			store.on(die, nil)
+		} else {
+			store.on(nil, die)
+		}
+		p := newProcess(t, pool(t, os.Getenv("OUTBOX_TEST_URL")), store, outbox.RelayConfig{}, Config{})
+		t.Fatal("survived: ", p.db.Write(t.Context(), set("1", 1)))
+	}
+	for point, want := range map[string]int{"before COMMIT": 0, "after COMMIT": 1} {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			url := database(t, items...)
+			p := newProcess(t, pool(t, url), nil, outbox.RelayConfig{}, Config{})
+			p.relay.Start()
+			p.warm(t, "1", 0)
+			cmd := exec.Command(os.Args[0], "-test.run=^TestKilledWriter$")
+			cmd.Env = append(os.Environ(), victim+"="+point, "OUTBOX_TEST_URL="+url)
+			out, err := cmd.CombinedOutput()
+			if cmd.ProcessState == nil || cmd.ProcessState.Exited() {
+				t.Fatalf("the victim was not killed: %v\n%s", err, out)
+			}
+			died := time.Now()
+			testservers.Eventually(t, 20*time.Second, func() (bool, string) {
+				return p.get(t, "1") == want && ask[int](t, p.pool, `SELECT count(*) FROM cache_outbox`) == 0, "not repaired"
+			})
+			t.Logf("repaired %v after the death", time.Since(died).Round(time.Millisecond))
+			if got := ask[int](t, p.pool, `SELECT value FROM items WHERE id = 1`); got != want {
+				t.Errorf("the database has %d, want %d", got, want)
+			}
+		})
+	}
+}

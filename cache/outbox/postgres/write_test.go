@@ -1,0 +1,350 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/memstore"
+	"github.com/chainlearn/chainlearn/cache/outbox"
+	"github.com/chainlearn/chainlearn/cache/storetest"
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+// steps is a shared tier that tells when a writer fences, which is just before it commits,
+// and when it bumps.
+type steps struct {
+	cache.Store
+	mu    sync.Mutex
+	fence func() // guarded by mu
+	bump  func() // guarded by mu
+}
+
+func newSteps(tb testing.TB) *steps {
+	s := memstore.New(memstore.Config{})
+	tb.Cleanup(func() { testservers.Must(tb, s.Close()) })
+	return &steps{Store: s}
+}
+
+func (s *steps) on(fence, bump func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fence, s.bump = fence, bump
+}
+
+func (s *steps) Fence(ctx context.Context, tags []cache.Tag, mark cache.Mark, lease time.Duration) error {
+	err := s.Store.Fence(ctx, tags, mark, lease)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fence != nil {
+		s.fence()
+	}
+	return err
+}
+
+func (s *steps) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mark) error {
+	s.mu.Lock()
+	if s.bump != nil {
+		s.bump()
+	}
+	s.mu.Unlock()
+	return s.Store.Bump(ctx, tags, mark)
+}
+
+func TestWriteIsSeenByEveryProcessAtOnce(t *testing.T) {
+	t.Parallel()
+	url := database(t, items...)
+	store := memstore.New(memstore.Config{})
+	defer store.Close()
+	writer := newProcess(t, pool(t, url), store, outbox.RelayConfig{}, Config{})
+	reader := newProcess(t, pool(t, url), store, outbox.RelayConfig{}, Config{})
+	writer.relay.Start()
+	for value := 1; value <= 100; value++ {
+		if value%10 == 0 {
+			reader.warm(t, "1", value-1)
+		}
+		testservers.Must(t, writer.db.Write(t.Context(), set("1", value)))
+		if got := reader.get(t, "1"); got != value {
+			t.Fatalf("after the write of %d another process read %d", value, got)
+		}
+	}
+	// The rows are forgotten, together and soon.
+	testservers.Eventually(t, 10*time.Second, func() (bool, string) {
+		n := ask[int](t, writer.pool, `SELECT count(*) FROM cache_outbox`)
+		return n == 0, "rows are left in the outbox"
+	})
+}
+
+func TestTransactionsHaveMarkAndLimits(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pool(t, database(t, items...)), nil, outbox.RelayConfig{}, Config{})
+	testservers.Must(t, p.db.Write(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+		for setting, want := range map[string]string{
+			"statement_timeout":                   "3s",
+			"idle_in_transaction_session_timeout": "2s",
+			"transaction_isolation":               "read committed",
+		} {
+			if got := ask[string](t, tx, `SELECT current_setting($1)`, setting); got != want {
+				t.Errorf("%s is %s, want %s", setting, got, want)
+			}
+		}
+		if ask[int](t, tx, `SELECT current_setting('server_version_num')::int`) >= 170000 {
+			if got := ask[string](t, tx, `SHOW transaction_timeout`); got != "4s" {
+				t.Errorf("transaction_timeout is %s, want 4s", got)
+			}
+		}
+		if got := ask[int](t, tx, `SELECT length(current_setting('cache.mark'))`); got != 32 {
+			t.Errorf("the mark has %d digits", got)
+		}
+		testservers.Must(t, Record(ctx, tx, "a:1", "a:2"))
+		testservers.Must(t, Record(ctx, tx))
+		if n := ask[int](t, tx, `SELECT count(*) FROM cache_touched(cache_mark())`); n != 2 {
+			t.Errorf("recorded %d tags, want 2", n)
+		}
+		return nil
+	}))
+	// Nothing of it outlives the transaction.
+	conn, err := p.pool.Acquire(t.Context())
+	testservers.Must(t, err)
+	defer conn.Release()
+	if got := ask[string](t, conn, `SELECT current_setting('cache.mark', true) || current_setting('statement_timeout')`); got != "0" {
+		t.Errorf("the connection kept %q", got)
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	t.Parallel()
+	_, err := NewDB(nil, nil, Config{
+		FenceLease: time.Second, Attempts: -1,
+		Limits: Limits{Statement: 800 * time.Millisecond, Idle: 300 * time.Millisecond, Transaction: 2 * time.Second},
+	})
+	for _, want := range []string{"Limits.Transaction is 2s", "Limits.Statement and Limits.Idle are 1.1s together", "Attempts is negative"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+// A process that is suspended between its look at the clock and COMMIT comes too late: the
+// server has undone the transaction before the fence lapsed.
+func TestLateCommitIsRefusedByTheServer(t *testing.T) {
+	t.Parallel()
+	store := newSteps(t)
+	const lease = 2 * time.Second
+	p := newProcess(t, pool(t, database(t, items...)), store, outbox.RelayConfig{},
+		Config{FenceLease: lease, Options: outbox.Options{CommitTime: time.Millisecond}})
+	store.on(func() {
+		// Still within the lease, which is what the process knows; but longer than the limit.
+		testservers.Eventually(t, lease, func() (bool, string) {
+			return ask[int](t, p.pool, `SELECT count(*) FROM pg_stat_activity
+				WHERE datname = current_database() AND state = 'idle in transaction'`) == 0, "the transaction is still open"
+		})
+	}, nil)
+	err := p.db.Write(t.Context(), set("1", 1))
+	if err == nil || errors.Is(err, outbox.ErrUnknownOutcome) {
+		t.Errorf("got %v, want to know that nothing was committed", err)
+	}
+	store.on(nil, nil)
+	p.warm(t, "1", 0) // no fence was left either
+}
+
+func TestWriteUndoesWhatFails(t *testing.T) {
+	t.Parallel()
+	url := database(t, append(items,
+		`CREATE TABLE notes (item int REFERENCES items DEFERRABLE INITIALLY DEFERRED)`)...)
+	p := newProcess(t, pool(t, url), nil, outbox.RelayConfig{}, Config{})
+	own := errors.New("mine")
+	for name, c := range map[string]struct {
+		fn    func(ctx context.Context, tx pgx.Tx) error
+		check func(err error) bool
+	}{
+		"an error of the function": {
+			func(ctx context.Context, tx pgx.Tx) error { _ = set("1", 7)(ctx, tx); return own },
+			func(err error) bool { return err == own }, //nolint:errorlint // as it is
+		},
+		"a commit inside": {
+			func(ctx context.Context, tx pgx.Tx) error { _ = set("1", 7)(ctx, tx); return tx.Commit(ctx) },
+			func(err error) bool { return errors.Is(err, errCommitInside) },
+		},
+		"a rollback inside": {
+			func(ctx context.Context, tx pgx.Tx) error { _ = set("1", 7)(ctx, tx); return tx.Rollback(ctx) },
+			func(err error) bool { return errors.Is(err, pgx.ErrTxClosed) },
+		},
+		"a failed statement that is ignored": {
+			func(ctx context.Context, tx pgx.Tx) error {
+				_, _ = tx.Exec(ctx, `SELECT 1/0`)
+				return nil
+			},
+			func(err error) bool {
+				e, ok := errors.AsType[*pgconn.PgError](err)
+				return ok && e.Code == "25P02"
+			},
+		},
+		"a constraint that COMMIT finds violated": {
+			func(ctx context.Context, tx pgx.Tx) error {
+				_, err := tx.Exec(ctx, `INSERT INTO notes VALUES (99)`)
+				return errors.Join(err, set("1", 7)(ctx, tx))
+			},
+			func(err error) bool {
+				e, ok := errors.AsType[*pgconn.PgError](err)
+				return ok && e.Code == "23503" && !errors.Is(err, outbox.ErrUnknownOutcome)
+			},
+		},
+	} {
+		if err := p.db.Write(t.Context(), c.fn); !c.check(err) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		p.warm(t, "1", 0) // unchanged, and cached again: nobody is in flight
+		if n := ask[int](t, p.pool, `SELECT count(*) FROM cache_outbox`); n != 0 {
+			t.Errorf("%s: left %d rows", name, n)
+		}
+	}
+}
+
+func TestWriteIsRepeatedWhenTheDatabaseAsks(t *testing.T) {
+	t.Parallel()
+	p := newProcess(t, pool(t, database(t, items...)), nil, outbox.RelayConfig{}, Config{Attempts: 4})
+	for _, c := range []struct {
+		code       string
+		failures   int
+		wantCalls  int
+		wantFailed bool
+	}{
+		{"40001", 3, 4, false}, {"40P01", 1, 2, false}, {"40001", 100, 4, true}, {"P0001", 100, 1, true},
+	} {
+		calls := 0
+		err := p.db.Write(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+			if calls++; calls <= c.failures {
+				_, err := tx.Exec(ctx, `DO $$ BEGIN RAISE 'injected' USING ERRCODE = '`+c.code+`'; END $$`)
+				return err
+			}
+			return set("1", calls)(ctx, tx)
+		})
+		if calls != c.wantCalls || (err != nil) != c.wantFailed {
+			t.Errorf("%s %d times: %d calls, %v", c.code, c.failures, calls, err)
+		}
+	}
+}
+
+func TestRequireFence(t *testing.T) {
+	t.Parallel()
+	store := storetest.NewFaulty(memstore.New(memstore.Config{}))
+	t.Cleanup(func() { testservers.Must(t, store.Close()) })
+	url := database(t, items...)
+	strict := newProcess(t, pool(t, url), store, outbox.RelayConfig{}, Config{Options: outbox.Options{RequireFence: true}})
+	store.Fail(errors.New("injected"), storetest.OpFence)
+	if err := strict.db.Write(t.Context(), set("1", 1)); !errors.Is(err, outbox.ErrNoFence) {
+		t.Errorf("got %v, want ErrNoFence", err)
+	}
+	if got := ask[int](t, strict.pool, `SELECT value FROM items WHERE id = 1`); got != 0 {
+		t.Errorf("committed %d all the same", got)
+	}
+}
+
+// Without a cache a write is a stranger's: whoever has one is woken.
+func TestWriteWithoutACache(t *testing.T) {
+	t.Parallel()
+	url := database(t, items...)
+	p := newProcess(t, pool(t, url), nil, outbox.RelayConfig{Poll: time.Minute}, Config{})
+	listening(t, p.log)
+	p.relay.Start()
+	p.warm(t, "1", 0)
+	db, err := NewDB(p.log, nil, Config{})
+	testservers.Must(t, err)
+	testservers.Must(t, db.Write(t.Context(), set("1", 1)))
+	testservers.Eventually(t, 20*time.Second, func() (bool, string) { return p.get(t, "1") == 1, "the old value is served" })
+}
+
+// The connection is cut while COMMIT is under way, before or after it takes effect. The writer
+// cannot know which; nobody is served anything stale for long.
+func TestConnectionIsCutDuringCommit(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		hold testservers.Direction
+		want int
+	}{
+		"before it takes effect": {testservers.Requests, 0},
+		"after it took effect":   {testservers.Replies, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := testservers.SharedPostgres(t)
+			proxy := testservers.StartProxy(t, server.Addr())
+			url := database(t, items...)
+			store := newSteps(t)
+			reader := newProcess(t, pool(t, url), store, outbox.RelayConfig{}, Config{})
+			reader.relay.Start()
+			sent := make(chan struct{})
+			writer := newProcess(t, watchedPool(t, strings.Replace(url, server.Addr(), proxy.Addr(), 1), "\x0bcommit\x00", sent), store, outbox.RelayConfig{}, Config{})
+			reader.warm(t, "1", 0)
+
+			store.on(func() { proxy.Hold(c.hold) }, nil)
+			var wg sync.WaitGroup
+			var err error
+			wg.Go(func() { err = writer.db.Write(t.Context(), set("1", 1)) })
+			<-sent
+			if c.want == 1 {
+				testservers.Eventually(t, 20*time.Second, func() (bool, string) {
+					return ask[int](t, reader.pool, `SELECT value FROM items WHERE id = 1`) == 1, "not committed"
+				})
+			}
+			proxy.Cut()
+			cut := time.Now()
+			wg.Wait()
+			if !errors.Is(err, outbox.ErrUnknownOutcome) {
+				t.Errorf("got %v, want ErrUnknownOutcome", err)
+			}
+			store.on(nil, nil)
+			if got := reader.get(t, "1"); got != c.want {
+				t.Errorf("read %d although the fence stands, want %d", got, c.want)
+			}
+			testservers.Eventually(t, 20*time.Second, func() (bool, string) {
+				return ask[int](t, reader.pool, `SELECT count(*) FROM cache_outbox`) == 0, "rows are left to deliver"
+			})
+			t.Logf("repaired %v after the cut", time.Since(cut).Round(time.Millisecond))
+			reader.warm(t, "1", c.want) // the fence has been removed, or lapses
+		})
+	}
+}
+
+// watchedPool is a pool that closes sent when it has sent a message that contains what.
+func watchedPool(t *testing.T, url, what string, sent chan struct{}) *pgxpool.Pool {
+	t.Helper()
+	config, err := pgxpool.ParseConfig(url)
+	testservers.Must(t, err)
+	var once sync.Once
+	config.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, network, addr)
+		return &watchedConn{conn, func(b []byte) {
+			if bytes.Contains(b, []byte(what)) {
+				once.Do(func() { close(sent) })
+			}
+		}}, err
+	}
+	p, err := pgxpool.NewWithConfig(t.Context(), config)
+	testservers.Must(t, err)
+	t.Cleanup(p.Close)
+	return p
+}
+
+type watchedConn struct {
+	net.Conn
+	wrote func([]byte)
+}
+
+func (c *watchedConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.wrote(b[:n])
+	return n, err
+}
