@@ -678,25 +678,32 @@ func TestNearHitsAreCountedByTier(t *testing.T) {
 		for range 3 {
 			mustGet(t, q, 1, "one")
 		}
-		got := map[string]float64{}
-		families, _ := c.metrics.Gather()
-		for _, f := range families {
-			if f.GetName() != "cache_hits_total" {
-				continue
-			}
-			for _, m := range f.GetMetric() {
-				for _, l := range m.GetLabel() {
-					if l.GetName() == "tier" {
-						got[l.GetValue()] += m.GetCounter().GetValue()
-					}
-				}
-			}
-		}
-		if got["near"] != 7 || got["shared"] != 3 {
-			t.Errorf("hits are counted as %v, want 7 near and 3 shared", got)
+		if near, shared := tierHits(t, c, "near"), tierHits(t, c, "shared"); near != 7 || shared != 3 {
+			t.Errorf("%v hits are counted near and %v shared, want 7 and 3", near, shared)
 		}
 		if rate := c.count(t, "cache_hit_rate"); rate != 10.0/11 {
 			t.Errorf("the hit rate is %v, want 10/11", rate)
 		}
 	})
+}
+
+func tierHits(t *testing.T, c process, tier string) (hits float64) {
+	t.Helper()
+	families, err := c.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "cache_hits_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "tier" && l.GetValue() == tier {
+					hits += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return hits
 }
