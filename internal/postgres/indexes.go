@@ -23,11 +23,11 @@ type index struct {
 
 var indexes = []index{
 	// Promises, which an adopted database should hold already.
-	{"users_stellar_address_key", "users", true, "btree (stellar_address)"},
-	{"enrollments_user_id_course_id_key", "enrollments", true, "btree (user_id, course_id)"},
-	{"quiz_submissions_quiz_id_user_id_key", "quiz_submissions", true, "btree (quiz_id, user_id)"},
-	{"credentials_user_id_course_id_key", "credentials", true, "btree (user_id, course_id)"},
-	{"idempotency_keys_pkey", "idempotency_keys", true, "btree (user_id, endpoint, key)"},
+	{"users_one_per_address", "users", true, "btree (stellar_address)"},
+	{"enrollments_one_per_user_and_course", "enrollments", true, "btree (user_id, course_id)"},
+	{"quiz_submissions_one_per_quiz_and_user", "quiz_submissions", true, "btree (quiz_id, user_id)"},
+	{"credentials_one_per_user_and_course", "credentials", true, "btree (user_id, course_id)"},
+	{"idempotency_keys_one_per_use", "idempotency_keys", true, "btree (user_id, endpoint, key)"},
 
 	// Not for searching: PostgreSQL takes columns of a unique index for a key, and makes
 	// whoever changes a key wait for those who hold FOR KEY SHARE on the row. So a course

@@ -1,0 +1,255 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	outbox "github.com/chainlearn/chainlearn/cache/outbox/postgres"
+	"github.com/chainlearn/chainlearn/internal/learning"
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+// foreign is the schema of a database made by another program: the columns that are documented,
+// other types and names where nothing is said, no foreign keys, and rows.
+var foreign = []string{
+	`CREATE TABLE users (id uuid PRIMARY KEY, stellar_address varchar(56) UNIQUE, display_name text, background text, learning_goal text,
+		pace text DEFAULT 'medium', language text DEFAULT 'en', credits int DEFAULT 0, created_at timestamp DEFAULT now(), updated_at timestamp DEFAULT now())`,
+	`CREATE TABLE courses (id uuid PRIMARY KEY, title text NOT NULL, description text, difficulty text DEFAULT 'beginner',
+		content_hash text, is_active boolean DEFAULT true, created_at timestamp DEFAULT now())`,
+	`CREATE TABLE enrollments (id uuid PRIMARY KEY, user_id uuid, course_id uuid, enrolled_at timestamp DEFAULT now(), completed_at timestamp)`,
+	`CREATE UNIQUE INDEX one_enrollment ON enrollments (user_id, course_id)`, // by another name
+	`CREATE TABLE quizzes (id uuid PRIMARY KEY, course_id uuid, module_id varchar(100), questions jsonb, generated_for uuid, created_at timestamp DEFAULT now())`,
+	`CREATE TABLE quiz_submissions (id uuid PRIMARY KEY, quiz_id uuid, user_id uuid, answers jsonb, score int, feedback text,
+		reward_claimed boolean DEFAULT false, reward_pending boolean DEFAULT false, reward_failed boolean DEFAULT false,
+		reward_amount int, tx_hash text, submitted_at timestamp DEFAULT now(), UNIQUE (quiz_id, user_id))`,
+	`CREATE TABLE credentials (id uuid PRIMARY KEY, user_id uuid, course_id uuid, score int, nft_asset_code text, nft_issuer text,
+		mint_tx_hash text, revoked boolean DEFAULT false, minted_at timestamp DEFAULT now(), UNIQUE (user_id, course_id))`,
+	`CREATE TABLE idempotency_keys (key text PRIMARY KEY, user_id uuid, endpoint text, request_hash text, response_status int,
+		response_body jsonb, tx_hash text, created_at timestamp DEFAULT now(), expires_at timestamp)`,
+
+	`INSERT INTO users (id, stellar_address) SELECT md5('u' || i)::uuid, 'G' || i FROM generate_series(1, 20000) i`,
+	`INSERT INTO courses (id, title) SELECT md5('c' || i)::uuid, 'Course ' || i FROM generate_series(1, 100) i`,
+	`INSERT INTO enrollments (id, user_id, course_id) SELECT md5('e' || i)::uuid, md5('u' || i % 20000 + 1)::uuid, md5('c' || i / 20000 + 1)::uuid FROM generate_series(0, 99999) i`,
+	`INSERT INTO quizzes (id, course_id, module_id, questions) SELECT md5('q' || i)::uuid, md5('c' || i)::uuid, 'module-1', '[{"id":"q1","text":"?","options":["a","b"],"correctIndex":0}]' FROM generate_series(1, 100) i`,
+	`INSERT INTO quiz_submissions (id, quiz_id, user_id, answers, score, reward_claimed, submitted_at) SELECT md5('s' || i)::uuid, md5('q1')::uuid, md5('u' || i)::uuid, '[]', 1, i % 2 = 0, '2026-01-02 03:04:05' FROM generate_series(1, 20000) i`,
+}
+
+func id[K any](tb testing.TB, url, seed string) learning.ID[K] {
+	tb.Helper()
+	v, err := learning.ParseID[K](value[string](tb, url, `SELECT md5($1)::uuid::text`, seed))
+	testservers.Must(tb, err)
+	return v
+}
+
+// value asks for one, on a connection of its own.
+func value[T any](tb testing.TB, url, query string, args ...any) (v T) {
+	tb.Helper()
+	conn, err := pgx.Connect(tb.Context(), url)
+	testservers.Must(tb, err)
+	defer conn.Close(context.Background())
+	if err := conn.QueryRow(tb.Context(), query, args...).Scan(&v); err != nil {
+		tb.Fatalf("%s: %v", query, err)
+	}
+	return v
+}
+
+func TestAdoption(t *testing.T) {
+	t.Parallel()
+	url := testservers.SharedPostgres(t).Database(t)
+	execute(t, url, foreign...)
+	files := `SELECT string_agg(relname || ' ' || pg_relation_filenode(oid), ', ' ORDER BY relname) FROM pg_class
+		WHERE relname IN ('users', 'courses', 'enrollments', 'quizzes', 'quiz_submissions', 'credentials', 'idempotency_keys')`
+	before := value[string](t, url, files)
+	var out bytes.Buffer
+	s := storage(t, url, Config{Logger: slog.New(slog.NewTextHandler(&out, nil))})
+	if after := value[string](t, url, files); after != before {
+		t.Errorf("tables were rewritten: %s, before %s", after, before)
+	}
+	if strings.Contains(out.String(), "index=enrollments_one_per_user_and_course") || !strings.Contains(out.String(), "index=enrollments_of_course") {
+		t.Errorf("want the missing index built, and none that is there by another name:\n%s", &out)
+	}
+
+	user, course := id[learning.Profile](t, url, "u2"), id[learning.Course](t, url, "c1")
+	detail, err := s.CourseDetail(t.Context(), course)
+	testservers.Must(t, err)
+	if detail.EnrolledCount != 20000 || len(detail.Modules) != 1 || detail.Description != "" {
+		t.Errorf("detail: %+v", detail)
+	}
+	page, err := s.ListCourses(t.Context(), learning.ListParams{Page: 1, Limit: 20})
+	testservers.Must(t, err)
+	if page.Total != 100 || len(page.Courses) != 20 {
+		t.Errorf("%d of %d courses", len(page.Courses), page.Total)
+	}
+	rewards, err := s.RewardHistory(t.Context(), learning.RewardParams{User: user, Page: 1, Limit: 20})
+	testservers.Must(t, err)
+	if want := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC); rewards.Total != 1 || !rewards.Rewards[0].ClaimedAt.Equal(want) {
+		t.Errorf("rewards: %+v, want one claimed at %v", rewards, want)
+	}
+
+	// It can be written to, and one learner's key stands in nobody's way.
+	_, err = s.touched(t.Context())
+	testservers.Must(t, err)
+	at := time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
+	testservers.Must(t, s.Write(t.Context(), func(ctx context.Context, tx learning.Tx) error {
+		return tx.InsertEnrollment(ctx, learning.Enrollment{UserID: user, CourseID: id[learning.Course](t, url, "c50"), EnrolledAt: at})
+	}))
+	tags, err := s.touched(t.Context())
+	testservers.Must(t, err)
+	if want := learning.ProgressTag(user); !slices.Contains(tags, want) || len(tags) != 4 {
+		t.Errorf("touched %v", tags)
+	}
+	for _, u := range []learning.UserID{user, id[learning.Profile](t, url, "u3")} {
+		testservers.Must(t, s.Write(t.Context(), func(ctx context.Context, tx learning.Tx) error {
+			key := learning.IdempotencyKey{Key: "k", User: u, Endpoint: "e"}
+			if err := tx.Remember(ctx, key, learning.Remembered{Body: []byte(`{"a":1}`), ExpiresAt: at.Add(time.Hour)}, at); err != nil {
+				return err
+			}
+			got, err := tx.Remembered(ctx, key, at)
+			if !got.ExpiresAt.Equal(at.Add(time.Hour)) {
+				t.Errorf("remembered until %v", got.ExpiresAt)
+			}
+			return err
+		}))
+	}
+}
+
+func TestEveryTableIsWatched(t *testing.T) {
+	t.Parallel()
+	s := storage(t, migrated(t), Config{})
+	got, err := outbox.Watched(t.Context(), s.pool)
+	testservers.Must(t, err)
+	want := []string{"courses", "credentials", "enrollments", "modules", "quiz_submissions", "quizzes", "revoked_tokens", "users"}
+	if !slices.Equal(got, want) {
+		t.Errorf("watched are %v, want %v", got, want)
+	}
+}
+
+// A definition that is not spelled as the server prints it would be built again and again.
+func TestIndexesAreRecognised(t *testing.T) {
+	t.Parallel()
+	url := migrated(t)
+	for _, ix := range indexes {
+		n := value[int](t, url, `SELECT count(*) FROM pg_index WHERE indrelid = $1::text::regclass AND indisvalid
+			AND pg_get_indexdef(indexrelid) LIKE '% USING ' || replace($2::text, '_', '\_')`, ix.table, ix.using)
+		if n != 1 {
+			t.Errorf("%d indexes on %s are %s, want 1", n, ix.table, ix.using)
+		}
+	}
+}
+
+func TestProcessesThatMigrateAtOnce(t *testing.T) {
+	t.Parallel()
+	url := testservers.SharedPostgres(t).Database(t)
+	execute(t, url, foreign...)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			s, err := Open(t.Context(), url, Config{MaxConns: 4})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			testservers.Must(t, s.Close())
+		})
+	}
+	wg.Wait()
+	if n, versions := value[int](t, url, `SELECT count(*) FROM `+versionTable), value[int](t, url, `SELECT count(DISTINCT version_id) FROM `+versionTable); n != versions {
+		t.Errorf("%d migrations of %d versions", n, versions)
+	}
+	if n := value[int](t, url, `SELECT count(*) FROM pg_index WHERE NOT indisvalid`); n != 0 {
+		t.Errorf("%d invalid indexes", n)
+	}
+}
+
+func TestNewerDatabaseIsRefused(t *testing.T) {
+	t.Parallel()
+	url := migrated(t)
+	execute(t, url, `INSERT INTO `+versionTable+` (version_id, is_applied) VALUES (999, true)`)
+	_, err := Open(t.Context(), url, Config{})
+	newer, ok := errors.AsType[*NewerError](err)
+	if !ok || newer.Found != 999 || newer.Known != 6 {
+		t.Errorf("got %v, want a NewerError with 999 and 6", err)
+	}
+}
+
+func TestInterruptedIndexIsBuiltAgain(t *testing.T) {
+	t.Parallel()
+	url := testservers.SharedPostgres(t).Database(t)
+	execute(t, url, foreign...)
+	execute(t, url, `DROP INDEX one_enrollment`, `INSERT INTO enrollments (id, user_id, course_id) SELECT md5('twice')::uuid, user_id, course_id FROM enrollments LIMIT 1`)
+	_, err := Open(t.Context(), url, Config{})
+	for _, want := range []string{"rows of enrollments are alike in (user_id, course_id)", "delete all but one", "Key (user_id, course_id)="} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if n := value[int](t, url, `SELECT count(*) FROM pg_index WHERE NOT indisvalid`); n != 1 {
+		t.Errorf("%d invalid indexes after a failed build, want 1", n)
+	}
+	execute(t, url, `DELETE FROM enrollments WHERE id = md5('twice')::uuid`)
+	storage(t, url, Config{})
+	if n := value[int](t, url, `SELECT count(*) FROM pg_index WHERE NOT indisvalid`); n != 0 {
+		t.Errorf("%d invalid indexes were left", n)
+	}
+}
+
+// A migration gives way to whoever uses a table, and tries again.
+func TestMigrationWaitsForItsTurn(t *testing.T) {
+	t.Parallel()
+	url := testservers.SharedPostgres(t).Database(t)
+	execute(t, url, foreign...)
+	conn, err := pgx.Connect(t.Context(), url)
+	testservers.Must(t, err)
+	defer conn.Close(context.Background())
+	_, err = conn.Exec(t.Context(), `BEGIN; LOCK TABLE quiz_submissions IN ACCESS SHARE MODE`)
+	testservers.Must(t, err)
+	log := &watchedLog{seen: make(chan struct{})}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		s, err := Open(t.Context(), url, Config{Logger: slog.New(slog.NewTextHandler(log, nil))})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		testservers.Must(t, s.Close())
+	})
+	<-log.seen
+	_, err = conn.Exec(t.Context(), `COMMIT`)
+	testservers.Must(t, err)
+	wg.Wait()
+}
+
+// watchedLog closes seen when a migration could not get a lock.
+type watchedLog struct {
+	once sync.Once
+	seen chan struct{}
+}
+
+func (l *watchedLog) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("the tables to migrate are in use")) {
+		l.once.Do(func() { close(l.seen) })
+	}
+	return len(b), nil
+}
+
+func TestOpenSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	if _, err := Open(t.Context(), "postgres://user:secret@127.0.0.1:1/x?connect_timeout=1", Config{}); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("got %v, want an error without the password", err)
+	}
+	_, err := Open(t.Context(), "postgres://127.0.0.1:1/x", Config{MaxConns: 1, ReadTimeout: -time.Second, ReplicaWait: -1})
+	for _, want := range []string{"MaxConns is 1", "ReadTimeout is negative: -1s", "ReplicaWait is negative"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
