@@ -34,9 +34,6 @@ type serverInfo struct {
 	mode     string // standalone, cluster or sentinel
 }
 
-// errRefused means that the account may not ask, or that the command was renamed.
-var errRefused = errors.New("command refused")
-
 // infoCommands are asked in one trip. Several sections in one INFO need Redis 7.
 var infoCommands = []string{"server", "replication", "persistence"}
 

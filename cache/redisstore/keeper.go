@@ -15,15 +15,15 @@ const (
 	// or by REPLICAOF.
 	heartbeat = time.Second
 
+	// impatience is the same while a master of a Cluster is lost and may be replaced.
+	impatience = 100 * time.Millisecond
+
 	// surveyTimeout bounds a survey on a connected client.
 	surveyTimeout = time.Second
 
 	// reviveTimeout bounds how long a survey waits for a master that was lost before: who
 	// waits for the survey may need only the others.
 	reviveTimeout = 20 * time.Millisecond
-
-	// impatience is the same while a shard of a Cluster is lost and may be replaced.
-	impatience = 100 * time.Millisecond
 
 	// While Redis is lost it is looked for after minRetry, then ever more seldom; who asks
 	// for the identity has it looked for at once, but not more often than minRetry.

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"crypto/sha1"
 	"encoding/hex"
+	"strings"
 )
 
 // script is Lua that the server runs on one key. The client computes the digest that
@@ -10,10 +11,7 @@ import (
 type script struct{ source, digest string }
 
 func newScript(parts ...string) *script {
-	var source string
-	for _, p := range parts {
-		source += p
-	}
+	source := strings.Join(parts, "")
 	sum := sha1.Sum([]byte(source))
 	return &script{source: source, digest: hex.EncodeToString(sum[:])}
 }

@@ -1,0 +1,96 @@
+package redisstore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/redisstore"
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+// TestFleetLoadsOnce: 400 callers in 8 processes miss the same key at once, with a load
+// that brings a value, finds nothing, or fails. There is one load, and the last caller has
+// its result soon after it was there.
+func TestFleetLoadsOnce(t *testing.T) {
+	t.Parallel()
+	const (
+		processes = 8
+		callers   = 50
+		rounds    = 5
+		load      = 130 * time.Millisecond
+	)
+	r := testservers.StartRedis(t, testservers.RedisConfig{})
+	var loads atomic.Int64
+	var done atomic.Pointer[time.Time] // when the last load ended
+	errSource := errors.New("the source is down")
+	results := map[string]error{"value": nil, "absent": cache.ErrNotFound, "failure": errSource}
+
+	p := prefix()
+	fleet := make([]*cache.Cached[string, string], processes)
+	for i := range fleet {
+		c, err := cache.New(cache.Config{
+			Store:        open(t, redisstore.Config{URL: r.URL(), Prefix: p}),
+			StoreTimeout: time.Second, // a busy machine is not what this is about
+		})
+		testservers.Must(t, err)
+		t.Cleanup(func() { testservers.Must(t, c.Close()) })
+		fleet[i] = cache.Define(c, cache.Query[string, string]{
+			Name:  "courses:list",
+			Key:   func(key string) string { return cache.Key(key) },
+			Tags:  func(string) []cache.Tag { return []cache.Tag{"catalog", tag} },
+			Fresh: time.Minute,
+			Load: func(ctx context.Context, key string) (string, error) {
+				loads.Add(1)
+				select {
+				case <-time.After(load):
+				case <-ctx.Done():
+				}
+				now := time.Now()
+				done.Store(&now)
+				var kind string
+				_, _ = fmt.Sscanf(key, "%s", &kind)
+				return key, results[kind]
+			},
+		})
+	}
+	for kind, want := range results {
+		var late []time.Duration // from the end of the load to the last caller's answer
+		for round := range rounds {
+			key := fmt.Sprint(kind, " ", round)
+			loads.Store(0)
+			var wg sync.WaitGroup
+			for _, answers := range fleet {
+				for range callers {
+					wg.Go(func() {
+						got, err := answers.Get(t.Context(), key)
+						switch {
+						case want == nil && (err != nil || got != key):
+							t.Errorf("%s: got %q, %v", key, got, err)
+						case errors.Is(want, cache.ErrNotFound) && !errors.Is(err, cache.ErrNotFound):
+							t.Errorf("%s: got %q, %v", key, got, err)
+						case want != nil && err == nil:
+							t.Errorf("%s: got %q", key, got)
+						}
+					})
+				}
+			}
+			wg.Wait()
+			late = append(late, time.Since(*done.Load()))
+			if n := loads.Load(); n != 1 {
+				t.Errorf("%s: %d callers in %d processes made %d loads", key, processes*callers, processes, n)
+			}
+		}
+		slices.Sort(late)
+		if late[rounds/2] > load { // far more than it takes, and far less than a lease
+			t.Errorf("%s: the last caller had it %v after the load: nobody announced it", kind, late[rounds/2])
+		}
+		t.Logf("%s: the last of %d callers had it %v after the load (median of %d)", kind, processes*callers, late[rounds/2], rounds)
+	}
+}
