@@ -32,7 +32,7 @@ func (p *Platform) MintCredential(ctx context.Context, user UserID, course Cours
 			return Minted{}, invalidBody("submissionId: is of another course")
 		}
 		c := Credential{ID: NewID[Credential](), CourseID: course, Score: s.Score, MintedAt: p.moment()}
-		code := assetCode(c.ID)
+		code := AssetCode(c.ID)
 		c.NFTAssetCode = &code
 		err = tx.InsertCredential(ctx, user, c)
 		if errors.Is(err, ErrExists) {
@@ -45,9 +45,9 @@ func (p *Platform) MintCredential(ctx context.Context, user UserID, course Cours
 	})
 }
 
-// assetCode derives from a credential its asset code: twelve capital letters and digits, the
+// AssetCode derives from a credential its asset code: twelve capital letters and digits, the
 // most that Stellar allows.
-func assetCode(id CredentialID) string {
+func AssetCode(id CredentialID) string {
 	sum := sha256.Sum256(id.UUID[:])
 	return "CL" + base32.StdEncoding.EncodeToString(sum[:])[:10]
 }

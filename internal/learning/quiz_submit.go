@@ -31,7 +31,7 @@ func (p *Platform) SubmitQuiz(ctx context.Context, user UserID, id QuizID, answe
 		if problems := checkAnswers(quiz.Questions, answers); problems != nil {
 			return invalidBody(problems...)
 		}
-		submission = grade(quiz, answers)
+		submission = Grade(quiz, answers)
 		submission.ID, submission.UserID, submission.SubmittedAt = NewID[Submission](), user, p.moment()
 		err = tx.InsertSubmission(ctx, submission)
 		if errors.Is(err, ErrExists) {
@@ -75,8 +75,8 @@ func checkAnswers(questions []Question, answers []QuizAnswer) []string {
 	return problems
 }
 
-// grade returns the submission without what only its insertion knows.
-func grade(quiz Quiz, answers []QuizAnswer) Submission {
+// Grade returns the submission without what only its insertion knows.
+func Grade(quiz Quiz, answers []QuizAnswer) Submission {
 	selected := make(map[string]int, len(answers))
 	for _, a := range answers {
 		selected[a.QuestionID] = a.SelectedIndex

@@ -97,7 +97,7 @@ func TestGrade(t *testing.T) {
 		for i := range tt.right { // the others are left unanswered
 			answers = append(answers, QuizAnswer{fmt.Sprint("q", i), 0})
 		}
-		s := grade(quiz, answers)
+		s := Grade(quiz, answers)
 		if s.Score != tt.right || s.TotalQuestions != 10 || s.Passed() != tt.passed || !strings.Contains(s.Feedback, tt.says) {
 			t.Errorf("%d right: score %d of %d, passed %v, %q", tt.right, s.Score, s.TotalQuestions, s.Passed(), s.Feedback)
 		}
@@ -114,8 +114,8 @@ func TestAssetCode(t *testing.T) {
 	seen := map[string]bool{}
 	for range 100 {
 		id := NewID[Credential]()
-		code := assetCode(id)
-		if !valid.MatchString(code) || assetCode(id) != code || seen[code] {
+		code := AssetCode(id)
+		if !valid.MatchString(code) || AssetCode(id) != code || seen[code] {
 			t.Fatalf("asset code of %s is %q", id, code)
 		}
 		seen[code] = true
