@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -32,7 +33,7 @@ type link struct {
 type lane struct {
 	node    *node
 	client  rueidis.Client
-	revival chan struct{} // the end of an attempt to reach a server that was lost; nil if there is none
+	revival chan error // the result of an attempt to reach a server that was lost; nil if there is none
 }
 
 func newLink(ctx context.Context, opt rueidis.ClientOption, kick func()) *link {
@@ -85,19 +86,21 @@ func (l *link) lane(addr string) *lane {
 	return ln
 }
 
-// revived tries to reach the lost server at the end of ln, and reports whether it is known
-// by now what came of it. The attempt goes on for as long as connecting may take, while
-// surveys come and go, and has another made when it succeeds.
-func (l *link) revived(ctx context.Context, ln *lane) bool {
+// revive tries to reach the lost server at the end of ln, and returns nil if it answers
+// again, what came of the attempt, or errSilent if that is not known yet. The attempt goes
+// on for as long as connecting may take, while surveys come and go, and has another made
+// when it succeeds.
+func (l *link) revive(ctx context.Context, ln *lane) error {
 	if ln.revival == nil {
-		result := make(chan struct{})
+		result := make(chan error, 1)
 		ln.revival = result
 		l.wg.Go(func() {
-			defer close(result)
 			ctx, cancel := context.WithTimeout(l.ctx, l.opt.Dialer.Timeout+connectTimeout)
 			defer cancel()
 			// Any answer will do.
-			if ln.client.Do(ctx, ln.client.B().Ping().Build()).NonRedisError() == nil {
+			err := ln.client.Do(ctx, ln.client.B().Ping().Build()).NonRedisError()
+			result <- err
+			if err == nil {
 				l.kick()
 			}
 		})
@@ -105,14 +108,16 @@ func (l *link) revived(ctx context.Context, ln *lane) bool {
 	timer := time.NewTimer(reviveTimeout)
 	defer timer.Stop()
 	select {
-	case <-ln.revival:
+	case err := <-ln.revival:
 		ln.revival = nil
-		return true
+		return err
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return false
+	return errSilent
 }
+
+var errSilent = errors.New("it does not answer")
 
 // keepLanes closes the lanes to servers that are no masters any more.
 func (l *link) keepLanes(v *view) {

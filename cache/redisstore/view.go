@@ -95,7 +95,7 @@ func (l *link) survey(ctx context.Context, prev *view) (*view, error) {
 	v := &view{build: l.client.B()}
 	clients := l.client.Nodes()
 	if l.client.Mode() == rueidis.ClientModeCluster {
-		ranges, err := l.clusterSlots(ctx, clients)
+		ranges, err := l.clusterSlots(ctx, clients, prev)
 		if err != nil {
 			return nil, err
 		}
@@ -128,9 +128,11 @@ func (l *link) survey(ctx context.Context, prev *view) (*view, error) {
 		}
 		wg.Go(func() {
 			before := prev.find(s.addr)
-			if before != nil && before.err != nil && !l.revived(ctx, s.lane) {
-				s.info, s.err = before.info, before.err
-				return
+			if before != nil && before.err != nil {
+				if err := l.revive(ctx, s.lane); err != nil {
+					s.info, s.err = before.info, fmt.Errorf("redis %s: %w", s.addr, err)
+					return
+				}
 			}
 			s.prove(ctx, before)
 		})
@@ -202,13 +204,20 @@ type slotRange struct {
 	master      string
 }
 
-// clusterSlots asks one node after the other until one answers, those first to which there
-// is a connection. Which one answers does not matter: a node that does not own a slot says
-// so when it is asked for a key.
-func (l *link) clusterSlots(ctx context.Context, clients map[string]rueidis.Client) ([]slotRange, error) {
-	addrs := slices.SortedFunc(maps.Keys(clients), func(a, b string) int {
-		return cmp.Compare(min(l.ctl.at(b).live.Load(), 1), min(l.ctl.at(a).live.Load(), 1))
-	})
+// clusterSlots asks one node after the other until one answers; first those that were
+// proven when last seen, last those that were lost. Which one answers does not matter: a
+// node that does not own a slot says so when it is asked for a key.
+func (l *link) clusterSlots(ctx context.Context, clients map[string]rueidis.Client, prev *view) ([]slotRange, error) {
+	rank := func(addr string) int {
+		switch sh := prev.find(addr); {
+		case sh == nil:
+			return 1
+		case sh.err != nil:
+			return 2
+		}
+		return 0
+	}
+	addrs := slices.SortedFunc(maps.Keys(clients), func(a, b string) int { return cmp.Compare(rank(a), rank(b)) })
 	err := errors.New("no node of the cluster is known")
 	for _, addr := range addrs {
 		var rows []rueidis.RedisMessage
