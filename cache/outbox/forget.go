@@ -51,14 +51,14 @@ func (f *forgetter) take() []int64 {
 }
 
 func (f *forgetter) run(ctx context.Context, log Log, logger *slog.Logger) {
-	for ctx.Err() == nil {
+	for ending := false; !ending; {
 		select {
 		case <-f.wake:
 			pause(ctx, f.every)
 		case <-ctx.Done():
 		}
 		limit := forgetLimit
-		if ctx.Err() != nil {
+		if ending = ctx.Err() != nil; ending {
 			limit = closingLimit // the last ones
 		}
 		for ids := f.take(); len(ids) > 0; ids = f.take() {

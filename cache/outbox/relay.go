@@ -177,6 +177,9 @@ func (r *Relay) deliverAll(ctx context.Context) (total int, err error) {
 // Drain returns nil once everything that was committed before the call has been delivered,
 // by whomever.
 func (r *Relay) Drain(ctx context.Context) error {
+	if r.life.Err() != nil {
+		return fmt.Errorf("drain: %w", errClosed)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(r.life, func() { cancel(errClosed) })()

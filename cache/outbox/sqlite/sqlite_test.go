@@ -1,0 +1,373 @@
+package sqlite_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	_ "modernc.org/sqlite"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/outbox"
+	"github.com/chainlearn/chainlearn/cache/outbox/sqlite"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// file is a database with a watched table of lessons, and its outbox.
+type file struct {
+	*testing.T
+	log                   *sqlite.Log
+	read, write, stranger *sql.DB
+}
+
+func newFile(t *testing.T) *file {
+	t.Helper()
+	name := "file:" + filepath.Join(t.TempDir(), "lessons.db") + "?_busy_timeout=10000"
+	open := func(params string, size int) *sql.DB {
+		db, err := sql.Open("sqlite", name+params)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db.SetMaxOpenConns(size)
+		t.Cleanup(func() { db.Close() })
+		return db
+	}
+	f := &file{T: t}
+	f.write = open("&_txlock=immediate&_journal_mode=WAL&_foreign_keys=1", 1)
+	f.read, f.stranger = open("", 4), open("", 1)
+	f.log = sqlite.NewLog(f.read, f.write)
+	f.exec(sqlite.Schema)
+	f.exec(`
+CREATE TABLE courses (id INTEGER PRIMARY KEY);
+CREATE TABLE lessons (id INTEGER PRIMARY KEY, title TEXT, course_id INTEGER REFERENCES courses (id) DEFERRABLE INITIALLY DEFERRED);
+CREATE TRIGGER lessons_insert AFTER INSERT ON lessons BEGIN
+    INSERT INTO cache_touch VALUES ('lesson:' || new.id), ('course:' || new.course_id);
+END;
+CREATE TRIGGER lessons_update AFTER UPDATE ON lessons BEGIN
+    INSERT INTO cache_touch VALUES ('lesson:' || old.id), ('lesson:' || new.id);
+END`)
+	return f
+}
+
+// exec runs a statement as a stranger.
+func (f *file) exec(statement string) {
+	f.Helper()
+	if _, err := f.stranger.ExecContext(f.Context(), statement); err != nil {
+		f.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// begin returns a transaction that has run a statement.
+func (f *file) begin(statement string) *sqlite.Tx {
+	f.Helper()
+	tx, err := f.log.Begin(f.Context())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { tx.Rollback(context.Background()) })
+	if _, err := tx.SQL().ExecContext(f.Context(), statement); err != nil {
+		f.Fatal(err)
+	}
+	return tx
+}
+
+// commit returns what the transaction touched.
+func (f *file) commit(tx *sqlite.Tx) []outbox.Row {
+	f.Helper()
+	rows, err := tx.Touched(f.Context())
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := tx.Commit(f.Context()); err != nil {
+		f.Fatal(err)
+	}
+	return rows
+}
+
+// want says which rows are in the outbox, each as "tag", or "tag marked".
+func (f *file) want(want ...string) []int64 {
+	f.Helper()
+	rows, err := f.read.QueryContext(f.Context(), `SELECT id, tag || iif(mark IS NULL, '', ' marked') FROM cache_outbox ORDER BY tag`)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer rows.Close()
+	var ids []int64
+	var got []string
+	for rows.Next() {
+		var id int64
+		var row string
+		if err := rows.Scan(&id, &row); err != nil {
+			f.Fatal(err)
+		}
+		ids, got = append(ids, id), append(got, row)
+	}
+	if !slices.Equal(got, want) {
+		f.Fatalf("the outbox holds %q, want %q", got, want)
+	}
+	return ids
+}
+
+// Inside a trigger, the conflict clause of the outermost statement rules. None of them may
+// lose a tag, refuse the statement, or leave the old row: a relay that has read it is about
+// to delete it.
+func TestEachTouchIsANewRow(t *testing.T) {
+	f := newFile(t)
+	f.exec(`INSERT INTO lessons VALUES (1, 'a', NULL)`)
+	last := f.want("lesson:1")[0]
+	for _, statement := range []string{
+		`UPDATE lessons SET title = 'b'`,
+		`UPDATE OR IGNORE lessons SET title = 'c'`,
+		`UPDATE OR REPLACE lessons SET title = 'd'`,
+		`UPDATE OR ABORT lessons SET title = 'e'`,
+		`UPDATE OR FAIL lessons SET title = 'f'`,
+		`UPDATE OR ROLLBACK lessons SET title = 'g'`,
+		`INSERT OR REPLACE INTO lessons VALUES (1, 'h', NULL)`,
+		`INSERT INTO lessons VALUES (1, 'i', NULL) ON CONFLICT DO UPDATE SET title = excluded.title`,
+		`DELETE FROM cache_outbox; UPDATE lessons SET title = 'j'`, // no number comes twice
+	} {
+		f.exec(statement)
+		if id := f.want("lesson:1")[0]; id <= last {
+			t.Errorf("%s: row %d follows row %d", statement, id, last)
+		} else {
+			last = id
+		}
+	}
+}
+
+func TestTransactionMarksItsOwnRows(t *testing.T) {
+	f := newFile(t)
+	f.exec(`INSERT INTO lessons VALUES (1, 'a', NULL), (2, 'a', NULL), (3, 'a', NULL)`)
+	tx := f.begin(`UPDATE lessons SET title = 'b' WHERE id IN (2, 3)`)
+	rows := f.commit(tx)
+	ids := f.want("lesson:1", "lesson:2 marked", "lesson:3 marked")
+	if len(rows) != 2 || rows[0].ID != ids[1] || rows[1].ID != ids[2] || rows[0].Tag != "lesson:2" ||
+		rows[0].Mark != tx.Mark() || tx.Mark() == cache.NoMark {
+		t.Errorf("touched %+v with ids %v and mark %x", rows, ids, tx.Mark())
+	}
+	// A stranger who touches the tag again knows nothing of the mark.
+	f.exec(`UPDATE lessons SET title = 'c' WHERE id = 2`)
+	f.want("lesson:1", "lesson:2", "lesson:3 marked")
+	// Forgetting what was delivered leaves what came later.
+	if err := f.log.Forget(t.Context(), []int64{rows[0].ID, rows[1].ID}); err != nil {
+		t.Fatal(err)
+	}
+	f.want("lesson:1", "lesson:2")
+	if other := f.begin(`SELECT 1`); other.Mark() == tx.Mark() {
+		t.Error("two transactions bear one mark")
+	}
+}
+
+func TestRollbackRestoresWhatItTouchedAgain(t *testing.T) {
+	f := newFile(t)
+	f.exec(`INSERT INTO lessons VALUES (1, 'a', NULL)`)
+	before := f.want("lesson:1")
+	tx := f.begin(`INSERT OR REPLACE INTO lessons VALUES (1, 'b', NULL), (2, 'b', NULL)`)
+	if rows, err := tx.Touched(t.Context()); err != nil || len(rows) != 2 {
+		t.Fatalf("%+v, %v", rows, err)
+	}
+	if err := errors.Join(tx.Rollback(t.Context()), tx.Rollback(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if after := f.want("lesson:1"); !slices.Equal(after, before) {
+		t.Errorf("row %v became %v", before, after)
+	}
+}
+
+func TestCommitSaysWhenNothingHappened(t *testing.T) {
+	f := newFile(t)
+	tx := f.begin(`INSERT INTO lessons VALUES (1, 'a', 99)`) // no such course: checked at the end
+	if err := tx.Commit(t.Context()); err == nil || errors.Is(err, outbox.ErrUnknownOutcome) {
+		t.Errorf("a refused commit: %v", err)
+	}
+	f.want()
+	if err := tx.Commit(t.Context()); err == nil || errors.Is(err, outbox.ErrUnknownOutcome) {
+		t.Errorf("a second commit: %v", err)
+	}
+	f.exec(`INSERT INTO lessons VALUES (1, 'a', NULL)`) // the write lock is free
+}
+
+func TestBeginObeysItsContextUntilItHasBegun(t *testing.T) {
+	f := newFile(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	tx, err := f.log.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting, giveUp := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer giveUp()
+	if _, err := f.log.Begin(waiting); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("waiting for the write connection: %v", err)
+	}
+	if _, err := tx.SQL().ExecContext(ctx, `INSERT INTO lessons VALUES (1, 'a', NULL)`); err != nil {
+		t.Fatal(err)
+	}
+	cancel() // from here on, what becomes of the transaction is decided by its commit
+	f.commit(tx)
+	f.want("lesson:1 marked")
+
+	lock, err := f.stranger.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if _, err := lock.ExecContext(t.Context(), `BEGIN IMMEDIATE`); err != nil {
+		t.Fatal(err)
+	}
+	waiting, giveUp = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer giveUp()
+	if _, err := f.log.Begin(waiting); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("waiting for another program's transaction: %v", err)
+	}
+	if _, err := lock.ExecContext(t.Context(), `ROLLBACK`); err != nil {
+		t.Fatal(err)
+	}
+	f.commit(f.begin(`UPDATE lessons SET title = 'b'`))
+}
+
+func TestDeliver(t *testing.T) {
+	f := newFile(t)
+	f.exec(`INSERT INTO lessons VALUES (1, 'a', NULL), (2, 'a', NULL), (3, 'a', NULL)`)
+	tx := f.begin(`UPDATE lessons SET title = 'b' WHERE id = 3`)
+	f.commit(tx)
+	var got []outbox.Row
+	deliver := func(grace time.Duration, most int, result error) int {
+		t.Helper()
+		got = nil
+		n, err := f.log.Deliver(t.Context(), grace, most, func(_ context.Context, rows []outbox.Row) error {
+			got = rows
+			return result
+		})
+		if !errors.Is(err, result) {
+			t.Fatalf("error %v, want %v", err, result)
+		}
+		if n != len(got) {
+			t.Fatalf("claimed %d rows and handed out %d", n, len(got))
+		}
+		return n
+	}
+	bumpFailed := errors.New("bump failed")
+	if deliver(time.Hour, 10, bumpFailed) != 2 {
+		t.Errorf("claimed %+v, want the two rows without a mark", got)
+	}
+	f.want("lesson:1", "lesson:2", "lesson:3 marked")
+	if deliver(time.Hour, 1, nil) != 1 || got[0].Tag != "lesson:1" || got[0].Mark != cache.NoMark {
+		t.Errorf("claimed %+v, want the oldest", got)
+	}
+	f.want("lesson:2", "lesson:3 marked")
+	deliver(time.Hour, 10, nil)
+	f.want("lesson:3 marked")
+	f.exec(`UPDATE cache_outbox SET recorded_at = recorded_at - 3500000`)
+	if deliver(time.Hour, 10, nil) != 0 {
+		t.Errorf("claimed %+v within its grace", got)
+	}
+	f.exec(`UPDATE cache_outbox SET recorded_at = recorded_at - 200000`)
+	if deliver(time.Hour, 10, nil) != 1 || got[0].Mark != tx.Mark() || got[0].Age < time.Hour || got[0].Age > 2*time.Hour {
+		t.Errorf("claimed %+v, want the row with its mark and age", got)
+	}
+	f.want()
+	if deliver(0, 10, nil) != 0 {
+		t.Errorf("claimed %+v of nothing", got)
+	}
+}
+
+// What is touched again while it is being delivered is delivered again.
+func TestDeliverLeavesWhatIsTouchedMeanwhile(t *testing.T) {
+	f := newFile(t)
+	f.exec(`INSERT INTO lessons VALUES (1, 'a', NULL), (2, 'a', NULL)`)
+	_, err := f.log.Deliver(t.Context(), 0, 10, func(context.Context, []outbox.Row) error {
+		f.exec(`UPDATE lessons SET title = 'b' WHERE id = 2`) // and nobody is kept waiting
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.want("lesson:2")
+}
+
+func TestDeliverNothing(t *testing.T) {
+	f := newFile(t)
+	if n, err := f.log.Deliver(t.Context(), 0, 10, func(context.Context, []outbox.Row) error { return errors.New("called") }); n != 0 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	if err := f.log.Forget(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBacklog(t *testing.T) {
+	f := newFile(t)
+	check := func(rows int, least, most time.Duration) {
+		t.Helper()
+		n, age, err := f.log.Backlog(t.Context())
+		if err != nil || n != rows || age < least || age > most {
+			t.Errorf("%d rows of up to %v, error %v; want %d of %v to %v", n, age, err, rows, least, most)
+		}
+	}
+	check(0, 0, 0)
+	f.exec(`INSERT INTO lessons VALUES (1, 'a', NULL), (2, 'a', NULL)`)
+	check(2, 0, time.Minute)
+	f.exec(`UPDATE cache_outbox SET recorded_at = recorded_at - 3600000 WHERE tag = 'lesson:1'`)
+	check(2, time.Hour, time.Hour+time.Minute)
+	f.exec(`UPDATE cache_outbox SET recorded_at = recorded_at + 7200000`) // a clock was set back
+	check(2, 0, 0)
+}
+
+func TestWait(t *testing.T) {
+	f := newFile(t)
+	wait := func(d time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		defer cancel()
+		return f.log.Wait(ctx)
+	}
+	const long, short = 30 * time.Second, 200 * time.Millisecond
+	if err := wait(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with an empty outbox: %v", err)
+	}
+	f.exec(`INSERT INTO courses VALUES (1)`)
+	if err := wait(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("after a write that touched nothing: %v", err)
+	}
+	f.commit(f.begin(`INSERT INTO lessons VALUES (1, 'a', NULL)`))
+	if err := wait(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("after a write that delivers itself: %v", err)
+	}
+
+	woken := make(chan error, 1)
+	go func() { woken <- wait(long) }()
+	f.exec(`UPDATE lessons SET title = 'b'`)
+	if err := <-woken; err != nil {
+		t.Errorf("woken by a stranger: %v", err)
+	}
+	if err := wait(long); err != nil {
+		t.Errorf("with a stranger's row from before: %v", err)
+	}
+	if err := f.read.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := wait(long); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("without a database: %v", err)
+	}
+}
+
+func TestWriteWithoutCache(t *testing.T) {
+	f := newFile(t)
+	db := sqlite.NewDB(f.log, nil, outbox.Options{RequireFence: true})
+	refused := errors.New("refused")
+	for _, result := range []error{refused, nil} {
+		err := db.Write(t.Context(), func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, `INSERT INTO lessons VALUES (1, 'a', NULL)`)
+			return errors.Join(err, result)
+		})
+		if !errors.Is(err, result) {
+			t.Fatalf("error %v, want %v", err, result)
+		}
+	}
+	f.want("lesson:1") // for the relay of whoever has a cache
+}
