@@ -100,11 +100,11 @@ func (e *ear) run() {
 	for retry := firstRetry; e.life.Err() == nil; {
 		conn, err := e.listen(e.life)
 		if err == nil {
+			e.set(nil)
 			if reported {
 				e.log.Info("outbox is listened to again")
 			}
 			reported, retry = false, firstRetry
-			e.set(nil)
 			err = e.hear(e.life, conn)
 			e.hangUp(conn)
 		}

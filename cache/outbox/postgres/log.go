@@ -10,7 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
@@ -133,16 +132,3 @@ func (l *Log) Backlog(ctx context.Context) (int, time.Duration, error) {
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
-
-// touched reads the rows of the writer with this mark.
-func touched(ctx context.Context, tx pgx.Tx, mark cache.Mark) ([]outbox.Row, error) {
-	found, err := tx.Query(ctx, `SELECT id, tag FROM cache_touched($1::bytea)`, mark[:])
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(found, func(r pgx.CollectableRow) (outbox.Row, error) {
-		row := outbox.Row{Mark: mark}
-		err := r.Scan(&row.ID, &row.Tag)
-		return row, err
-	})
-}

@@ -176,15 +176,22 @@ func TestWaitHearsStrangers(t *testing.T) {
 func TestEarIsReplacedWhenItsConnectionDies(t *testing.T) {
 	t.Parallel()
 	url := database(t, items...)
-	var out bytes.Buffer
+	var out lockedBuffer
 	conn, l := connect(t, url), openLog(t, pool(t, url), slog.New(slog.NewTextHandler(&out, nil)))
 	_ = l.Wait(t.Context())
 	listening(t, l)
 	run(t, conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 		WHERE datname = current_database() AND query ILIKE 'unlisten%'`)
-	// It says at once that there may be something: nobody heard what happened meanwhile.
+	// Nobody heard what happened meanwhile, so Wait says that there may be something.
+	testservers.Eventually(t, 20*time.Second, func() (bool, string) {
+		return strings.Contains(out.String(), "listened to again"), "still deaf"
+	})
 	testservers.Must(t, l.Wait(t.Context()))
-	listening(t, l)
+	silence, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := l.Wait(silence); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("nothing happened, and Wait returned %v", err)
+	}
 	run(t, conn, `INSERT INTO items VALUES (11)`)
 	testservers.Must(t, l.Wait(t.Context()))
 	testservers.Must(t, l.Close())
@@ -230,4 +237,22 @@ func TestDeafThroughAProxy(t *testing.T) {
 	if n := strings.Count(out.String(), "polled instead of listened to"); n != 1 {
 		t.Errorf("said so %d times, want once:\n%s", n, &out)
 	}
+}
+
+// lockedBuffer is a log that is read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }

@@ -206,24 +206,41 @@ BEGIN
             CREATE OR REPLACE FUNCTION %1$I.%2$I() RETURNS trigger LANGUAGE plpgsql
             SECURITY DEFINER SET search_path = %3$I, %1$I, pg_temp SET enable_nestloop = off AS %4$L
         $f$, home, func, place, format($f$
+#variable_conflict use_column
 DECLARE
     writer constant bytea := %1$I.cache_mark();
+    few    constant int := %3$s;
+    n      constant int := %4$s;
 BEGIN
-    INSERT INTO %1$I.cache_outbox (tag, mark)
-    WITH touched (template, tag) AS MATERIALIZED (
-        %2$s
-    ), many AS (
-        SELECT template FROM touched GROUP BY template HAVING count(*) > %3$s
-    )
-    SELECT DISTINCT CASE WHEN template IN (SELECT template FROM many)
-        THEN left(tag, length(tag) - strpos(reverse(tag), ':') + 1) || '*' ELSE tag END, writer
-    FROM touched WHERE tag IS NOT NULL;
+    IF n = 0 THEN
+        RETURN NULL;
+    ELSIF n <= few THEN -- so are the tags, and there is no need to count them
+        INSERT INTO %1$I.cache_outbox (tag, mark)
+        SELECT tag, writer FROM (
+            %5$s
+        ) AS touched (tag) WHERE tag IS NOT NULL;
+    ELSE
+        INSERT INTO %1$I.cache_outbox (tag, mark)
+        WITH touched (template, tag) AS MATERIALIZED (
+            %2$s
+        ), many AS (
+            SELECT template FROM touched GROUP BY template HAVING count(*) > 2 * few
+        )
+        SELECT DISTINCT CASE WHEN template IN (SELECT template FROM many)
+            THEN left(tag, length(tag) - strpos(reverse(tag), ':') + 1) || '*' ELSE tag END, writer
+        FROM touched WHERE tag IS NOT NULL;
+    END IF;
     IF FOUND AND writer IS NULL THEN
         PERFORM pg_notify('cache_outbox', '');
     END IF;
     RETURN NULL;
 END
-$f$, home, array_to_string(queries, E'\n        UNION '), most));
+$f$, home,
+            array_to_string(queries, E'\n            UNION '),
+            most / 2, -- rows: an UPDATE has them before and after
+            CASE event WHEN 'truncate' THEN '1' ELSE format('(SELECT count(*) FROM (SELECT FROM %s LIMIT %s) AS counted)',
+                CASE event WHEN 'delete' THEN 'old_rows' ELSE 'new_rows' END, most / 2 + 1) END,
+            regexp_replace(array_to_string(queries, E'\n            UNION '), 'SELECT \d+, ', 'SELECT ', 'g')));
     END IF;
 
     FOR target IN -- the table and all that inherit from it

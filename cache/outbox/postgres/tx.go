@@ -2,9 +2,9 @@ package postgres
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -51,45 +51,81 @@ func (l Limits) check(lease time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// begin returns the statements that open a transaction with a mark (none if it is NoMark), to be sent in one round
-// trip. The limits are part of it, instead of being set once for each connection, so
-// that they hold through a proxy that pools transactions.
-func (l Limits) begin(isolation pgx.TxIsoLevel, mark cache.Mark) string {
-	var bearing string
-	if mark != cache.NoMark {
-		bearing = hex.EncodeToString(mark[:])
+// begin returns the statements that open a transaction with a mark (none if it is NoMark), to
+// be sent in one round trip. The limits are part of it, instead of being set once for each
+// connection, so that they hold through a proxy that pools transactions.
+func (l Limits) begin(isolation pgx.TxIsoLevel, mark cache.Mark, serverVersion string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "begin isolation level %s; set local statement_timeout = %d; set local idle_in_transaction_session_timeout = %d",
+		isolation, l.Statement.Milliseconds(), l.Idle.Milliseconds())
+	if major(serverVersion) >= 17 {
+		fmt.Fprintf(&b, "; set local transaction_timeout = %d", l.Transaction.Milliseconds())
 	}
-	return fmt.Sprintf(`begin isolation level %s; select set_config('cache.mark', '%s', true), `+
-		`set_config('statement_timeout', '%d', true), set_config('idle_in_transaction_session_timeout', '%d', true), `+
-		`case when current_setting('server_version_num')::int >= 170000 then set_config('transaction_timeout', '%d', true) end`,
-		isolation, bearing, l.Statement.Milliseconds(), l.Idle.Milliseconds(), l.Transaction.Milliseconds())
+	if mark != cache.NoMark {
+		fmt.Fprintf(&b, "; set local cache.mark = '%x'", mark[:])
+	}
+	return b.String()
+}
+
+// major returns the first number of a version such as "17.2 (Debian 17.2-1)" or "18beta1".
+func major(version string) int {
+	end := strings.IndexFunc(version, func(r rune) bool { return r < '0' || r > '9' })
+	if end < 0 {
+		end = len(version)
+	}
+	n, _ := strconv.Atoi(version[:end]) // 0 if there is none
+	return n
 }
 
 // Tx is a transaction whose outbox rows bear its mark. It implements outbox.Tx.
 type Tx struct {
-	tx     pgx.Tx
-	mark   cache.Mark
-	undone bool // by Rollback: the connection may be somebody else's by now
+	conn *pgxpool.Conn // nil once it is given back
+	tx   pgx.Tx
+	mark cache.Mark
 }
 
 var _ outbox.Tx = (*Tx)(nil)
 
 // begin opens a transaction on a connection of the pool.
 func begin(ctx context.Context, pool *pgxpool.Pool, limits Limits, isolation pgx.TxIsoLevel, mark cache.Mark) (*Tx, error) {
-	tx, err := pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: limits.begin(isolation, mark)})
+	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
-	return &Tx{tx: tx, mark: mark}, nil
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{
+		BeginQuery: limits.begin(isolation, mark, conn.Conn().PgConn().ParameterStatus("server_version")),
+	})
+	if err != nil {
+		conn.Release()
+		return nil, fmt.Errorf("begin: %w", err)
+	}
+	return &Tx{conn, tx, mark}, nil
+}
+
+// release gives the connection back: it may be somebody else's from now on.
+func (t *Tx) release() {
+	t.conn.Release()
+	t.conn = nil
 }
 
 // Mark of the transaction.
 func (t *Tx) Mark() cache.Mark { return t.mark }
 
-// Touched returns what the transaction has recorded so far.
+// Touched returns what the transaction has recorded. Constraints and triggers that are
+// deferred to the commit run now: what they touch is to be fenced, too.
 func (t *Tx) Touched(ctx context.Context) ([]outbox.Row, error) {
-	rows, err := touched(ctx, t.tx, t.mark)
-	if err != nil {
+	var b pgx.Batch
+	var rows []outbox.Row
+	b.Queue(`SET CONSTRAINTS ALL IMMEDIATE`)
+	b.Queue(`SELECT id, tag FROM cache_touched($1::bytea)`, t.mark[:]).Query(func(found pgx.Rows) (err error) {
+		rows, err = pgx.CollectRows(found, func(r pgx.CollectableRow) (outbox.Row, error) {
+			row := outbox.Row{Mark: t.mark}
+			err := r.Scan(&row.ID, &row.Tag)
+			return row, err
+		})
+		return err
+	})
+	if err := t.tx.SendBatch(ctx, &b).Close(); err != nil {
 		return nil, fmt.Errorf("read touched tags: %w", err)
 	}
 	return rows, nil
@@ -98,13 +134,14 @@ func (t *Tx) Touched(ctx context.Context) ([]outbox.Row, error) {
 // Commit commits. Its error matches outbox.ErrUnknownOutcome when the connection was lost
 // before the server had said what became of it.
 func (t *Tx) Commit(ctx context.Context) error {
+	if t.conn == nil {
+		return fmt.Errorf("commit: %w", pgx.ErrTxClosed)
+	}
+	defer t.release()
 	// What is not sent has no effect. It has to be known beforehand: the errors that pgx
 	// returns for a connection that is lost on the way may claim to be safe to retry.
 	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
-	if t.undone {
-		return fmt.Errorf("commit: %w", pgx.ErrTxClosed)
+		return fmt.Errorf("commit: %w", errors.Join(err, t.tx.Rollback(context.WithoutCancel(ctx))))
 	}
 	if t.tx.Conn().IsClosed() {
 		return fmt.Errorf("commit: %w", errLostBefore)
@@ -123,8 +160,11 @@ var errLostBefore = errors.New("the connection was lost before")
 
 // Rollback undoes everything. It does nothing after Commit.
 func (t *Tx) Rollback(ctx context.Context) error {
-	t.undone = true
-	if err := t.tx.Rollback(ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
+	if t.conn == nil {
+		return nil
+	}
+	defer t.release()
+	if err := t.tx.Rollback(ctx); err != nil {
 		return fmt.Errorf("roll back: %w", err)
 	}
 	return nil

@@ -118,7 +118,7 @@ func TestLargeStatementsRecordFamilies(t *testing.T) {
 	}
 }
 
-func TestPartitionsAndChildren(t *testing.T) {
+func TestUnusualTables(t *testing.T) {
 	t.Parallel()
 	conn := connect(t, database(t,
 		`CREATE TABLE events (id int, kind text, PRIMARY KEY (id, kind)) PARTITION BY LIST (kind)`,
@@ -127,6 +127,8 @@ func TestPartitionsAndChildren(t *testing.T) {
 		`ALTER TABLE events ATTACH PARTITION events_b FOR VALUES IN ('b')`,
 		`CREATE TABLE parent (id int)`,
 		`CREATE TABLE child (extra text) INHERITS (parent)`,
+		`CREATE TABLE named (n int, few int, writer int, tag int, template int, touched int)`, // as in the trigger functions
+		`SELECT cache_watch('named', 'named:{n}{few}{writer}{tag}{template}{touched}')`,
 		`SELECT cache_watch('events', 'event:{kind}-{id}')`,
 		`SELECT cache_watch('parent', 'p:{id}')`,
 	))
@@ -139,6 +141,7 @@ func TestPartitionsAndChildren(t *testing.T) {
 		{`INSERT INTO child VALUES (1, 'x')`, `p:1`},
 		{`UPDATE parent SET id = 2`, `p:1 p:2`},
 		{`DELETE FROM child`, `p:2`},
+		{`INSERT INTO named VALUES (1, 2, 3, 4, 5, 6)`, `named:123456`},
 	} {
 		run(t, conn, c.statement)
 		if got := strings.Join(slices.Compact(taken(t, conn)), " "); got != c.want {

@@ -190,7 +190,7 @@ func TestWriteUndoesWhatFails(t *testing.T) {
 				return ok && e.Code == "25P02"
 			},
 		},
-		"a constraint that COMMIT finds violated": {
+		"a deferred constraint that is violated": {
 			func(ctx context.Context, tx pgx.Tx) error {
 				_, err := tx.Exec(ctx, `INSERT INTO notes VALUES (99)`)
 				return errors.Join(err, set("1", 7)(ctx, tx))
@@ -248,6 +248,41 @@ func TestRequireFence(t *testing.T) {
 	}
 	if got := ask[int](t, strict.pool, `SELECT value FROM items WHERE id = 1`); got != 0 {
 		t.Errorf("committed %d all the same", got)
+	}
+}
+
+// What runs no earlier than at COMMIT is fenced all the same.
+func TestDeferredTriggersAreFenced(t *testing.T) {
+	t.Parallel()
+	url := database(t, append(items,
+		`CREATE TABLE orders (item int)`,
+		`CREATE FUNCTION apply() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE items SET value = value + 1 WHERE id = NEW.item; RETURN NULL; END'`,
+		`CREATE CONSTRAINT TRIGGER apply AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION apply()`)...)
+	p := newProcess(t, pool(t, url), nil, outbox.RelayConfig{}, Config{}) // its relay does not run
+	for value := 1; value <= 3; value++ {
+		p.warm(t, "1", value-1)
+		testservers.Must(t, p.db.Write(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, `INSERT INTO orders VALUES (1)`)
+			return err
+		}))
+		if got := p.get(t, "1"); got != value {
+			t.Errorf("after the write of %d: %d", value, got)
+		}
+	}
+}
+
+func TestLimitsByServerVersion(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[string]bool{
+		"17.2 (Debian 17.2-1.pgdg120+1)": true, "18beta1": true, "20": true, "16.6": false, "14.0": false, "": false, "unknown": false,
+	} {
+		q := LimitsFor(5*time.Second).begin(pgx.Serializable, cache.NoMark, version)
+		if got := strings.Contains(q, "; set local transaction_timeout = 4000"); got != want {
+			t.Errorf("%q: sets transaction_timeout: %t, want %t", version, got, want)
+		}
+		if !strings.HasPrefix(q, "begin isolation level serializable; set local statement_timeout = 3000;") || strings.Contains(q, "cache.mark") {
+			t.Errorf("%q: %s", version, q)
+		}
 	}
 }
 
