@@ -370,16 +370,37 @@ func TestGapDropsEverythingNear(t *testing.T) {
 
 // Not even in the first moments of the process.
 func TestWithoutReportsNothingIsNear(t *testing.T) {
-	virtual(t, func(t *testing.T) {
-		s, c := newSource(), newCache(t)
-		s.delay = 0
-		c.store.Fail(errDown, storetest.OpWatch)
-		q := cache.Define(c.Cache, s.nearQuery())
-		for range 20 {
-			mustNotBeNear(t, q, 1, "one")
-			time.Sleep(100 * time.Millisecond)
-		}
-	})
+	for name, open := range map[string]func(f *storetest.Faulty) cache.Store{
+		"watching is refused": func(f *storetest.Faulty) cache.Store {
+			f.Fail(errDown, storetest.OpWatch)
+			return f
+		},
+		"the store is silent": func(f *storetest.Faulty) cache.Store {
+			f.Hang(storetest.OpWatch)
+			return f
+		},
+		"there is no watching": func(f *storetest.Faulty) cache.Store { return struct{ cache.Store }{f} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				s, peer := newSource(), newCache(t).store.Peer()
+				s.delay = 0
+				c, err := cache.New(cache.Config{Store: open(peer)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					c.Close()
+					peer.Close()
+				})
+				q := cache.Define(c, s.nearQuery())
+				for range 20 {
+					mustNotBeNear(t, q, 1, "one")
+					time.Sleep(100 * time.Millisecond)
+				}
+			})
+		})
+	}
 }
 
 // A store that stops reporting in the middle takes back what it proved of the future.
@@ -425,23 +446,28 @@ func TestNearByAge(t *testing.T) {
 				query.NearByAge = true
 				q := cache.Define(reader, query)
 				synctest.Wait()
-				mustGet(t, q, 1, "one")
-				synctest.Wait()
-				read := time.Now()
-				mustGet(t, q, 1, "one")
+				// The answer is as old as the question, however long the source takes.
+				s.gate = make(chan struct{})
+				asked := time.Now()
+				var slow sync.WaitGroup
+				slow.Go(func() { mustGet(t, q, 1, "one") })
+				time.Sleep(500 * time.Millisecond)
 				s.set(1, "uno")
 				mustInvalidate(t, writer, rowTag(1)) // unheard
+				close(s.gate)
+				slow.Wait()
+				s.gate = nil
 				var old time.Duration
-				for time.Since(read) < 3*time.Second {
+				for time.Since(asked) < 3*time.Second {
 					if v, err := q.Get(t.Context(), 1); err != nil {
 						t.Fatal(err)
 					} else if v == "one" {
-						old = time.Since(read)
+						old = time.Since(asked)
 					}
 					time.Sleep(10 * time.Millisecond)
 				}
 				if old < 800*time.Millisecond || old > time.Second {
-					t.Errorf("an answer that a write ended was served for %v after it was read, want up to 1s", old)
+					t.Errorf("an answer that a write ended was served for %v after it was asked for, want up to 1s", old)
 				}
 				s.set(1, "eins")
 				if err := reader.Invalidate(t.Context(), rowTag(1)); err != nil {
