@@ -91,9 +91,9 @@ func (s *Storage) CountCourses(ctx context.Context, d learning.Difficulty) (int,
 var courseDetail = `
 SELECT id, title, description, difficulty, content_hash, ` + isoOf("created_at") + `,
        (SELECT count(*) FROM enrollments WHERE course_id = courses.id),
-       (SELECT json_group_array(json_object('id', q.module_id, 'title', m.title, 'position', m.position))
-        FROM (SELECT DISTINCT module_id FROM quizzes WHERE course_id = ?1 AND generated_for IS NULL) q
-        LEFT JOIN modules m ON m.course_id = ?1 AND m.module_id = q.module_id)
+       (SELECT json_group_array(json_object('id', defined.module_id, 'title', m.title, 'position', m.position))
+        FROM (SELECT DISTINCT module_id FROM quizzes WHERE course_id = ?1 AND generated_for IS NULL) defined
+        LEFT JOIN modules m ON m.course_id = ?1 AND m.module_id = defined.module_id)
 FROM courses
 WHERE id = ?1 AND is_active = 1`
 
@@ -171,10 +171,10 @@ func (s *Storage) Profile(ctx context.Context, id learning.UserID) (learning.Pro
 }
 
 const progress = `
-SELECT e.courses, e.completed, s.score, c.credentials, s.claimed
-FROM (SELECT count(*) AS courses, count(completed_at) AS completed FROM enrollments WHERE user_id = ?1) e,
-     (SELECT coalesce(sum(score), 0) AS score, coalesce(sum(reward_claimed), 0) AS claimed FROM quiz_submissions WHERE user_id = ?1) s,
-     (SELECT count(*) AS credentials FROM credentials WHERE user_id = ?1 AND revoked = 0) c`
+SELECT joined.courses, joined.completed, answered.score, earned.credentials, answered.claimed
+FROM (SELECT count(*) AS courses, count(completed_at) AS completed FROM enrollments WHERE user_id = ?1) joined,
+     (SELECT coalesce(sum(score), 0) AS score, coalesce(sum(reward_claimed), 0) AS claimed FROM quiz_submissions WHERE user_id = ?1) answered,
+     (SELECT count(*) AS credentials FROM credentials WHERE user_id = ?1 AND revoked = 0) earned`
 
 func (s *Storage) Progress(ctx context.Context, id learning.UserID) (learning.Progress, error) {
 	var p learning.Progress
