@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/chainlearn/chainlearn/bench/internal/measure"
+	"github.com/chainlearn/chainlearn/bench/internal/payload"
+	"github.com/chainlearn/chainlearn/bench/internal/peers"
+	"github.com/chainlearn/chainlearn/bench/internal/report"
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+const (
+	hitKeys        = 1000
+	sequenceLength = 1 << 18
+	nearTimeout    = 5 * time.Second // for the near tier to begin to serve
+
+	theLoop = "(the loop alone)"
+)
+
+func loadCourse(_ context.Context, id uuid.UUID) (*payload.Course, error) {
+	return payload.CourseOf(id), nil
+}
+
+func loadBytes(_ context.Context, id uuid.UUID) ([]byte, error) {
+	return payload.EncodedCourse(id), nil
+}
+
+var nearHits = experiment{
+	name:  "near",
+	title: "Hits in process",
+	about: "A typed answer (a course with its modules, 1 KB as JSON) that is in this process already; 1000 keys. " +
+		"chainlearn checks on every hit that both tags of the answer are unchanged and that it would have heard if they were not. " +
+		"otter and sturdyc, like chainlearn, hand out the stored value; the others decode it. " +
+		"otter is a table and no more, sturdyc never hears of a change made by another process. " +
+		"The time of the measuring loop itself is taken off.",
+	run: func(ctx context.Context, l *lab) error {
+		return withRedis(ctx, func(r *testservers.Redis) error { return runNearHits(ctx, l, r) })
+	},
+}
+
+// Other forms of ours, for comparison among themselves.
+const (
+	oursMemNear = "chainlearn over memstore, near"
+	oursMem     = "chainlearn over memstore, strict"
+)
+
+func runNearHits(ctx context.Context, l *lab, r *testservers.Redis) (err error) {
+	var entries []entry
+	for _, name := range peers.Which(func(lib peers.Library) bool { return lib.Process }) {
+		entries = append(entries, entry{library: name, addr: r.Addr(), near: true})
+	}
+	entries = append(entries,
+		entry{name: oursMemNear, library: ours, near: true},
+		entry{name: oursMem, library: ours})
+	all, err := hold(ctx, entries, hitKeys, loadCourse, peers.JSON[*payload.Course]())
+	defer func() { err = errors.Join(err, all.close()) }()
+	if err != nil {
+		return err
+	}
+	works := true
+	for _, c := range all {
+		if o, ok := c.cache.(*peers.Ours[*payload.Course]); ok && c.name != oursMem {
+			if err := o.NearWorks(ctx, &c.keys[0], nearTimeout); err != nil {
+				works = works && c.name != ours
+				l.section.Notes = append(l.section.Notes, fmt.Sprintf("%s: the near tier is off (%v), so these are hits of the tier below.", c.name, err))
+				continue
+			}
+			if err := c.draw(ctx); err != nil { // now that everything stays near
+				return err
+			}
+		}
+	}
+	loop := measure.Subject{Name: theLoop, Op: func(uint32) error { return nil }}
+	cases := []measure.Turns{
+		{Case: "zipf, 1 caller", Workers: 1, Sequence: payload.Sequence(payload.Zipf, hitKeys, sequenceLength)},
+		{Case: "uniform, 1 caller", Workers: 1, Sequence: payload.Sequence(payload.Uniform, hitKeys, sequenceLength)},
+	}
+	if n := runtime.GOMAXPROCS(0); n > 1 {
+		cases = append(cases, measure.Turns{Case: fmt.Sprintf("zipf, %d callers", n), Workers: n,
+			Sequence: payload.Sequence(payload.Zipf, hitKeys, sequenceLength)})
+	}
+	c := comparison{
+		caption: "Time for each call (ratio to chainlearn).", metric: measure.PerCall, format: report.Nanoseconds,
+		subjects: all.names(), less: theLoop, allocs: true,
+	}
+	for _, t := range cases {
+		t.Slice, t.Rounds = l.slice, l.rounds
+		if err := all.hits(ctx, l, t, loop); err != nil {
+			return err
+		}
+		c.cases = append(c.cases, t.Case)
+	}
+	l.tabulate(c)
+	l.noteFaster(c)
+	l.judgeNear(c, works)
+	return nil
+}
+
+func (l *lab) judgeNear(c comparison, works bool) {
+	case_ := c.cases[0]
+	remark := ""
+	if !works {
+		remark = "The near tier did not come to serve; this is the time of a hit in the tier below."
+	}
+	mine, _ := l.net(case_, ours, c.metric, c.less)
+	allocs, _ := l.Median(case_, ours, measure.Allocs)
+	otter, _ := l.net(case_, peers.Otter, c.metric, c.less)
+	ratio, ok := l.netRatio(case_, c.metric, ours, peers.Otter, c.less)
+	if !ok {
+		return
+	}
+	l.section.Bars = append(l.section.Bars, report.Bar{
+		Subject: "near hit, typed struct, 2 tags checked", Limit: "at most 1.5 × bare otter, 0 allocations",
+		Ours:        fmt.Sprintf("%s, %.2f allocations", report.Nanoseconds(mine), allocs),
+		Alternative: "otter " + report.Nanoseconds(otter), Ratio: report.Times(ratio),
+		Verdict: report.Judge(ratio <= 1.5 && allocs < 0.05), Remark: remark,
+	})
+	best, bestTime := "", 0.0
+	for _, s := range []string{peers.GoRedis, peers.Aside, peers.Gocache, peers.Jetcache, peers.Sturdyc} {
+		if v, ok := l.net(case_, s, c.metric, c.less); ok && (best == "" || v < bestTime) {
+			best, bestTime = s, v
+		}
+	}
+	l.section.Bars = append(l.section.Bars, report.Bar{
+		Subject: "near hit", Limit: "faster than every peer's typed hit",
+		Ours: report.Nanoseconds(mine), Alternative: best + " " + report.Nanoseconds(bestTime),
+		Ratio: report.Times(mine / bestTime), Verdict: report.Judge(mine < bestTime), Remark: remark,
+	})
+}
+
+var redisHits = experiment{
+	name:  "hits",
+	title: "Hits in Redis",
+	about: "An answer that is in Redis and not in process, over loopback; 1000 keys. " +
+		"As bytes nobody decodes anything, so these compare the way to Redis and back; typed answers are decoded by each library's own means. " +
+		"A hit of chainlearn reads the versions of two tags beside the entry, in the same round trip. " +
+		"The libraries on go-redis use its default pool of ten connections for each processor.",
+	run: func(ctx context.Context, l *lab) error {
+		return withRedis(ctx, func(r *testservers.Redis) error { return runRedisHits(ctx, l, r) })
+	},
+}
+
+func inRedis(addr string) []entry {
+	var entries []entry
+	for _, name := range peers.Which(func(lib peers.Library) bool { return lib.Redis }) {
+		entries = append(entries, entry{library: name, addr: addr})
+	}
+	return entries
+}
+
+func runRedisHits(ctx context.Context, l *lab, r *testservers.Redis) error {
+	bytes, err := redisHitsOf(ctx, l, r, "bytes", []int{1, 64, 512}, loadBytes, peers.Raw)
+	if err != nil {
+		return err
+	}
+	if _, err = redisHitsOf(ctx, l, r, "typed", []int{1, 64}, loadCourse, peers.JSON[*payload.Course]()); err != nil {
+		return err
+	}
+	l.judgeRedis(bytes)
+	return nil
+}
+
+func redisHitsOf[V any](ctx context.Context, l *lab, r *testservers.Redis, kind string, callers []int,
+	load func(context.Context, uuid.UUID) (V, error), codec peers.Codec[V],
+) (c comparison, err error) {
+	all, err := hold(ctx, inRedis(r.Addr()), hitKeys, load, codec)
+	defer func() { err = errors.Join(err, all.close()) }()
+	if err != nil {
+		return c, err
+	}
+	c = comparison{
+		caption: fmt.Sprintf("Answers as %s: time for each call (ratio to chainlearn).", kind),
+		metric:  measure.PerCall, format: report.Nanoseconds, subjects: all.names(), allocs: true,
+	}
+	for _, n := range callers { // ascending: see hold
+		for _, d := range []payload.Distribution{payload.Zipf, payload.Uniform} {
+			if d == payload.Uniform && n > 64 {
+				continue // what is hot makes no difference to so many callers in Redis
+			}
+			t := measure.Turns{
+				Case: fmt.Sprintf("%s, %s, %s", kind, d, callersText(n)), Workers: n, Latency: true,
+				Sequence: payload.Sequence(d, hitKeys, sequenceLength), Slice: 3 * l.slice / 2, Rounds: l.rounds,
+			}
+			if err := all.hits(ctx, l, t); err != nil {
+				return c, err
+			}
+			c.cases = append(c.cases, t.Case)
+		}
+	}
+	l.tabulate(c)
+	rates := c
+	rates.caption, rates.metric, rates.format, rates.allocs = "Calls each second (ratio to chainlearn).", measure.Rate, report.Count, false
+	l.tabulate(rates)
+	tails := c
+	tails.caption, tails.metric, tails.allocs = "99th percentile of the time for a call (ratio to chainlearn).", measure.P99, false
+	l.tabulate(tails)
+	l.noteFaster(c)
+	return c, nil
+}
+
+func callersText(n int) string {
+	if n == 1 {
+		return "1 caller"
+	}
+	return fmt.Sprintf("%d callers", n)
+}
+
+func (l *lab) judgeRedis(c comparison) {
+	one := c.cases[0]
+	mine, _ := l.Median(one, ours, measure.P50)
+	bare, _ := l.Median(one, peers.BareGet, measure.P50)
+	allocs, _ := l.Median(one, ours, measure.Allocs)
+	if ratio, ok := l.Ratio(one, measure.P50, ours, peers.BareGet); ok {
+		l.section.Bars = append(l.section.Bars, report.Bar{
+			Subject: "Redis hit, one caller, 2 tags (median latency)", Limit: "at most 1.15 × a bare rueidis GET, at most 10 allocations",
+			Ours:        fmt.Sprintf("%s, %.1f allocations", report.Nanoseconds(mine), allocs),
+			Alternative: "bare GET " + report.Nanoseconds(bare), Ratio: report.Times(ratio),
+			Verdict: report.Judge(ratio <= 1.15 && allocs < 10.5),
+		})
+	}
+	for _, n := range []int{64, 512} {
+		case_ := fmt.Sprintf("bytes, zipf, %s", callersText(n))
+		mine, _ := l.Median(case_, ours, measure.Rate)
+		for _, bar := range []struct {
+			than  string
+			least float64
+		}{{peers.GoRedis, 2}, {peers.BareGet, 0.85}} {
+			theirs, _ := l.Median(case_, bar.than, measure.Rate)
+			ratio, ok := l.Ratio(case_, measure.Rate, ours, bar.than)
+			if !ok {
+				continue
+			}
+			l.section.Bars = append(l.section.Bars, report.Bar{
+				Subject: "Redis hits, " + case_, Limit: fmt.Sprintf("at least %g × the rate of %s", bar.least, bar.than),
+				Ours:        report.Count(mine) + "/s",
+				Alternative: fmt.Sprintf("%s %s/s", bar.than, report.Count(theirs)), Ratio: report.Times(ratio),
+				Verdict: report.Judge(ratio >= bar.least),
+			})
+		}
+	}
+}

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/redis/rueidis"
+
+	"github.com/chainlearn/chainlearn/bench/internal/child"
+	"github.com/chainlearn/chainlearn/bench/internal/peers"
+	"github.com/chainlearn/chainlearn/bench/internal/report"
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+const (
+	heapRole = "heap"
+
+	memoryValue     = 1000 // bytes, of all on average
+	memorySpread    = 900  // from which they differ by at most so many
+	memoryInRedis   = 20_000
+	memoryInProcess = 50_000
+)
+
+var memory = experiment{
+	name:  "memory",
+	title: "Memory",
+	about: fmt.Sprintf("What an answer of about %d bytes takes beside these bytes. In Redis: %d answers of different sizes, so that rounding "+
+		"by the allocator does not favour anybody, each library in a server of its own; "+
+		"MEMORY USAGE of the key that holds the answer, of all keys that its library keeps for it, and the growth of used_memory, "+
+		"which has the tables of Redis in it. Keys are as long as the identity in them and a prefix of about 30 bytes. "+
+		"In process: the growth of the heap after %d answers, in a process of its own, which holds the values already; "+
+		"where it is above %[1]d the library keeps a copy.", memoryValue, memoryInRedis, memoryInProcess),
+	run: runMemory,
+}
+
+const (
+	entryBytes = "B of the entry's key, beside the value"
+	keysBytes  = "B of all keys, beside the value"
+	usedBytes  = "B of used_memory, beside the value"
+	heapBytes  = "B of heap"
+)
+
+func runMemory(ctx context.Context, l *lab) error {
+	for _, e := range inRedis("") {
+		err := withRedis(ctx, func(r *testservers.Redis) error {
+			e.addr = r.Addr()
+			return l.memoryInRedis(ctx, e, r)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	near := peers.Which(func(lib peers.Library) bool { return lib.Process })
+	for _, name := range near {
+		err := withRedis(ctx, func(r *testservers.Redis) error {
+			heaps, err := child.Together[heapResult](ctx, heapRole, 1, func(int) any { return heapSpec{name, r.Addr()} }, nil)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			if off := heaps[0].Off; off != "" {
+				l.section.Notes = append(l.section.Notes, fmt.Sprintf("%s keeps nothing in process: %s.", name, off))
+				return nil
+			}
+			l.Add(0, "in process", name, heapBytes, heaps[0].PerAnswer)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		l.say("%s in process", name)
+	}
+	bytes := func(v float64) string { return fmt.Sprintf("%.0f B", v) }
+	t := report.Table{Head: []string{"", "entry in Redis", "all keys for it", "used_memory", "in process"}}
+	for _, lib := range peers.All {
+		row := []string{lib.Name}
+		for _, m := range []struct{ case_, metric string }{
+			{"in Redis", entryBytes}, {"in Redis", keysBytes}, {"in Redis", usedBytes}, {"in process", heapBytes},
+		} {
+			v, ok := l.Median(m.case_, lib.Name, m.metric)
+			row = append(row, orDash(ok, bytes(v)))
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	l.section.Tables = append(l.section.Tables, t)
+
+	entry, _ := l.Median("in Redis", ours, entryBytes)
+	bare, _ := l.Median("in Redis", peers.BareGet, entryBytes)
+	heap, kept := l.Median("in process", ours, heapBytes)
+	otter, _ := l.Median("in process", peers.Otter, heapBytes)
+	l.section.Bars = append(l.section.Bars,
+		report.Bar{Subject: "memory of a Redis entry beside the value", Limit: "at most 200 B", Ours: bytes(entry),
+			Alternative: "a bare SET " + bytes(bare), Ratio: report.Times(entry / bare), Verdict: report.Judge(entry <= 200)},
+		report.Bar{Subject: "memory of a near entry beside the value, 2 tags, of which one is its own", Limit: "at most 250 B", Ours: bytes(heap),
+			Alternative: "bare otter " + bytes(otter), Ratio: report.Times(heap / otter), Verdict: report.Judge(heap <= 250)})
+	if bar := &l.section.Bars[1]; !kept {
+		bar.Ours, bar.Ratio, bar.Verdict = "–", "–", report.NotMeasured
+	}
+	return nil
+}
+
+func (l *lab) memoryInRedis(ctx context.Context, e entry, r *testservers.Redis) (err error) {
+	c, err := enter(ctx, e, memoryInRedis, func(_ context.Context, id uuid.UUID) ([]byte, error) { return sized(id), nil }, peers.Raw)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.cache.Close()) }()
+	before, err := usedMemory(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := c.fill(ctx); err != nil {
+		return err
+	}
+	if err := c.settle(ctx); err != nil {
+		return err
+	}
+	after, err := usedMemory(ctx, r)
+	if err != nil {
+		return err
+	}
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{r.Addr()}, DisableCache: true})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	entries, all, err := keyMemory(ctx, client)
+	if err != nil {
+		return err
+	}
+	values := 0
+	for i := range c.keys {
+		values += len(sized(c.keys[i].ID))
+	}
+	l.Add(0, "in Redis", c.name, entryBytes, float64(entries-values)/memoryInRedis)
+	l.Add(0, "in Redis", c.name, keysBytes, float64(all-values)/memoryInRedis)
+	l.Add(0, "in Redis", c.name, usedBytes, float64(after-before-values)/memoryInRedis)
+	l.say("%s in Redis", c.name)
+	return nil
+}
+
+// sized returns the answer of an identity, whose size depends on it.
+func sized(id uuid.UUID) []byte {
+	n := (int(id[0])<<8 + int(id[1])) * 2 * memorySpread / (1 << 16)
+	return make([]byte, memoryValue-memorySpread+n)
+}
+
+func usedMemory(ctx context.Context, r *testservers.Redis) (int, error) {
+	text, err := r.Do(ctx, "INFO", "memory").ToString()
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(info(text, "used_memory"))
+}
+
+// keyMemory returns what the keys of entries take, and what all keys do.
+func keyMemory(ctx context.Context, client rueidis.Client) (entries, all int, err error) {
+	cursor := uint64(0)
+	for {
+		page, err := client.Do(ctx, client.B().Scan().Cursor(cursor).Count(1000).Build()).AsScanEntry()
+		if err != nil {
+			return 0, 0, err
+		}
+		usages := make(rueidis.Commands, len(page.Elements))
+		for i, key := range page.Elements {
+			usages[i] = client.B().MemoryUsage().Key(key).Samples(0).Build()
+		}
+		for i, r := range client.DoMulti(ctx, usages...) {
+			n, err := r.AsInt64()
+			if rueidis.IsRedisNil(err) {
+				continue // it has run out meanwhile
+			}
+			if err != nil {
+				return 0, 0, fmt.Errorf("memory of %s: %w", page.Elements[i], err)
+			}
+			all += int(n)
+			if key := page.Elements[i]; !strings.Contains(key, ":tag:") && !strings.Contains(key, ":lease:") {
+				entries += int(n) // only we keep anything beside the entries
+			}
+		}
+		if cursor = page.Cursor; cursor == 0 {
+			return entries, all, nil
+		}
+	}
+}
+
+type heapSpec struct{ Library, Addr string }
+
+type heapResult struct {
+	PerAnswer float64
+	Off       string // why nothing is kept in process, if so
+}
+
+// heapOfNear measures what answers kept in process take beside their bytes.
+func heapOfNear(ctx context.Context, parent *child.Parent) (any, error) {
+	var spec heapSpec
+	if err := parent.Spec(&spec); err != nil {
+		return nil, err
+	}
+	values := make(map[uuid.UUID][]byte, memoryInProcess)
+	c, err := enter(ctx, entry{library: spec.Library, addr: spec.Addr, near: true}, memoryInProcess,
+		func(_ context.Context, id uuid.UUID) ([]byte, error) { return values[id], nil }, peers.Raw)
+	if err != nil {
+		return nil, err
+	}
+	for i := range c.keys {
+		values[c.keys[i].ID] = make([]byte, memoryValue)
+	}
+	if _, err := parent.Ready(); err != nil {
+		return nil, err
+	}
+	before := heap()
+	if err := c.fill(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.settle(ctx); err != nil {
+		return nil, err
+	}
+	var result heapResult
+	if o, ok := c.cache.(*peers.Ours[[]byte]); ok {
+		if err := o.NearWorks(ctx, &c.keys[0], nearTimeout); err != nil {
+			result.Off = err.Error()
+		}
+	}
+	if err := c.draw(ctx); err != nil {
+		return nil, err
+	}
+	result.PerAnswer = float64(heap()-before) / memoryInProcess
+	runtime.KeepAlive(values)
+	return result, c.cache.Close()
+}
+
+func heap() int64 {
+	for range 3 { // what is found dead in one may be free after the next
+		runtime.GC()
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
