@@ -1,0 +1,128 @@
+// Command chainlearn serves the learning platform and looks after its database.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+// environment is what a command sees of the world.
+type environment struct {
+	ctx            context.Context // ends when the program is to stop
+	getenv         func(string) string
+	stdout, stderr io.Writer
+}
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2 // the command line or the configuration is wrong
+)
+
+// cli is the command line.
+type cli struct {
+	Serve   serveCommand   `cmd:"" help:"Serve the API."`
+	Migrate migrateCommand `cmd:"" help:"Bring the database's schema up to date."`
+	Seed    seedCommand    `cmd:"" help:"Fill the database with made-up data."`
+	Token   tokenCommand   `cmd:"" help:"Print a token for a user."`
+	Version versionCommand `cmd:"" help:"Print the version."`
+}
+
+// run is the whole program but for its signals. Flags default from the environment, which
+// is read through getenv and nowhere else.
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	env := &environment{ctx: ctx, getenv: getenv, stdout: stdout, stderr: stderr}
+	helped := false
+	parser, err := kong.New(&cli{},
+		kong.Name("chainlearn"),
+		kong.Description("A learning platform whose answers are cached and never outdated."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(int) { helped = true }), // only --help calls it
+		kong.Resolvers(fromEnvironment(getenv)),
+		kong.ValueFormatter(nameVariable),
+		kong.Bind(env),
+	)
+	if err != nil {
+		_, _ = fmt.Fprintln(stderr, "chainlearn:", err)
+		return exitFailed
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	command, err := parser.Parse(args)
+	if helped {
+		return exitOK
+	}
+	if err != nil {
+		_, _ = fmt.Fprintf(stderr, "chainlearn: %v\nchainlearn --help lists commands and flags.\n", err)
+		return exitUsage
+	}
+	err = command.Run()
+	if wrong, ok := errors.AsType[*settingsError](err); ok {
+		_, _ = fmt.Fprintln(stderr, wrong)
+		return exitUsage
+	}
+	if err != nil {
+		_, _ = fmt.Fprintln(stderr, "chainlearn:", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// settingsGroup is the group of the flags that the environment may set too. Others, such
+// as --user, must not be taken for a variable that means something else.
+const settingsGroup = "Settings"
+
+func variable(flag *kong.Flag) string {
+	if flag == nil || flag.Group == nil || flag.Group.Key != settingsGroup {
+		return ""
+	}
+	return strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
+}
+
+// fromEnvironment takes the value of a setting from its variable. An empty variable is as
+// good as none.
+func fromEnvironment(getenv func(string) string) kong.Resolver {
+	return kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+		if name := variable(flag); name != "" {
+			if value := getenv(name); value != "" {
+				return value, nil
+			}
+		}
+		return nil, nil
+	})
+}
+
+func nameVariable(value *kong.Value) string {
+	if name := variable(value.Flag); name != "" {
+		return value.Help + " ($" + name + ")"
+	}
+	return kong.DefaultHelpValueFormatter(value)
+}
+
+type versionCommand struct{}
+
+func (versionCommand) Run(env *environment) error {
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version
+	}
+	_, err := fmt.Fprintln(env.stdout, "chainlearn", version)
+	return err
+}

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/outbox"
+	"github.com/chainlearn/chainlearn/internal/httpapi"
+	"github.com/chainlearn/chainlearn/internal/learning"
+)
+
+type serveCommand struct {
+	databaseSettings
+	secretSettings
+	serverSettings
+	logSettings
+	Demo bool `help:"Fill the database with the demonstration catalogue if it is empty, and print a token of the demo learner."`
+}
+
+const (
+	// warmTimeout bounds the warming before the service calls itself ready. It is then ready
+	// all the same: an answer that is not warm costs a load, an absent service all of them.
+	warmTimeout = 10 * time.Second
+	// drainTimeout is for requests in hand when the service is told to stop, and
+	// stopTimeout for everything until it has stopped.
+	drainTimeout = 3 * time.Second
+	stopTimeout  = 4500 * time.Millisecond
+)
+
+func (s *serveCommand) Run(env *environment) error {
+	wrong := &settingsError{}
+	db := s.databaseSettings.parse(wrong)
+	s.secretSettings.check(db, wrong)
+	cfg := s.serverSettings.parse(wrong)
+	log := s.logger(env, wrong)
+	if err := wrong.err(); err != nil {
+		return err
+	}
+	var svc service
+	err := svc.start(env.ctx, s, db, cfg, log)
+	if err == nil {
+		s.greet(env, &svc)
+		select {
+		case <-env.ctx.Done():
+		case err = <-svc.broken:
+		}
+	}
+	if env.ctx.Err() != nil {
+		log.Info("stopping")
+		if errors.Is(err, context.Canceled) {
+			err = nil // told to stop while it was starting
+		}
+	}
+	return errors.Join(err, svc.stop())
+}
+
+// service is everything that serves. Its parts close in the reverse of the order in which
+// they were opened: requests, then the database with its relay, then the cache.
+type service struct {
+	api, private net.Listener
+	tokens       *httpapi.Tokens
+	storage      storage
+	http         *httpapi.Server
+	servers      []*http.Server
+	broken       chan error // a listener's
+	closers      []func() error
+}
+
+func (v *service) start(ctx context.Context, s *serveCommand, db database, cfg server, log *slog.Logger) error {
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	// The ports first: a second server by mistake is told so before it touches anything.
+	var err error
+	if v.api, err = v.listen(ctx, "PORT", cfg.address); err != nil {
+		return err
+	}
+	if v.private, err = v.listen(ctx, "ADMIN_PORT", cfg.adminAddress); err != nil {
+		return err
+	}
+	store, storeTimeout, err := openStore(ctx, cfg.redisURL, log)
+	if err != nil {
+		return err
+	}
+	v.closers = append(v.closers, store.Close)
+	c, err := cache.New(cache.Config{Store: store, StoreTimeout: storeTimeout, Registerer: metrics, Logger: log})
+	if err != nil {
+		return err
+	}
+	v.closers = append(v.closers, c.Close)
+	v.storage, err = openStorage(ctx, db, forCache{
+		cache: c, alone: cfg.redisURL == "", relay: outbox.RelayConfig{Logger: log, Registerer: metrics},
+	}, log)
+	if err != nil {
+		return err
+	}
+	v.closers = append(v.closers, v.storage.Close)
+	if v.tokens, err = s.tokens(db); err != nil {
+		return err
+	}
+	if s.Demo {
+		if err := demo(ctx, v.storage, log); err != nil {
+			return err
+		}
+	}
+	v.http, err = httpapi.New(httpapi.Config{
+		Platform: learning.New(c, v.storage, learning.Config{}), Cache: c, Tokens: v.tokens, Metrics: metrics, Logger: log,
+		RateLimit: cfg.rateLimit, RateWindow: cfg.rateWindow, TrustedProxies: cfg.trustedProxies, CORSOrigins: cfg.corsOrigins,
+	})
+	if err != nil {
+		return err
+	}
+
+	// Requests are answered from here on, but none are asked for before the warming.
+	v.broken = make(chan error, 2)
+	v.serve(v.api, v.http.Public(), 30*time.Second, log)
+	v.serve(v.private, v.http.Private(), 5*time.Minute, log) // a profile takes as long as it is told to
+	warming, cancel := context.WithTimeout(ctx, warmTimeout)
+	defer cancel()
+	if err := c.Warm(warming); err != nil {
+		log.WarnContext(ctx, "not everything could be warmed", "err", err)
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	v.http.Ready()
+	return nil
+}
+
+func (v *service) listen(ctx context.Context, setting, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", setting, err)
+	}
+	v.closers = append(v.closers, func() error { _ = l.Close(); return nil }) // again, if it served
+	return l, nil
+}
+
+func (v *service) serve(l net.Listener, h http.Handler, writeTimeout time.Duration, log *slog.Logger) {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	v.servers = append(v.servers, srv)
+	go func() {
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			v.broken <- fmt.Errorf("serve %s: %w", l.Addr(), err)
+		}
+	}()
+}
+
+// stop finishes the requests in hand and closes everything, within stopTimeout.
+func (v *service) stop() error {
+	if v.http != nil {
+		v.http.Stopping()
+	}
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		defer cancel()
+		var errs []error
+		for _, srv := range v.servers {
+			if srv.Shutdown(ctx) != nil { // out of time: what is still in hand is cut off
+				_ = srv.Close()
+			}
+		}
+		for _, closePart := range slices.Backward(v.closers) {
+			errs = append(errs, closePart())
+		}
+		done <- errors.Join(errs...)
+	}()
+	late := time.NewTimer(stopTimeout)
+	defer late.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-late.C:
+		return fmt.Errorf("something did not stop within %v", stopTimeout)
+	}
+}
+
+// greet tells whoever started the service how to talk to it.
+func (s *serveCommand) greet(env *environment, v *service) {
+	api := "http://" + reachable(v.api.Addr())
+	_, _ = fmt.Fprintf(env.stdout, "\nchainlearn is ready.\n\n  API      %s/api/v1\n  Private  http://%s/metrics\n", api, reachable(v.private.Addr()))
+	if s.Demo {
+		if token, err := issue(env.ctx, v.storage, v.tokens, demoLearner, httpapi.TokenLife); err == nil {
+			_, _ = fmt.Fprintf(env.stdout, "\nTry\n\n  curl -i -H 'Authorization: Bearer %s' %s/api/v1/users/me/progress\n", token, api)
+		}
+	} else {
+		_, _ = fmt.Fprintf(env.stdout, "\nTry\n\n  curl -i %s/api/v1/courses\n", api)
+	}
+	_, _ = fmt.Fprintln(env.stdout)
+}
+
+// reachable turns the address of a listener into one to connect to.
+func reachable(addr net.Addr) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if ok && tcp.IP.IsUnspecified() {
+		return fmt.Sprintf("localhost:%d", tcp.Port)
+	}
+	return addr.String()
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/chainlearn/chainlearn/cache/redisstore"
+	"github.com/chainlearn/chainlearn/internal/httpapi"
+)
+
+// Settings are read as texts and parsed here rather than by the command line's parser,
+// which stops at the first that is wrong.
+
+// settingsError lists everything that is wrong with the settings.
+type settingsError struct{ wrong []string }
+
+func (e *settingsError) Error() string {
+	return "chainlearn: the configuration is not valid:\n  - " + strings.Join(e.wrong, "\n  - ")
+}
+
+func (e *settingsError) add(name, format string, args ...any) {
+	e.wrong = append(e.wrong, name+" "+fmt.Sprintf(format, args...))
+}
+
+func (e *settingsError) err() error {
+	if len(e.wrong) == 0 {
+		return nil
+	}
+	return e
+}
+
+// database says which one.
+type database struct {
+	url string // whole, for PostgreSQL
+	// path of the file, for the embedded database; else empty.
+	path string
+}
+
+type databaseSettings struct {
+	DatabaseURL string `group:"Settings" placeholder:"URL" default:"sqlite:var/chainlearn.db" help:"The database: sqlite:PATH for the embedded one, or postgres://…; default ${default}."`
+}
+
+func (s databaseSettings) parse(e *settingsError) database {
+	const remedy = "use sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME"
+	if path, ok := strings.CutPrefix(s.DatabaseURL, "sqlite:"); ok {
+		if path == "" || strings.HasPrefix(path, ":memory:") {
+			e.add("DATABASE_URL", "is %q: name a file, such as sqlite:var/chainlearn.db", s.DatabaseURL)
+		}
+		return database{path: path}
+	}
+	u, err := url.Parse(s.DatabaseURL)
+	switch {
+	case err != nil: // which would quote the password
+		e.add("DATABASE_URL", "is not a URL: %s", remedy)
+	case u.Scheme != "postgres" && u.Scheme != "postgresql":
+		e.add("DATABASE_URL", "is %q: %s", u.Redacted(), remedy)
+	}
+	return database{url: s.DatabaseURL}
+}
+
+type secretSettings struct {
+	JWTSecret string `group:"Settings" name:"jwt-secret" placeholder:"SECRET" help:"What tokens are signed with, at least 32 bytes. Needed with PostgreSQL; with the embedded database, one is made and kept beside it."`
+}
+
+func (s secretSettings) check(db database, e *settingsError) {
+	switch {
+	case s.JWTSecret == "" && db.path == "":
+		e.add("JWT_SECRET", "is missing: give all replicas the same, of at least %d bytes, such as openssl rand -base64 32 prints", httpapi.MinSecret)
+	case s.JWTSecret != "" && len(s.JWTSecret) < httpapi.MinSecret:
+		e.add("JWT_SECRET", "has %d bytes: use at least %d, such as openssl rand -base64 32 prints", len(s.JWTSecret), httpapi.MinSecret)
+	}
+}
+
+type logSettings struct {
+	LogLevel  string `group:"Settings" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error; default ${default}."`
+	LogFormat string `group:"Settings" default:"text" placeholder:"FORMAT" help:"text or json; default ${default}."`
+}
+
+func (s logSettings) logger(env *environment, e *settingsError) *slog.Logger {
+	var opts slog.HandlerOptions
+	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	level, ok := levels[strings.ToLower(s.LogLevel)]
+	if !ok {
+		e.add("LOG_LEVEL", "is %q: use debug, info, warn or error", s.LogLevel)
+	}
+	opts.Level = level
+	switch strings.ToLower(s.LogFormat) {
+	case "json":
+		return slog.New(slog.NewJSONHandler(env.stderr, &opts))
+	case "text":
+	default:
+		e.add("LOG_FORMAT", "is %q: use text or json", s.LogFormat)
+	}
+	return slog.New(slog.NewTextHandler(env.stderr, &opts))
+}
+
+type serverSettings struct {
+	Host            string `group:"Settings" default:"0.0.0.0" placeholder:"HOST" help:"Address of the API; default ${default}."`
+	Port            string `group:"Settings" default:"3000" placeholder:"PORT" help:"Port of the API, 0 for any free one; default ${default}."`
+	AdminHost       string `group:"Settings" default:"127.0.0.1" placeholder:"HOST" help:"Address of the private listener, for metrics and profiles; default ${default}."`
+	AdminPort       string `group:"Settings" default:"3001" placeholder:"PORT" help:"Port of the private listener, 0 for any free one; default ${default}."`
+	RedisURL        string `group:"Settings" placeholder:"URL" help:"Redis or Valkey that replicas share: redis://, rediss://, redis+cluster://, redis+sentinel://. Default: none, a cache in this process."`
+	RateLimitMax    string `group:"Settings" default:"6000" placeholder:"N" help:"Requests that a learner or an address may send in each window, 0 for any number; default ${default}."`
+	RateLimitWindow string `group:"Settings" default:"1m" placeholder:"DURATION" help:"Length of the window, such as 30s; default ${default}."`
+	TrustedProxies  string `group:"Settings" placeholder:"CIDR,…" help:"Proxies to believe about whom they forward for. Default: none."`
+	CORSOrigins     string `group:"Settings" name:"cors-origins" placeholder:"ORIGIN,…" help:"Origins whose scripts may read answers, * for all. Default: none."`
+}
+
+// server is what serverSettings say.
+type server struct {
+	address, adminAddress string
+	redisURL              string
+	rateLimit             int
+	rateWindow            time.Duration
+	trustedProxies        []netip.Prefix
+	corsOrigins           []string
+}
+
+func (s serverSettings) parse(e *settingsError) server {
+	c := server{
+		address:      net.JoinHostPort(s.Host, port("PORT", s.Port, e)),
+		adminAddress: net.JoinHostPort(s.AdminHost, port("ADMIN_PORT", s.AdminPort, e)),
+		redisURL:     s.RedisURL,
+	}
+	if s.RedisURL != "" {
+		if _, err := redisstore.ParseURL(s.RedisURL); err != nil {
+			e.add("REDIS_URL", "is not valid: %v", err)
+		}
+	}
+	var err error
+	const most = 1_000_000_000
+	if c.rateLimit, err = strconv.Atoi(s.RateLimitMax); err != nil || c.rateLimit < 0 || c.rateLimit > most {
+		e.add("RATE_LIMIT_MAX", "is %q: use a number from 0 (no limit) to %d", s.RateLimitMax, most)
+	}
+	if c.rateWindow, err = window(s.RateLimitWindow); err != nil || c.rateWindow < time.Second || c.rateWindow > time.Hour {
+		e.add("RATE_LIMIT_WINDOW", "is %q: use a duration from 1s to 1h; a bare number counts seconds", s.RateLimitWindow)
+	}
+	for _, proxy := range items(s.TrustedProxies) {
+		prefix, err := netip.ParsePrefix(proxy)
+		if addr, addrErr := netip.ParseAddr(proxy); addrErr == nil {
+			prefix, err = addr.Prefix(addr.BitLen())
+		}
+		if err != nil {
+			e.add("TRUSTED_PROXIES", "names %q: use addresses and networks, such as 10.0.0.0/8", proxy)
+		}
+		c.trustedProxies = append(c.trustedProxies, prefix)
+	}
+	for _, origin := range items(s.CORSOrigins) {
+		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme == "" || u.Scheme+"://"+u.Host != origin) {
+			e.add("CORS_ORIGINS", "names %q: use * or origins such as https://app.example.org", origin)
+		}
+		c.corsOrigins = append(c.corsOrigins, origin)
+	}
+	return c
+}
+
+func port(name, s string, e *settingsError) string {
+	if n, err := strconv.ParseUint(s, 10, 16); err != nil {
+		e.add(name, "is %q: use a number from 1 to 65535, or 0 for any free port", s)
+	} else {
+		return strconv.FormatUint(n, 10)
+	}
+	return s
+}
+
+func window(s string) (time.Duration, error) {
+	if n, err := strconv.Atoi(s); err == nil && n <= int(time.Hour/time.Second) {
+		return time.Duration(n) * time.Second, nil
+	}
+	return time.ParseDuration(s)
+}
+
+func items(list string) []string {
+	var all []string
+	for item := range strings.SplitSeq(list, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			all = append(all, item)
+		}
+	}
+	return all
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/memstore"
+	"github.com/chainlearn/chainlearn/cache/outbox"
+	"github.com/chainlearn/chainlearn/cache/redisstore"
+	"github.com/chainlearn/chainlearn/internal/learning"
+	"github.com/chainlearn/chainlearn/internal/postgres"
+	"github.com/chainlearn/chainlearn/internal/seed"
+	"github.com/chainlearn/chainlearn/internal/sqlite"
+)
+
+// storage is a database that the commands can work on.
+type storage interface {
+	learning.Storage
+	seed.Sink
+	Close() error
+}
+
+// forCache says what the storage is to invalidate. The zero value is for commands that
+// cache nothing: what they write is delivered by the services that do.
+type forCache struct {
+	cache *cache.Cache
+	// alone says that no other process shares the cache: then none may serve the same
+	// embedded database, for the two would not hear each other write.
+	alone bool
+	relay outbox.RelayConfig
+}
+
+// openStorage is the one place that chooses a database. It brings the schema up to date.
+func openStorage(ctx context.Context, db database, f forCache, log *slog.Logger) (storage, error) {
+	if db.path == "" {
+		if f.cache != nil && f.alone {
+			log.WarnContext(ctx, "PostgreSQL without REDIS_URL: this process caches for itself, so it must be the only one that serves this database")
+		}
+		s, err := postgres.Open(ctx, db.url, postgres.Config{Cache: f.cache, Relay: f.relay, Logger: log})
+		if err != nil {
+			return nil, err // not a nil *postgres.Storage in an interface
+		}
+		return s, nil
+	}
+	s, err := sqlite.Open(ctx, db.path, sqlite.Config{Cache: f.cache, Relay: f.relay, Exclusive: f.cache != nil && f.alone})
+	if errors.Is(err, sqlite.ErrInUse) {
+		return nil, fmt.Errorf("%w: stop the other chainlearn first, or give both the same REDIS_URL", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// openStore is the one place that chooses where answers are kept, and says how long one
+// call of it may take; 0 is the cache's default.
+func openStore(ctx context.Context, redisURL string, log *slog.Logger) (cache.Store, time.Duration, error) {
+	if redisURL == "" {
+		// A store in this process cannot hang. If it seems to, the machine is busy, and
+		// asking the database instead would make it busier.
+		return memstore.New(memstore.Config{}), time.Second, nil
+	}
+	s, err := redisstore.Open(ctx, redisstore.Config{URL: redisURL, Logger: log})
+	if err != nil {
+		return nil, 0, fmt.Errorf("REDIS_URL: %w", err)
+	}
+	return s, 0, nil
+}
+
+type migrateCommand struct {
+	databaseSettings
+	logSettings
+}
+
+func (s *migrateCommand) Run(env *environment) error {
+	wrong := &settingsError{}
+	db := s.databaseSettings.parse(wrong)
+	log := s.logger(env, wrong)
+	if err := wrong.err(); err != nil {
+		return err
+	}
+	storage, err := openStorage(env.ctx, db, forCache{}, log)
+	if err != nil {
+		return err
+	}
+	if err := storage.Close(); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(env.stdout, "the schema is up to date")
+	return err
+}
