@@ -1,0 +1,372 @@
+package soak
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	outboxpg "github.com/chainlearn/chainlearn/cache/outbox/postgres"
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+// shape is how many rows there are: Groups lists of Keys rows each. The last row of each
+// group comes and goes, so that lists grow and shrink and "not found" is an answer too.
+type shape struct{ Groups, Keys int }
+
+func (s shape) all() int            { return s.Groups * s.Keys }
+func (s shape) key(g, i int) int    { return g*s.Keys + i }
+func (s shape) group(k int) int     { return k / s.Keys }
+func (s shape) fleeting(k int) bool { return k%s.Keys == s.Keys-1 }
+
+// FleetConfig says what a Fleet is made of. The zero value is good for tests.
+type FleetConfig struct {
+	// Workers is the number of processes. Default 4.
+	Workers int
+	// Groups and Keys are how many lists there are, and rows in each. Few rows make for
+	// many conflicts. Default 4 and 4.
+	Groups, Keys int
+	// StoreTimeout of the caches. Default 250 ms: a busy machine is not a sick Redis.
+	StoreTimeout time.Duration
+	// Lease of a fence. Default 2 s, so that leases of the dead run out during a run.
+	Lease time.Duration
+	// Near bounds the near answers. Default 1 s.
+	Near time.Duration
+	// Postgres is a server to use. Default: one of its own.
+	Postgres *testservers.Postgres
+	// Verbose lets the workers log; what they said last is shown when they fail.
+	Verbose bool
+}
+
+func (c FleetConfig) withDefaults() FleetConfig {
+	c.Workers = cmp.Or(c.Workers, 4)
+	c.Groups = cmp.Or(c.Groups, 4)
+	c.Keys = cmp.Or(c.Keys, 4)
+	c.StoreTimeout = cmp.Or(c.StoreTimeout, 250*time.Millisecond)
+	c.Lease = cmp.Or(c.Lease, 2*time.Second)
+	c.Near = cmp.Or(c.Near, time.Second)
+	return c
+}
+
+// A Fleet is servers, and worker processes that share them.
+type Fleet struct {
+	cfg      FleetConfig
+	shape    shape
+	postgres *testservers.Postgres
+	own      bool // postgres was started by the fleet
+	database string
+	front    *front
+	seats    []*seat
+	direct   *pgx.Conn // to the database, past every proxy; for the one goroutine that conducts
+
+	hear func(*Member, []event) // set before the workers start
+
+	mu      sync.Mutex
+	redis   *testservers.Redis // guarded by mu
+	numbers int                // guarded by mu
+	running *Load              // of new workers; nil: none; guarded by mu
+	fallen  []*Member          // guarded by mu
+}
+
+// OpenFleet starts servers and workers, and waits until every worker trusts its cache. hear is
+// called with what workers say, by one goroutine for each worker; nil ignores it. The
+// caller must Close the fleet. The program must call BecomeWorker first of all.
+func OpenFleet(ctx context.Context, cfg FleetConfig, hear func(*Member, []event)) (*Fleet, error) {
+	cfg = cfg.withDefaults()
+	if hear == nil {
+		hear = func(*Member, []event) {}
+	}
+	f := &Fleet{cfg: cfg, shape: shape{cfg.Groups, cfg.Keys}, postgres: cfg.Postgres, hear: hear}
+	if err := f.open(ctx); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func (f *Fleet) open(ctx context.Context) (err error) {
+	if f.redis, err = testservers.OpenRedis(ctx, testservers.RedisConfig{}); err != nil {
+		return err
+	}
+	if f.front, err = openFront(f.redis.Addr()); err != nil {
+		return err
+	}
+	if f.postgres == nil {
+		if f.postgres, err = testservers.OpenPostgres(ctx, testservers.PostgresConfig{}); err != nil {
+			return err
+		}
+		f.own = true
+	}
+	if f.database, err = f.postgres.CreateDatabase(ctx); err != nil {
+		return err
+	}
+	if f.direct, err = pgx.Connect(ctx, f.postgres.DatabaseURL(f.database)); err != nil {
+		return err
+	}
+	if err := f.migrate(ctx); err != nil {
+		return err
+	}
+	for range f.cfg.Workers {
+		s := &seat{}
+		f.seats = append(f.seats, s)
+		if s.redis, err = testservers.OpenProxy(f.front.addr()); err != nil {
+			return err
+		}
+		if s.postgres, err = testservers.OpenProxy(f.postgres.Addr()); err != nil {
+			return err
+		}
+	}
+	var starting errgroup.Group
+	for i := range f.seats {
+		starting.Go(func() error { return f.start(ctx, i) })
+	}
+	return starting.Wait()
+}
+
+// migrate makes the tables. history is not watched: it is what the run is judged by.
+func (f *Fleet) migrate(ctx context.Context) error {
+	if _, err := f.direct.Exec(ctx, outboxpg.Migration()); err != nil {
+		return fmt.Errorf("make the outbox: %w", err)
+	}
+	_, err := f.direct.Exec(ctx, fmt.Sprintf(`
+		CREATE TABLE items (id int PRIMARY KEY, grp int NOT NULL, value bigint NOT NULL);
+		CREATE INDEX ON items (grp);
+		CREATE TABLE locks (key int PRIMARY KEY);
+		CREATE TABLE history (value bigint PRIMARY KEY, key int NOT NULL, absent bool NOT NULL, op bigint NOT NULL);
+		CREATE SEQUENCE item_values;
+		INSERT INTO locks SELECT k FROM generate_series(0, %[1]d - 1) k;
+		INSERT INTO items SELECT k, k / %[2]d, nextval('item_values') FROM generate_series(0, %[1]d - 1) k WHERE k %% %[2]d <> %[2]d - 1;
+
+		-- soak_change gives rows new values, and makes those that come and go do so. The
+		-- value is taken while the row is locked: so values grow in the order of commits.
+		CREATE FUNCTION soak_change(keys int[], op bigint) RETURNS bytea LANGUAGE plpgsql AS $$
+		DECLARE
+			k int;
+			v bigint;
+			gone bool;
+		BEGIN
+			PERFORM FROM locks WHERE key = ANY (keys) ORDER BY key FOR UPDATE;
+			FOREACH k IN ARRAY keys LOOP
+				v := nextval('item_values');
+				gone := false;
+				IF k %% %[2]d = %[2]d - 1 THEN
+					DELETE FROM items WHERE id = k;
+					gone := FOUND;
+					IF NOT gone THEN
+						INSERT INTO items VALUES (k, k / %[2]d, v);
+					END IF;
+				ELSE
+					UPDATE items SET value = v WHERE id = k;
+				END IF;
+				INSERT INTO history VALUES (v, k, gone, op);
+			END LOOP;
+			RETURN cache_mark();
+		END
+		$$`, f.shape.all(), f.shape.Keys))
+	if err != nil {
+		return fmt.Errorf("make the tables: %w", err)
+	}
+	return outboxpg.Watch(ctx, f.direct, "items", "item:{id}", "group:{grp}")
+}
+
+// start puts a new worker on a seat and waits until it trusts its cache.
+func (f *Fleet) start(ctx context.Context, at int) error {
+	f.mu.Lock()
+	f.numbers++
+	number := f.numbers
+	s := f.seats[at]
+	if s.member != nil {
+		f.fallen = append(f.fallen, s.member)
+	}
+	f.mu.Unlock()
+	m, err := startMember(workerConfig{
+		Number:       number,
+		Postgres:     strings.Replace(f.postgres.DatabaseURL(f.database), f.postgres.Addr(), s.postgres.Addr(), 1),
+		Redis:        "redis://" + s.redis.Addr(),
+		Shape:        f.shape,
+		StoreTimeout: f.cfg.StoreTimeout,
+		Lease:        f.cfg.Lease,
+		Near:         f.cfg.Near,
+		Verbose:      f.cfg.Verbose,
+	}, at, f.hear)
+	if err != nil {
+		return fmt.Errorf("start a worker: %w", err)
+	}
+	f.mu.Lock()
+	s.member = m
+	l := f.running
+	f.mu.Unlock()
+	if err := f.trusting(ctx, m); err != nil || l == nil {
+		return err
+	}
+	_, err = m.call(ctx, request{Load: l})
+	return err
+}
+
+// trusting waits until the worker's cache trusts its store.
+func (f *Fleet) trusting(ctx context.Context, m *Member) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	return testservers.Poll(ctx, func() (bool, string) {
+		answer, err := m.call(ctx, request{Vitals: true})
+		if err != nil {
+			return false, fmt.Sprintf("%v\n%s", err, m.complain)
+		}
+		return answer.Vitals.State == "ok", fmt.Sprintf("worker %d: the cache is %s", m.number, answer.Vitals.State)
+	})
+}
+
+// members returns the workers that are there.
+func (f *Fleet) members() []*Member {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var list []*Member
+	for _, s := range f.seats {
+		if s.member != nil && s.member.alive() {
+			list = append(list, s.member)
+		}
+	}
+	return list
+}
+
+// all asks every worker the same at once. A worker that dies meanwhile has no reply.
+func (f *Fleet) all(ctx context.Context, r request) (map[*Member]*reply, error) {
+	var mu sync.Mutex
+	replies := map[*Member]*reply{}
+	var asking errgroup.Group
+	for _, m := range f.members() {
+		asking.Go(func() error {
+			answer, err := m.call(ctx, r)
+			if errors.Is(err, errGone) {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			replies[m] = answer
+			return err
+		})
+	}
+	return replies, asking.Wait()
+}
+
+// load lets every worker read and write at random, also those that start from now on.
+func (f *Fleet) load(ctx context.Context, l Load) error {
+	f.mu.Lock()
+	f.running = &l
+	f.mu.Unlock()
+	_, err := f.all(ctx, request{Load: &l})
+	return err
+}
+
+// pause ends that and waits until nothing is under way.
+func (f *Fleet) pause(ctx context.Context) error {
+	f.mu.Lock()
+	f.running = nil
+	f.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 3*patience)
+	defer cancel()
+	_, err := f.all(ctx, request{Pause: true})
+	return err
+}
+
+// casualties returns an error if a worker has died that nobody killed, or replaced.
+func (f *Fleet) casualties() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, s := range f.seats {
+		if m := s.member; m != nil && !m.alive() {
+			return fmt.Errorf("worker %d has died by itself, with %v:\n%s", m.number, m.cmd.ProcessState, m.complain)
+		}
+	}
+	return nil
+}
+
+// deaths returns when the workers died that are no more.
+func (f *Fleet) deaths() map[int]int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	dead := map[int]int64{}
+	for _, m := range f.fallen {
+		dead[m.number] = m.diedAt
+	}
+	for _, s := range f.seats {
+		if s.member != nil && !s.member.alive() {
+			dead[s.member.number] = s.member.diedAt
+		}
+	}
+	return dead
+}
+
+// server returns the Redis server that is in use.
+func (f *Fleet) server() *testservers.Redis {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.redis
+}
+
+// raced returns what the race detectors of the workers found, or nil.
+func (f *Fleet) raced() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := slices.Clone(f.fallen)
+	for _, s := range f.seats {
+		if s.member != nil {
+			list = append(list, s.member)
+		}
+	}
+	for _, m := range list {
+		if m.raced() {
+			return fmt.Errorf("worker %d has a data race:\n%s", m.number, m.complain)
+		}
+	}
+	return nil
+}
+
+// Close ends the workers in order, and the servers. Its error says also what the workers could
+// not close, and what their race detectors found.
+func (f *Fleet) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	var mu sync.Mutex
+	var errs []error
+	fail := func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		errs = append(errs, err)
+	}
+	var ending sync.WaitGroup
+	for _, m := range f.members() {
+		ending.Go(func() { fail(m.close(ctx)) })
+	}
+	ending.Wait()
+	fail(f.raced())
+	if f.direct != nil {
+		fail(f.direct.Close(ctx))
+	}
+	for _, s := range f.seats {
+		for _, p := range []*testservers.Proxy{s.redis, s.postgres} {
+			if p != nil {
+				fail(p.Close())
+			}
+		}
+	}
+	if f.front != nil {
+		fail(f.front.close())
+	}
+	if f.redis != nil {
+		fail(f.redis.Close())
+	}
+	switch {
+	case f.own:
+		fail(f.postgres.Close())
+	case f.database != "":
+		fail(f.postgres.DropDatabase(ctx, f.database))
+	}
+	return errors.Join(errs...)
+}

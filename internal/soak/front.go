@@ -1,0 +1,106 @@
+package soak
+
+import (
+	"io"
+	"net"
+	"sync"
+)
+
+// front is an address behind which one server can be exchanged for another, as the virtual
+// address of a hosted Redis does at a failover.
+type front struct {
+	listener net.Listener
+	running  sync.WaitGroup
+
+	mu       sync.Mutex
+	upstream string                // guarded by mu
+	conns    map[net.Conn]struct{} // guarded by mu
+	closed   bool                  // guarded by mu
+}
+
+func openFront(upstream string) (*front, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	f := &front{listener: l, upstream: upstream, conns: map[net.Conn]struct{}{}}
+	f.running.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return // it was closed
+			}
+			f.running.Go(func() { f.serve(client) })
+		}
+	})
+	return f, nil
+}
+
+func (f *front) addr() string { return f.listener.Addr().String() }
+
+// lead sends new connections to upstream, and ends those that lead elsewhere.
+func (f *front) lead(upstream string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.upstream = upstream
+	f.cut()
+}
+
+// cut ends all connections; mu is held.
+func (f *front) cut() {
+	for c := range f.conns {
+		_ = c.Close()
+	}
+}
+
+// admit takes note of a connection unless the front was closed or leads elsewhere by now.
+func (f *front) admit(c net.Conn, upstream string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || f.upstream != upstream {
+		_ = c.Close()
+		return false
+	}
+	f.conns[c] = struct{}{}
+	return true
+}
+
+func (f *front) drop(c net.Conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.conns, c)
+	_ = c.Close()
+}
+
+func (f *front) serve(client net.Conn) {
+	f.mu.Lock()
+	upstream := f.upstream
+	f.mu.Unlock()
+	if !f.admit(client, upstream) {
+		return
+	}
+	defer f.drop(client)
+	server, err := net.Dial("tcp", upstream)
+	if err != nil || !f.admit(server, upstream) {
+		return
+	}
+	defer f.drop(server)
+	var requests sync.WaitGroup
+	requests.Go(func() {
+		_, _ = io.Copy(server, client)
+		_ = server.Close() // Redis has nothing to say to who left
+	})
+	_, _ = io.Copy(client, server)
+	_ = client.Close()
+	requests.Wait()
+}
+
+func (f *front) close() error {
+	f.mu.Lock()
+	f.closed = true
+	f.cut()
+	f.mu.Unlock()
+	err := f.listener.Close()
+	f.running.Wait()
+	return err
+}

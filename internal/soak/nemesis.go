@@ -1,0 +1,339 @@
+package soak
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+// A fault is one way to harm a fleet, for about d.
+type fault struct {
+	name string
+	// lossy says that Redis may forget fences by it: then a write in flight is not
+	// protected from being read and unread before it is acknowledged.
+	lossy bool
+	// strike harms and heals. It returns when everything is as it should be again, but for
+	// what the library has to repair.
+	strike func(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error
+}
+
+var faults = []fault{
+	{"redis freezes", false, freezeRedis},
+	{"redis is killed and comes back empty", true, emptyRedis},
+	{"redis is killed and comes back with an old snapshot", true, oldRedis},
+	{"redis fails over to a replica without the last writes", true, failOver},
+	{"redis is flushed", true, flushRedis},
+	{"redis loses single keys", true, evictKeys},
+	{"redis evicts under memory pressure", true, pressMemory},
+	{"redis answers slowly", false, slowRedis},
+	{"connections to redis are reset", false, resetRedis},
+	{"a worker is cut off from redis", false, cutRedis},
+	{"a worker's redis accepts and never answers", false, holdRedis},
+	{"workers are killed", false, killWorkers},
+	{"a worker is frozen", false, freezeWorker},
+	{"connections to the database are reset", false, resetPostgres},
+	{"COMMIT is cut off in the middle", false, cutCommits},
+	{"a worker is cut off from the database", false, cutPostgres},
+}
+
+// Faults returns the names of all faults.
+func Faults() []string {
+	var names []string
+	for _, f := range faults {
+		names = append(names, f.name)
+	}
+	return names
+}
+
+// wait waits for d, or fails with the cause of ctx.
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// repeatedly calls do about every so often, for d.
+func repeatedly(ctx context.Context, rnd *rand.Rand, every, d time.Duration, do func() error) error {
+	for until := time.Now().Add(d); time.Now().Before(until); {
+		if err := do(); err != nil {
+			return err
+		}
+		if err := wait(ctx, every/2+time.Duration(rnd.Int64N(int64(every)))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// during waits for d between harm and heal. It heals also when the run is over.
+func during(ctx context.Context, d time.Duration, harm, heal func() error) error {
+	if err := harm(); err != nil {
+		return err
+	}
+	return errors.Join(wait(ctx, d), heal())
+}
+
+func (f *Fleet) anySeat(rnd *rand.Rand) (int, *seat) {
+	i := rnd.IntN(len(f.seats))
+	return i, f.seats[i]
+}
+
+func freezeRedis(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) error {
+	return during(ctx, d, f.server().Freeze, f.server().Thaw)
+}
+
+func emptyRedis(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) error {
+	return during(ctx, d, f.server().Kill, func() error { return f.server().RestartEmpty(context.WithoutCancel(ctx)) })
+}
+
+func oldRedis(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) error {
+	if err := f.server().Do(ctx, "SAVE").Error(); err != nil {
+		return fmt.Errorf("SAVE: %w", err)
+	}
+	if err := wait(ctx, d/2); err != nil { // what happens now will be forgotten
+		return err
+	}
+	return during(ctx, d/2, f.server().Kill, func() error { return f.server().Restart(context.WithoutCancel(ctx)) })
+}
+
+func failOver(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) error {
+	old := f.server()
+	replica, err := old.OpenReplica(ctx)
+	if err != nil {
+		return err
+	}
+	// From here on it hears nothing more, as a replica that lags at the wrong time.
+	if err := replica.Promote(ctx); err != nil {
+		return errors.Join(err, replica.Close())
+	}
+	err = wait(ctx, d)
+	f.mu.Lock()
+	f.redis = replica
+	f.mu.Unlock()
+	err = errors.Join(err, old.Close())
+	f.front.lead(replica.Addr())
+	return err
+}
+
+func flushRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	return repeatedly(ctx, rnd, 100*time.Millisecond, d, func() error {
+		return f.server().Do(ctx, "FLUSHALL").Error()
+	})
+}
+
+// evictKeys removes tags, entries and leases here and there, as an eviction policy may.
+func evictKeys(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	return repeatedly(ctx, rnd, 10*time.Millisecond, d, func() error {
+		k := rnd.IntN(f.shape.all())
+		names := []string{"tag:" + string(itemTag(k)), "tag:" + string(itemTag(k).Family()), "tag:" + string(groupTag(f.shape.group(k))),
+			fmt.Sprintf("soak:item:%d", k), fmt.Sprintf("lease:soak:item:%d", k)}
+		return f.server().Do(ctx, "UNLINK", "chainlearn:"+names[rnd.IntN(len(names))]).Error()
+	})
+}
+
+// pressMemory makes Redis evict what was least recently used, while somebody else fills it.
+func pressMemory(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	r := f.server()
+	info, err := r.Do(ctx, "INFO", "memory").ToString()
+	if err != nil {
+		return err
+	}
+	_, rest, _ := strings.Cut(info, "used_memory:")
+	used, err := strconv.Atoi(strings.TrimSpace(strings.SplitN(rest, "\n", 2)[0]))
+	if err != nil {
+		return fmt.Errorf("INFO memory: %w", err)
+	}
+	const room, filler = 256 << 10, `for i = 1, 64 do redis.call('SET', 'filler:' .. ARGV[1] .. ':' .. i, string.rep('x', 4096), 'EX', 60) end return 1`
+	harm := func() error {
+		return r.Do(ctx, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru", "maxmemory", strconv.Itoa(used+room)).Error()
+	}
+	if err := harm(); err != nil {
+		return err
+	}
+	n := 0
+	err = repeatedly(ctx, rnd, 20*time.Millisecond, d, func() error {
+		n++
+		_ = r.Do(ctx, "EVAL", filler, "0", strconv.Itoa(n)).Error() // refused while nothing is left to evict
+		return nil
+	})
+	ctx = context.WithoutCancel(ctx)
+	return errors.Join(err,
+		r.Do(ctx, "CONFIG", "SET", "maxmemory", "0").Error(),
+		r.Do(ctx, "EVAL", `for _, k in ipairs(redis.call('KEYS', 'filler:*')) do redis.call('UNLINK', k) end return 1`, "0").Error())
+}
+
+func slowRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	by := make([]time.Duration, len(f.seats))
+	for i := range by { // each worker by another time, around the budget of a call
+		by[i] = time.Duration(rnd.Int64N(int64(f.cfg.StoreTimeout)))
+	}
+	return during(ctx, d, func() error {
+		for i, s := range f.seats {
+			s.redis.Delay(by[i])
+		}
+		return nil
+	}, f.healProxies)
+}
+
+func (f *Fleet) healProxies() error {
+	var errs []error
+	for _, s := range f.seats {
+		errs = append(errs, s.redis.Heal(), s.postgres.Heal())
+	}
+	return errors.Join(errs...)
+}
+
+func resetRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	return repeatedly(ctx, rnd, 100*time.Millisecond, d, func() error {
+		_, s := f.anySeat(rnd)
+		s.redis.Reset()
+		return nil
+	})
+}
+
+func cutRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	_, s := f.anySeat(rnd)
+	return during(ctx, d, func() error { s.redis.Cut(); return nil }, s.redis.Heal)
+}
+
+func holdRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	_, s := f.anySeat(rnd)
+	// What is held back arrives in the end, late: fences, bumps and fills of long ago.
+	ways := [][]testservers.Direction{nil, {testservers.Requests}, {testservers.Replies}}[rnd.IntN(3)]
+	return during(ctx, d, func() error { s.redis.Hold(ways...); return nil }, s.redis.Heal)
+}
+
+// killWorkers kills some at a random instant and replaces them, but never all.
+func killWorkers(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	seats := rnd.Perm(len(f.seats))[:1+rnd.IntN(max(len(f.seats)-1, 1))]
+	for _, i := range seats {
+		if err := errors.Join(wait(ctx, time.Duration(rnd.Int64N(int64(20*time.Millisecond)))), f.seats[i].member.kill()); err != nil {
+			return err
+		}
+	}
+	_ = wait(ctx, d/2) // also a run that ends needs its workers to be judged
+	var starting errgroup.Group
+	for _, i := range seats {
+		starting.Go(func() error { return f.start(context.WithoutCancel(ctx), i) })
+	}
+	return starting.Wait()
+}
+
+// freezeWorker stops one for up to twice the lease of a fence.
+func freezeWorker(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	_, s := f.anySeat(rnd)
+	if rnd.IntN(3) == 0 {
+		d = max(d, f.cfg.Lease+d/2)
+	}
+	return during(ctx, d, s.member.freeze, s.member.thaw)
+}
+
+func resetPostgres(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	return repeatedly(ctx, rnd, 100*time.Millisecond, d, func() error {
+		_, s := f.anySeat(rnd)
+		s.postgres.Reset()
+		return nil
+	})
+}
+
+// cutCommits holds back what passes between a worker and the database, and then cuts the
+// connections: some statements and commits have taken effect, and their writers do not know.
+func cutCommits(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	return repeatedly(ctx, rnd, 150*time.Millisecond, d, func() error {
+		_, s := f.anySeat(rnd)
+		way := testservers.Replies
+		if rnd.IntN(3) == 0 {
+			way = testservers.Requests
+		}
+		return during(ctx, 20*time.Millisecond+time.Duration(rnd.Int64N(int64(40*time.Millisecond))),
+			func() error { s.postgres.Hold(way); return nil },
+			func() error { s.postgres.Reset(); return s.postgres.Heal() })
+	})
+}
+
+func cutPostgres(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	_, s := f.anySeat(rnd)
+	return during(ctx, d, func() error { s.postgres.Cut(); return nil }, s.postgres.Heal)
+}
+
+// blow is one fault of a schedule.
+type blow struct {
+	fault
+	seed     uint64
+	duration time.Duration
+	with     *fault // at the same time; nil usually
+}
+
+// schedule draws blows from a seed: first every fault once, then at random. Two at the same
+// time are rare, and harm different places: healing one must not heal the other.
+type schedule struct {
+	rnd   *rand.Rand
+	pool  []fault
+	queue []fault
+	round int
+}
+
+func newSchedule(seed uint64, names []string) (*schedule, error) {
+	s := &schedule{rnd: rand.New(rand.NewPCG(seed, 1))}
+	for _, name := range names {
+		found := false
+		for _, f := range faults {
+			if strings.Contains(f.name, name) {
+				s.pool, found = append(s.pool, f), true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("soak: no fault is called %q; there are: %s", name, strings.Join(Faults(), "; "))
+		}
+	}
+	if len(names) == 0 {
+		s.pool = faults
+	}
+	return s, nil
+}
+
+func (s *schedule) next() blow {
+	if len(s.queue) == 0 {
+		for _, i := range s.rnd.Perm(len(s.pool)) {
+			s.queue = append(s.queue, s.pool[i])
+		}
+		s.round++
+	}
+	b := blow{fault: s.queue[0], seed: s.rnd.Uint64()}
+	s.queue = s.queue[1:]
+	b.duration = 200*time.Millisecond + time.Duration(s.rnd.Int64N(int64(600*time.Millisecond)))
+	if s.round > 1 {
+		if s.rnd.IntN(4) == 0 {
+			b.duration *= 4
+		}
+		second := s.pool[s.rnd.IntN(len(s.pool))]
+		if s.rnd.IntN(5) == 0 && place(second) != place(b.fault) {
+			b.with = &second
+		}
+	}
+	return b
+}
+
+// place is what a fault harms: Redis itself, the ways to it, and so on.
+func place(f fault) string {
+	switch {
+	case strings.HasPrefix(f.name, "redis answers"), strings.Contains(f.name, "reset"), strings.Contains(f.name, "cut off"), strings.Contains(f.name, "never answers"):
+		return "ways"
+	case strings.HasPrefix(f.name, "redis"):
+		return "redis"
+	}
+	return "workers"
+}

@@ -1,0 +1,352 @@
+package soak
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+// Config of a Run.
+type Config struct {
+	FleetConfig
+
+	// Seed makes the schedule of faults and the choices of the clients. The same seed gives
+	// the same schedule; what the processes make of it differs, as in life.
+	Seed uint64
+	// Duration is how long faults are injected. Default 20 s.
+	Duration time.Duration
+	// Faults are (parts of) the names of those to inject. Default: all.
+	Faults []string
+	// Calm injects no faults at all: segments of nothing but reads and writes.
+	Calm bool
+
+	// Load of each worker. Default: 3 readers every 10 ms, 2 writers every 30 ms.
+	Load Load
+	// Strangers is the pause between two writes of somebody who does not know the cache.
+	// Default 400 ms; negative: none.
+	Strangers time.Duration
+
+	// Repair is how long after the last fault what is not strict may take to show
+	// everywhere. Default 5 s, since tests run on busy machines; the report says how
+	// long it took.
+	Repair time.Duration
+
+	// Log is told of each segment. Default: nobody.
+	Log io.Writer
+}
+
+func (c Config) withDefaults() Config {
+	c.FleetConfig = c.FleetConfig.withDefaults()
+	c.Duration = cmp.Or(c.Duration, 20*time.Second)
+	c.Load.Seed = c.Seed
+	c.Load.Readers = cmp.Or(c.Load.Readers, 3)
+	c.Load.Writers = cmp.Or(c.Load.Writers, 2)
+	c.Load.Pace = cmp.Or(c.Load.Pace, 10*time.Millisecond)
+	c.Load.WritePace = cmp.Or(c.Load.WritePace, 30*time.Millisecond)
+	c.Load.Near = true
+	c.Strangers = cmp.Or(c.Strangers, 400*time.Millisecond)
+	c.Repair = cmp.Or(c.Repair, 5*time.Second)
+	c.Log = cmp.Or(c.Log, io.Discard)
+	return c
+}
+
+// Run runs a history and checks it. The error says that the run itself failed; what it found
+// is in the report.
+func Run(ctx context.Context, cfg Config) (*Report, error) {
+	cfg = cfg.withDefaults()
+	plan, err := newSchedule(cfg.Seed, cfg.Faults)
+	if err != nil {
+		return nil, err
+	}
+	r := &run{cfg: cfg, plan: plan, history: newHistory(), report: newReport(cfg)}
+	if r.fleet, err = OpenFleet(ctx, cfg.FleetConfig, r.history.hear); err != nil {
+		return nil, fmt.Errorf("soak: %w", err)
+	}
+	err = r.segments(ctx)
+	r.report.finish(r)
+	return r.report, errors.Join(err, r.fleet.Close())
+}
+
+// run is a history in the making. It consists of segments: reads and writes go on while a fault
+// strikes and heals, and then pause until everything is repaired, so that each segment
+// is a history of its own that begins and ends in a known state.
+type run struct {
+	cfg     Config
+	plan    *schedule
+	fleet   *Fleet
+	history *history
+	report  *Report
+	base    map[int]*commit
+	foreign int64 // writes by the stranger so far
+}
+
+func (r *run) segments(ctx context.Context) (err error) {
+	if r.base, err = r.state(ctx); err != nil {
+		return err
+	}
+	began := time.Now()
+	// One segment without a fault comes first: what is measured then is the measure of what
+	// is flat.
+	if err := r.segment(ctx, nil); err != nil {
+		return err
+	}
+	if r.report.before, err = r.measure(ctx); err != nil {
+		return err
+	}
+	for time.Since(began) < r.cfg.Duration && len(r.report.Violations) == 0 && ctx.Err() == nil {
+		var b *blow
+		if !r.cfg.Calm {
+			next := r.plan.next()
+			b = &next
+		}
+		if err := r.segment(ctx, b); err != nil {
+			return err
+		}
+	}
+	r.report.after, err = r.measure(context.WithoutCancel(ctx))
+	return err
+}
+
+const (
+	lead  = 300 * time.Millisecond // of reads and writes before a fault
+	trail = 300 * time.Millisecond // and after it
+)
+
+func (r *run) segment(ctx context.Context, b *blow) error {
+	stop, err := r.begin(ctx)
+	if err != nil {
+		return err
+	}
+	var struck []window
+	if err = wait(ctx, lead); err == nil && b != nil {
+		struck, err = r.strike(ctx, *b)
+	}
+	if err == nil {
+		err = wait(ctx, trail)
+	}
+	// A run that is told to end still ends in order, and is judged.
+	if ctx.Err() != nil {
+		err = nil
+	}
+	ctx = context.WithoutCancel(ctx)
+	if err := errors.Join(err, stop(ctx), r.fleet.casualties()); err != nil {
+		return err
+	}
+	return r.settle(ctx, struck)
+}
+
+// begin lets everybody read and write, and returns a function that ends it.
+func (r *run) begin(ctx context.Context) (stop func(context.Context) error, err error) {
+	if err := r.fleet.load(ctx, r.cfg.Load); err != nil {
+		return nil, err
+	}
+	strangers, end := context.WithCancel(ctx)
+	var stranger sync.WaitGroup
+	if r.cfg.Strangers > 0 {
+		stranger.Go(func() { r.stranger(strangers) })
+	}
+	return func(ctx context.Context) error {
+		end()
+		stranger.Wait()
+		return r.fleet.pause(ctx)
+	}, nil
+}
+
+// stranger writes over a plain connection, as psql does.
+func (r *run) stranger(ctx context.Context) {
+	rnd := dice(r.cfg.Seed, stranger, int(r.foreign))
+	conn, err := pgx.Connect(ctx, r.fleet.postgres.DatabaseURL(r.fleet.database))
+	if err != nil {
+		return // the run is over
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	for rest(ctx, rnd, r.cfg.Strangers) {
+		r.foreign++
+		op, begin := r.foreign, now()
+		_, err := conn.Exec(context.WithoutCancel(ctx), `SELECT soak_change($1, $2)`, []int{rnd.IntN(r.fleet.shape.all())}, op)
+		r.history.foreign(op, begin, now(), err)
+	}
+}
+
+// strike injects the fault, or both, and returns when they have healed.
+func (r *run) strike(ctx context.Context, b blow) ([]window, error) {
+	all := []fault{b.fault}
+	if b.with != nil {
+		all = append(all, *b.with)
+	}
+	windows := make([]window, len(all))
+	errs := make([]error, len(all))
+	var striking sync.WaitGroup
+	for i, f := range all {
+		windows[i] = window{Name: f.name, Lossy: f.lossy, Begin: now()}
+		striking.Go(func() {
+			rnd := rand.New(rand.NewPCG(b.seed, uint64(i)))
+			errs[i] = f.strike(ctx, r.fleet, rnd, b.duration)
+			windows[i].End = now()
+		})
+	}
+	striking.Wait()
+	for i, f := range all {
+		if errs[i] != nil && ctx.Err() == nil {
+			return windows, fmt.Errorf("soak: %s: %w", f.name, errs[i])
+		}
+		r.report.Faults[f.name]++
+	}
+	return windows, nil
+}
+
+// settle waits until every strict answer of every process is what the database says, and then
+// checks what was seen since the segment before.
+func (r *run) settle(ctx context.Context, struck []window) error {
+	began := time.Now()
+	if err := r.quiet(ctx); err != nil {
+		return err
+	}
+	state, err := r.state(ctx)
+	if err != nil {
+		return err
+	}
+	limit, cancel := context.WithTimeout(ctx, r.cfg.Repair)
+	late := testservers.Poll(limit, func() (bool, string) { return r.agree(limit, state) })
+	cancel()
+	r.report.Agreed = max(r.report.Agreed, time.Since(began))
+	if late != nil {
+		r.report.violated(Violation{What: "answers differ from the database for longer than repairs may take", Text: "  " + late.Error() + "\n", at: now()})
+	}
+	limit, cancel = context.WithTimeout(ctx, 30*time.Second)
+	late = testservers.Poll(limit, func() (bool, string) { return r.recovered(limit) })
+	cancel()
+	r.report.Recovered = max(r.report.Recovered, time.Since(began))
+	if late != nil {
+		r.report.violated(Violation{What: "the fleet does not recover", Text: "  " + late.Error() + "\n", at: now()})
+	}
+
+	rows, err := r.committed(ctx)
+	if err != nil {
+		return err
+	}
+	chronicle := r.history.close(r.base, rows, r.fleet.deaths(), struck, r.cfg.Near, r.cfg.Repair)
+	figures, wrong := chronicle.check()
+	r.report.Figures.add(figures)
+	for _, v := range wrong {
+		r.report.violated(v)
+	}
+	r.base = state
+	r.report.segment(r, struck, figures)
+	return r.fleet.raced()
+}
+
+// quiet waits until no transaction is open that may still write: also those of the dead.
+func (r *run) quiet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	return testservers.Poll(ctx, func() (bool, string) {
+		var open int
+		err := r.fleet.direct.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND backend_xid IS NOT NULL AND pid <> pg_backend_pid() AND query NOT LIKE '%cache_outbox%'`).Scan(&open)
+		return err == nil && open == 0, fmt.Sprintf("%d transactions are still open (%v)", open, err)
+	})
+}
+
+// state returns what the database holds now. Nobody writes.
+func (r *run) state(ctx context.Context) (map[int]*commit, error) {
+	state := map[int]*commit{}
+	for k := range r.fleet.shape.all() {
+		state[k] = &commit{
+			sight: sight{Key: k}, Absent: true,
+			Begin: longAgo, End: longAgo, Calm: longAgo, Due: longAgo, Outcome: acknowledged, Binding: true,
+		}
+	}
+	rows, err := r.fleet.direct.Query(ctx, `SELECT id, value FROM items`)
+	if err != nil {
+		return nil, err
+	}
+	var s sight
+	_, err = pgx.ForEachRow(rows, []any{&s.Key, &s.Value}, func() error {
+		state[s.Key].Value, state[s.Key].Absent = s.Value, false
+		return nil
+	})
+	return state, err
+}
+
+// agree reports whether every process gives the answers of the database.
+func (r *run) agree(ctx context.Context, state map[int]*commit) (bool, string) {
+	replies, err := r.fleet.all(ctx, request{Look: true})
+	if err != nil {
+		return false, err.Error()
+	}
+	for m, answer := range replies {
+		for _, s := range append(answer.Lists, answer.Items) {
+			for _, s := range s {
+				if want := state[s.Key]; s.Value != want.Value && !(s.Value == 0 && want.Absent) {
+					return false, fmt.Sprintf("worker %d answers %d for key %d, the database %d", m.number, s.Value, s.Key, want.Value)
+				}
+			}
+		}
+	}
+	return true, ""
+}
+
+// recovered reports whether the caches are trusted and the outbox is empty again.
+func (r *run) recovered(ctx context.Context) (bool, string) {
+	for _, m := range r.fleet.members() {
+		answer, err := m.call(ctx, request{Vitals: true})
+		if err != nil {
+			return false, err.Error()
+		}
+		if s := answer.Vitals.State; s != "ok" {
+			return false, fmt.Sprintf("the cache of worker %d is %s", m.number, s)
+		}
+	}
+	var rows int
+	err := r.fleet.direct.QueryRow(ctx, `SELECT count(*) FROM cache_outbox`).Scan(&rows)
+	return err == nil && rows == 0, fmt.Sprintf("%d rows are left in the outbox (%v)", rows, err)
+}
+
+// committed takes the rows of the history that the database has kept.
+func (r *run) committed(ctx context.Context) ([]row, error) {
+	rows, err := r.fleet.direct.Query(ctx, `DELETE FROM history RETURNING value, key, absent, op`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(from pgx.CollectableRow) (c row, err error) {
+		err = from.Scan(&c.Value, &c.Key, &c.absent, &c.op)
+		return c, err
+	})
+}
+
+// measure takes the vitals of everything that must not grow.
+func (r *run) measure(ctx context.Context) (m measures, err error) {
+	replies, err := r.fleet.all(ctx, request{Vitals: true})
+	if err != nil {
+		return m, err
+	}
+	for _, answer := range replies {
+		v := answer.Vitals
+		m.Goroutines = max(m.Goroutines, v.Goroutines)
+		m.Heap = max(m.Heap, v.Heap)
+		m.Near = v.Watchable
+	}
+	const count = `local n, lasting = 0, 0
+		for _, k in ipairs(redis.call('KEYS', '*')) do
+			n = n + 1
+			if redis.call('PTTL', k) == -1 then lasting = lasting + 1 end
+		end
+		return {n, lasting}`
+	keys, err := r.fleet.server().Do(ctx, "EVAL", count, "0").AsIntSlice()
+	if err != nil {
+		return m, fmt.Errorf("count the keys of Redis: %w", err)
+	}
+	m.Keys, m.Lasting = keys[0], keys[1]
+	err = r.fleet.direct.QueryRow(ctx, `SELECT count(*) FROM cache_outbox`).Scan(&m.Rows)
+	return m, err
+}

@@ -1,0 +1,353 @@
+package soak
+
+import (
+	"context"
+	"encoding/gob"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/outbox"
+	outboxpg "github.com/chainlearn/chainlearn/cache/outbox/postgres"
+	"github.com/chainlearn/chainlearn/cache/redisstore"
+)
+
+// workerVariable holds the configuration of a worker, in the environment of its process.
+const workerVariable = "CHAINLEARN_SOAK_WORKER"
+
+// workerConfig is what a worker is told at its start.
+type workerConfig struct {
+	Number       int // of this process; no two of a run have the same
+	Postgres     string
+	Redis        string
+	Shape        shape
+	StoreTimeout time.Duration
+	Lease        time.Duration
+	Near         time.Duration
+	Verbose      bool
+}
+
+// BecomeWorker makes this process a worker and ends it, if it was started as one. Call it
+// first in main, or in TestMain: a Fleet runs the program it is part of.
+func BecomeWorker() {
+	text := os.Getenv(workerVariable)
+	if text == "" {
+		return
+	}
+	if err := runWorker(text, os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "worker:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// worker is a program that uses the library, and says what it sees.
+type worker struct {
+	cfg   workerConfig
+	out   *outlet
+	trap  *trap
+	cache *cache.Cache
+	store cache.Store
+	reg   *prometheus.Registry
+	pool  *pgxpool.Pool
+	db    *outboxpg.DB
+	ops   atomic.Int64
+
+	items, near *cache.Cached[int, int64]
+	lists       *cache.Cached[int, []sight]
+	slow        *cache.Cached[slowAsk, string]
+
+	loading, peak atomic.Int64 // loads of items at this moment, and most of them so far
+
+	mu    sync.Mutex
+	loads map[string][]span // of the slow query, by name; guarded by mu
+	stop  context.CancelFunc
+	busy  sync.WaitGroup // the clients of the load
+}
+
+func runWorker(text string, in io.Reader, out io.Writer) (err error) {
+	w := &worker{out: newOutlet(out), reg: prometheus.NewRegistry(), loads: map[string][]span{}, stop: func() {}}
+	if err := json.Unmarshal([]byte(text), &w.cfg); err != nil {
+		return fmt.Errorf("%s: %w", workerVariable, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go w.out.keepFlushing(ctx)
+	logger := slog.New(slog.DiscardHandler)
+	if w.cfg.Verbose {
+		logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("worker", w.cfg.Number)
+	}
+	w.trap = newTrap(func(op int64) { w.out.urgent(event{Kind: eventFenced, Op: op, Begin: now()}) })
+
+	store, err := redisstore.Open(ctx, redisstore.Config{URL: w.cfg.Redis, Timeout: w.cfg.StoreTimeout, Logger: logger})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	w.store = w.trap.wrap(store)
+	w.cache, err = cache.New(cache.Config{
+		Store: w.store, Registerer: w.reg, Logger: logger,
+		StoreTimeout: w.cfg.StoreTimeout, FenceLease: w.cfg.Lease,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.cache.Close()) }()
+
+	pg, err := pgxpool.ParseConfig(w.cfg.Postgres)
+	if err != nil {
+		return err
+	}
+	pg.MaxConns = 12
+	pg.ConnConfig.DialFunc = w.trap.dial
+	pg.ConnConfig.ConnectTimeout = 2 * time.Second
+	if w.pool, err = pgxpool.NewWithConfig(ctx, pg); err != nil {
+		return err
+	}
+	defer w.pool.Close()
+	log := outboxpg.NewLog(w.pool, logger)
+	defer log.Close()
+	relay, err := outbox.NewRelay(w.cache, log, outbox.RelayConfig{Logger: logger, Registerer: w.reg})
+	if err != nil {
+		return err
+	}
+	relay.Start()
+	defer relay.Close()
+	w.db, err = outboxpg.NewDB(log, w.cache, outboxpg.Config{
+		Options:    outbox.Options{Relay: relay, CommitTime: w.cfg.Lease / 2},
+		FenceLease: w.cfg.Lease,
+	})
+	if err != nil {
+		return err
+	}
+	w.define()
+	return w.serve(ctx, in)
+}
+
+// serve answers requests until the parent has no more.
+func (w *worker) serve(ctx context.Context, in io.Reader) error {
+	requests := gob.NewDecoder(in)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer w.pause()
+	for {
+		var r request
+		if err := requests.Decode(&r); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if r.Load != nil { // in order with a pause
+			w.run(ctx, *r.Load)
+			w.out.reply(&reply{ID: r.ID})
+			continue
+		}
+		running.Go(func() {
+			answer := &reply{ID: r.ID}
+			if err := w.answer(ctx, r, answer); err != nil {
+				answer.Err = err.Error()
+			}
+			w.out.reply(answer)
+			if r.Write != nil && r.Write.Die == afterAck {
+				die()
+			}
+		})
+	}
+}
+
+func (w *worker) answer(ctx context.Context, r request, answer *reply) (err error) {
+	switch {
+	case r.Pause:
+		w.pause()
+	case r.Look:
+		answer.Items, answer.Lists, err = w.look(ctx)
+	case r.Write != nil:
+		return w.write(ctx, r.Write.Keys, false, r.Write.Die)
+	case r.Crowd != nil:
+		answer.Crowd = w.crowd(ctx, *r.Crowd)
+	case r.Press != nil:
+		answer.Press = w.press(ctx, *r.Press)
+	case r.Vitals:
+		answer.Vitals, err = w.vitals()
+	}
+	return err
+}
+
+// define describes the answers.
+func (w *worker) define() {
+	item := cache.Query[int, int64]{
+		Name: "soak:item",
+		Key:  func(k int) string { return cache.Key(k) },
+		Tags: func(k int) []cache.Tag { return []cache.Tag{itemTag(k), itemTag(k).Family()} },
+		Load: w.loadItem,
+		// Short, so that what time makes stale is met as well as what writes do.
+		Fresh: 2 * time.Second, Stale: 5 * time.Second, StaleIfError: 5 * time.Second, NotFound: 2 * time.Second,
+		LoadTimeout: 5 * time.Second,
+	}
+	w.items = cache.Define(w.cache, item)
+	if w.watchable() {
+		near := item
+		near.Name, near.Near = "soak:near", w.cfg.Near
+		w.near = cache.Define(w.cache, near)
+	}
+	w.lists = cache.Define(w.cache, cache.Query[int, []sight]{
+		Name: "soak:list",
+		Key:  func(g int) string { return cache.Key(g) },
+		Tags: func(g int) []cache.Tag { return []cache.Tag{groupTag(g), groupTag(g).Family()} },
+		Load: w.loadList, Fresh: 2 * time.Second, Stale: 5 * time.Second, LoadTimeout: 5 * time.Second,
+	})
+	w.slow = cache.Define(w.cache, cache.Query[slowAsk, string]{
+		Name: "soak:slow",
+		Key:  func(a slowAsk) string { return cache.Key(a.Name) },
+		Tags: func(a slowAsk) []cache.Tag { return []cache.Tag{cache.Tag("slow:" + a.Name)} },
+		Load: w.loadSlow, Fresh: time.Hour, LoadTimeout: time.Minute,
+	})
+}
+
+func (w *worker) watchable() bool {
+	_, ok := w.store.(cache.Watchable)
+	return ok
+}
+
+func itemTag(k int) cache.Tag  { return cache.Tag(fmt.Sprintf("item:%d", k)) }
+func groupTag(g int) cache.Tag { return cache.Tag(fmt.Sprintf("group:%d", g)) }
+
+func (w *worker) loadItem(ctx context.Context, k int) (v int64, err error) {
+	w.peak.Store(max(w.peak.Load(), w.loading.Add(1))) // a lost update loses one in a row of peaks
+	defer w.loading.Add(-1)
+	err = w.pool.QueryRow(ctx, `SELECT value FROM items WHERE id = $1`, k).Scan(&v)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, cache.ErrNotFound
+	}
+	return v, err
+}
+
+// loadList answers with every key of the group, 0 for those that are not there.
+func (w *worker) loadList(ctx context.Context, g int) ([]sight, error) {
+	rows, err := w.pool.Query(ctx, `SELECT id, value FROM items WHERE grp = $1`, g)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]sight, w.cfg.Shape.Keys)
+	for i := range list {
+		list[i].Key = w.cfg.Shape.key(g, i)
+	}
+	var k int
+	var v int64
+	_, err = pgx.ForEachRow(rows, []any{&k, &v}, func() error {
+		list[k-list[0].Key].Value = v
+		return nil
+	})
+	return list, err
+}
+
+var errSlow = errors.New("the slow answer fails, as asked")
+
+func (w *worker) loadSlow(ctx context.Context, a slowAsk) (string, error) {
+	s := span{Begin: now()}
+	w.out.urgent(event{Kind: eventLoadBegins, Begin: s.Begin})
+	select {
+	case <-time.After(a.Takes):
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	s.End = now()
+	w.mu.Lock()
+	w.loads[a.Name] = append(w.loads[a.Name], s)
+	w.mu.Unlock()
+	switch a.Ends {
+	case "missing":
+		return "", cache.ErrNotFound
+	case "failed":
+		return "", errSlow
+	}
+	return a.Name, nil
+}
+
+// vitals measures after a collection, so that what is garbage does not count.
+func (w *worker) vitals() (Vitals, error) {
+	families, err := w.reg.Gather()
+	if err != nil {
+		return Vitals{}, err
+	}
+	v := Vitals{State: w.cache.Health().State, Watchable: w.watchable(), Metrics: map[string]float64{}}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			v.Metrics[f.GetName()] += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	runtime.GC()
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	v.Heap, v.Goroutines = mem.HeapAlloc, runtime.NumGoroutine()
+	return v, nil
+}
+
+// outlet sends what happened to the parent. What must survive the worker is sent at once:
+// bytes in a pipe outlive their writer.
+type outlet struct {
+	mu     sync.Mutex
+	enc    *gob.Encoder
+	events []event
+}
+
+const outletHolds = 256
+
+func newOutlet(to io.Writer) *outlet { return &outlet{enc: gob.NewEncoder(to)} }
+
+func (o *outlet) note(e event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.events = append(o.events, e); len(o.events) >= outletHolds {
+		o.send(nil)
+	}
+}
+
+func (o *outlet) urgent(e event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.events = append(o.events, e)
+	o.send(nil)
+}
+
+func (o *outlet) reply(r *reply) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.send(r)
+}
+
+// send empties the buffer; mu is held. When the parent is gone there is nobody to tell, and
+// the end of the input ends the worker.
+func (o *outlet) send(r *reply) {
+	_ = o.enc.Encode(message{Events: o.events, Reply: r})
+	o.events = o.events[:0]
+}
+
+func (o *outlet) keepFlushing(ctx context.Context) {
+	t := time.NewTicker(20 * time.Millisecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			o.mu.Lock()
+			if len(o.events) > 0 {
+				o.send(nil)
+			}
+			o.mu.Unlock()
+		}
+	}
+}
