@@ -57,14 +57,14 @@ SELECT pg_is_in_recovery() AND coalesce(pg_last_wal_replay_lsn() >= $1::text::pg
     AND (SELECT timeline_id FROM pg_control_checkpoint()) = $2::bigint`
 )
 
-// load returns false when the primary must answer.
+// load returns false when the primary must answer, whatever the error.
 func (r *replica) load(ctx context.Context, query string, args []any, fields []any) (bool, error) {
 	if !r.worthAsking() {
 		return false, nil
 	}
 	position, err := r.tip.ask(ctx)
 	if err != nil {
-		return false, nil // the primary will say what is wrong
+		return false, err
 	}
 	for deadline := time.Now().Add(r.wait); ; {
 		ok, err := r.try(ctx, position, query, args, fields)
@@ -73,10 +73,10 @@ func (r *replica) load(ctx context.Context, query string, args []any, fields []a
 		}
 		if err != nil || time.Now().After(deadline) {
 			r.rest(err)
-			return false, nil
+			return false, err
 		}
-		if pause(ctx, replayPause) != nil {
-			return false, nil
+		if err := pause(ctx, replayPause); err != nil {
+			return false, err
 		}
 	}
 }

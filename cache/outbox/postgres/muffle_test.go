@@ -43,7 +43,7 @@ func withoutNotifications(to io.Writer, from io.Reader) {
 		if _, err := io.ReadFull(from, head[:]); err != nil {
 			return
 		}
-		var into io.Writer = to
+		into := to
 		if head[0] == notificationResponse {
 			into = io.Discard
 		}

@@ -44,7 +44,8 @@ $$;
 -- cache_record records tags that no watched row shows. Transactions without a mark wake
 -- the relays when they commit, once, whatever they recorded: PostgreSQL drops
 -- notifications that are equal. Those with a mark must not, because commits that notify
--- queue up behind one lock of the whole server.
+-- queue up behind one lock of the whole server. (Nor can one that is to be prepared for a
+-- two-phase commit: give it a mark.)
 CREATE OR REPLACE FUNCTION cache_record(VARIADIC tags text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
@@ -141,7 +142,7 @@ BEGIN
         END IF;
         SELECT string_agg(coalesce('(' || m[1] || ')::text', quote_literal(m[2])), ' || ') INTO tag
         FROM regexp_matches(concat(parts[1], parts[2]), '\{([^{}]*)\}|([^{}]+)', 'g') m;
-        query := format('SELECT %s, %s FROM %%s AS %I', n, tag, self);
+        query := format('SELECT %s, %s FROM %%s AS %I', n, replace(tag, '%', '%%'), self); -- itself a format
         EXECUTE format(query, watched) || ' LIMIT 0'; -- a mistake fails here, not in somebody's write
 
         FOREACH event IN ARRAY regexp_split_to_array(coalesce(parts[3], 'INSERT OR UPDATE OR DELETE'), '\s+OR\s+', 'i') LOOP

@@ -128,7 +128,7 @@ func TestUnusualTables(t *testing.T) {
 		`CREATE TABLE parent (id int)`,
 		`CREATE TABLE child (extra text) INHERITS (parent)`,
 		`CREATE TABLE named (n int, few int, writer int, tag int, template int, touched int)`, // as in the trigger functions
-		`SELECT cache_watch('named', 'named:{n}{few}{writer}{tag}{template}{touched}')`,
+		`SELECT cache_watch('named', 'named:{n}{few}{writer}{tag}{template}{touched}', 'percent:{CASE WHEN n::text LIKE ''1%'' THEN ''100%'' END} ON INSERT OR UPDATE OF n')`,
 		`SELECT cache_watch('events', 'event:{kind}-{id}')`,
 		`SELECT cache_watch('parent', 'p:{id}')`,
 	))
@@ -141,7 +141,8 @@ func TestUnusualTables(t *testing.T) {
 		{`INSERT INTO child VALUES (1, 'x')`, `p:1`},
 		{`UPDATE parent SET id = 2`, `p:1 p:2`},
 		{`DELETE FROM child`, `p:2`},
-		{`INSERT INTO named VALUES (1, 2, 3, 4, 5, 6)`, `named:123456`},
+		{`INSERT INTO named VALUES (1, 2, 3, 4, 5, 6)`, `named:123456 percent:100%`},
+		{`UPDATE named SET n = 7`, `named:123456 named:723456 percent:100%`},
 	} {
 		run(t, conn, c.statement)
 		if got := strings.Join(slices.Compact(taken(t, conn)), " "); got != c.want {

@@ -170,7 +170,7 @@ func TestWriteUndoesWhatFails(t *testing.T) {
 	}{
 		"an error of the function": {
 			func(ctx context.Context, tx pgx.Tx) error { _ = set("1", 7)(ctx, tx); return own },
-			func(err error) bool { return err == own }, //nolint:errorlint // as it is
+			func(err error) bool { return err == own }, // as it is
 		},
 		"a commit inside": {
 			func(ctx context.Context, tx pgx.Tx) error { _ = set("1", 7)(ctx, tx); return tx.Commit(ctx) },
