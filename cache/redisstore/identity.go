@@ -110,14 +110,21 @@ func orUnknown(role string) string {
 	return role
 }
 
-// introduce reads HELLO, which every account may use, where INFO is refused. It tells the
-// role but nothing that changes with the incarnation.
+// introduce takes what HELLO tells, which every account may use, where INFO is refused:
+// nothing that changes with the incarnation.
 func introduce(hello rueidis.RedisResult, nd *node, gen uint64) (serverInfo, error) {
+	info, err := greet(hello)
+	if re, ok := rueidis.IsRedisErr(err); err != nil && (!ok || !refusal(re)) {
+		return serverInfo{}, err
+	}
+	info.identity, info.nameless = nd.anonymousAt(gen), true
+	return info, nil
+}
+
+// greet reads the reply to HELLO, and fails if it is not from a master.
+func greet(hello rueidis.RedisResult) (serverInfo, error) {
 	fields, err := hello.AsMap()
 	if err != nil {
-		if re, ok := rueidis.IsRedisErr(err); ok && refusal(re) {
-			return serverInfo{identity: nd.anonymousAt(gen), nameless: true}, nil
-		}
 		return serverInfo{}, err
 	}
 	text := func(name string) string {
@@ -128,10 +135,7 @@ func introduce(hello rueidis.RedisResult, nd *node, gen uint64) (serverInfo, err
 	if role := text("role"); role != "master" {
 		return serverInfo{}, fmt.Errorf("it is a %s and not the master", orUnknown(role))
 	}
-	return serverInfo{
-		identity: nd.anonymousAt(gen), nameless: true,
-		version: text("server") + " " + text("version"), mode: text("mode"),
-	}, nil
+	return serverInfo{version: text("server") + " " + text("version"), mode: text("mode")}, nil
 }
 
 // anonymousAt makes up an identity for each generation of connections: without a name,

@@ -134,8 +134,20 @@ func (s *Store) publish(v *view) *view {
 			s.log.Info("redis is back", "changed", prev.identity != v.identity)
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.view.Store(v)
+	close(s.renewed)
+	s.renewed = make(chan struct{})
 	return v
+}
+
+// current returns the view, nil if there is none yet, and a channel that is closed when
+// there is another.
+func (s *Store) current() (*view, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view.Load(), s.renewed
 }
 
 // Identity implements cache.Store. It asks every master who it is.

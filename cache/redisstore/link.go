@@ -73,17 +73,22 @@ func (l *link) lane(addr string) *lane {
 	if ln := l.lanes[addr]; ln != nil {
 		return ln
 	}
-	opt := l.opt
+	opt := direct(l.opt, addr)
 	opt.DialCtxFn = l.reads.dial
-	opt.InitAddress = []string{addr}
-	opt.ForceSingleClient = true
-	opt.Sentinel = rueidis.SentinelOption{}
-	opt.Standalone = rueidis.StandaloneOption{}
 	// With ForceSingleClient there is a client also when the server is not there.
 	client, _ := rueidis.NewClient(opt)
 	ln := &lane{node: l.reads.at(addr), client: client}
 	l.lanes[addr] = ln
 	return ln
+}
+
+// direct is opt for a client of the server at addr alone.
+func direct(opt rueidis.ClientOption, addr string) rueidis.ClientOption {
+	opt.InitAddress = []string{addr}
+	opt.ForceSingleClient = true
+	opt.Sentinel = rueidis.SentinelOption{}
+	opt.Standalone = rueidis.StandaloneOption{}
+	return opt
 }
 
 // revive tries to reach the lost server at the end of ln, and returns nil if it answers

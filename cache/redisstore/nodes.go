@@ -27,7 +27,7 @@ type node struct {
 // nodes dials for rueidis, and knows every connection that is open. The addresses are
 // those of the deployment's servers, past and present.
 type nodes struct {
-	dialFn func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error)
+	dialFn dialFn
 	ctx    context.Context // ends all dialling
 	lost   func()          // called when a connection has ended; must not block
 
@@ -37,22 +37,28 @@ type nodes struct {
 }
 
 func newNodes(ctx context.Context, opt rueidis.ClientOption, lost func()) *nodes {
-	n := &nodes{
-		dialFn: dialTCP,
+	return &nodes{
+		dialFn: dialer(opt),
 		ctx:    ctx,
 		lost:   lost,
 		byAddr: make(map[string]*node),
 		conns:  make(map[*conn]struct{}),
 	}
+}
+
+type dialFn func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error)
+
+// dialer is how opt says that connections are made.
+func dialer(opt rueidis.ClientOption) dialFn {
 	switch {
 	case opt.DialCtxFn != nil:
-		n.dialFn = opt.DialCtxFn
+		return opt.DialCtxFn
 	case opt.DialFn != nil:
-		n.dialFn = func(_ context.Context, addr string, d *net.Dialer, cfg *tls.Config) (net.Conn, error) {
+		return func(_ context.Context, addr string, d *net.Dialer, cfg *tls.Config) (net.Conn, error) {
 			return opt.DialFn(addr, d, cfg)
 		}
 	}
-	return n
+	return dialTCP
 }
 
 func dialTCP(ctx context.Context, addr string, d *net.Dialer, cfg *tls.Config) (net.Conn, error) {

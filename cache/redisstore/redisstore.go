@@ -126,7 +126,7 @@ func (c Config) options() (rueidis.ClientOption, error) {
 	opt.DisableRetry = true
 	opt.SendToReplicas = nil
 	opt.ReplicaOnly = false
-	// Tracking serves caches in process. A tier that wants it has a client of its own.
+	// Watch has connections of its own, which it tells to track.
 	opt.DisableCache = true
 	opt.ConnLifetime = 0
 	opt.Dialer.Timeout = cmp.Or(opt.Dialer.Timeout, max(c.Timeout, connectTimeout))
@@ -142,9 +142,10 @@ func (c Config) options() (rueidis.ClientOption, error) {
 // errClosed is returned by every method of a closed Store that returns an error.
 var errClosed = errors.New("redisstore: store is closed")
 
-// Store is a cache.Store in Redis. It is safe for concurrent use.
+// Store is a cache.Watchable in Redis. It is safe for concurrent use.
 type Store struct {
 	cfg    Config
+	opt    rueidis.ClientOption
 	names  names
 	log    *slog.Logger
 	hub    *hub
@@ -160,11 +161,12 @@ type Store struct {
 	down   atomic.Pointer[error]          // why the last survey failed; nil if it did not
 	kicks  chan struct{}                  // has room for one: survey now
 
-	mu   sync.Mutex
-	next *outcome // of the survey that begins next, for who waits for it; guarded by mu
+	mu      sync.Mutex
+	next    *outcome      // of the survey that begins next, for who waits for it; guarded by mu
+	renewed chan struct{} // closed when there is another view; guarded by mu
 }
 
-var _ cache.Store = (*Store)(nil)
+var _ cache.Watchable = (*Store)(nil)
 
 // Open returns a Store for cfg, or an error that names everything that is wrong with cfg.
 // It waits at most cfg.Timeout, or until ctx ends, for Redis to answer. Whether it did
@@ -177,12 +179,14 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		cfg:   cfg,
-		names: names(cfg.Prefix),
-		log:   cfg.Logger,
-		hub:   newHub(),
-		calls: make(chan struct{}, maxCalls),
-		kicks: make(chan struct{}, 1),
+		cfg:     cfg,
+		opt:     opt,
+		names:   names(cfg.Prefix),
+		log:     cfg.Logger,
+		hub:     newHub(),
+		calls:   make(chan struct{}, maxCalls),
+		kicks:   make(chan struct{}, 1),
+		renewed: make(chan struct{}),
 	}
 	// A PING goes out at the second tick after the last answer, at the latest.
 	s.giveUp = 2*opt.Dialer.KeepAlive + opt.ConnWriteTimeout + deadAfter/10
@@ -203,7 +207,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 // Close ends the connections and waits for the goroutines of the Store. Calls that are
 // under way fail.
 func (s *Store) Close() error {
+	s.mu.Lock() // nobody begins to watch from here on
 	s.stop()
+	s.mu.Unlock()
 	s.wg.Wait()
 	return nil
 }

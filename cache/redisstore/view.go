@@ -81,12 +81,32 @@ func (v *view) pace() time.Duration {
 
 // same reports that nothing changed from v to w.
 func (v *view) same(w *view) bool {
+	return v.sameMasters(w) && slices.EqualFunc(v.shards, w.shards, func(a, b shard) bool {
+		return a.lane == b.lane && a.gen == b.gen && a.info == b.info && a.err == nil && b.err == nil
+	})
+}
+
+// sameMasters reports that the same incarnations of the same masters hold the same slots.
+func (v *view) sameMasters(w *view) bool {
 	if v.identity != w.identity || (v.slots == nil) != (w.slots == nil) || v.slots != nil && *v.slots != *w.slots {
 		return false
 	}
-	return slices.EqualFunc(v.shards, w.shards, func(a, b shard) bool {
-		return a.lane == b.lane && a.gen == b.gen && a.info == b.info && a.err == nil && b.err == nil
-	})
+	return slices.EqualFunc(v.shards, w.shards, func(a, b shard) bool { return a.addr == b.addr })
+}
+
+// probe returns the name of a key that sh holds, or would, if v is of a Cluster; else "".
+func (v *view) probe(n names, sh *shard) string {
+	if v.slots == nil {
+		return ""
+	}
+	const tries = 1 << 18 // a master of one slot is found by one name in 16384
+	for i := range tries {
+		name := n.lease(fmt.Sprint(i))
+		if get := v.build.Get().Key(name).Build(); v.shard(get.Slot()) == sh {
+			return name
+		}
+	}
+	return ""
 }
 
 // survey finds the masters and proves each of them. It fails if it can prove none. prev is
