@@ -109,6 +109,7 @@ type keyCheck struct {
 	figures *Figures
 	commits []*commit       // base first
 	places  map[int64]int   // of a value in commits
+	begun   []int64         // when each commit and all before it had begun: none shows earlier
 	binds   []*commit       // the last one up to each commit that is due once it was read
 	floors  floor           // for everybody
 	own     map[int]*floor  // for each process, its own acknowledged writes
@@ -123,8 +124,12 @@ func (k *keyCheck) prepare() {
 	k.binds = make([]*commit, len(k.commits))
 	k.own = map[int]*floor{}
 	k.known = map[int]*commit{}
+	k.begun = make([]int64, len(k.commits))
 	for i, c := range k.commits {
 		k.places[c.Value] = i
+		if k.begun[i] = c.Begin; i > 0 {
+			k.begun[i] = max(c.Begin, k.begun[i-1])
+		}
 		if c.Binding {
 			k.binds[i] = c
 		} else if i > 0 {
@@ -228,14 +233,14 @@ func (k *keyCheck) identify(r *read, need demand) (*commit, *Violation) {
 		if !ok {
 			return nil, k.violation("never committed", r, nil, need)
 		}
-		if c := k.commits[i]; c.Begin > r.End {
-			return nil, k.violation("read before it was written", r, c, need)
+		if k.begun[i] > r.End {
+			return nil, k.violation("read before it was written", r, k.commits[i], need)
 		}
 		return k.commits[i], nil
 	}
 	var last *commit
-	for _, c := range k.commits {
-		if c.Absent && c.Begin <= r.End {
+	for i, c := range k.commits {
+		if c.Absent && k.begun[i] <= r.End {
 			if last = c; c.Value >= need.value() {
 				return c, nil
 			}
@@ -249,8 +254,8 @@ func (k *keyCheck) identify(r *read, need demand) (*commit, *Violation) {
 
 func (k *keyCheck) measure(r *read, seen *commit) {
 	if r.Value == 0 { // the latest that it may mean
-		for _, c := range k.commits {
-			if c.Absent && c.Begin <= r.End {
+		for i, c := range k.commits {
+			if c.Absent && k.begun[i] <= r.End {
 				seen = c
 			}
 		}

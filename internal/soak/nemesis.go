@@ -327,6 +327,11 @@ func (s *schedule) next() blow {
 	return b
 }
 
+// done reports whether every fault has struck so often.
+func (s *schedule) done(rounds int) bool {
+	return s.round > rounds || s.round == rounds && len(s.queue) == 0
+}
+
 // place is what a fault harms: Redis itself, the ways to it, and so on.
 func place(f fault) string {
 	switch {

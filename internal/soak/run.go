@@ -22,11 +22,15 @@ type Config struct {
 	// Seed makes the schedule of faults and the choices of the clients. The same seed gives
 	// the same schedule; what the processes make of it differs, as in life.
 	Seed uint64
-	// Duration is how long faults are injected. Default 20 s.
+	// Duration is how long the run lasts, at most. Default 20 s.
 	Duration time.Duration
+	// Rounds ends the run when every fault has struck so often, and Writes when so many
+	// writes have been acknowledged. Default: neither does.
+	Rounds int
+	Writes int64
 	// Faults are (parts of) the names of those to inject. Default: all.
 	Faults []string
-	// Calm injects no faults at all: segments of nothing but reads and writes.
+	// Calm injects no faults at all: there is nothing but reads and writes.
 	Calm bool
 
 	// Load of each worker. Default: 3 readers every 10 ms, 2 writers every 30 ms.
@@ -68,12 +72,23 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 		return nil, err
 	}
 	r := &run{cfg: cfg, plan: plan, history: newHistory(), report: newReport(cfg)}
-	if r.fleet, err = OpenFleet(ctx, cfg.FleetConfig, r.history.hear); err != nil {
-		return nil, fmt.Errorf("soak: %w", err)
+	if err := r.open(ctx); err != nil {
+		return nil, err
 	}
 	err = r.segments(ctx)
 	r.report.finish(r)
 	return r.report, errors.Join(err, r.fleet.Close())
+}
+
+// open starts the fleet.
+func (r *run) open(ctx context.Context) (err error) {
+	if r.fleet, err = OpenFleet(ctx, r.cfg.FleetConfig, r.history.hear); err != nil {
+		return fmt.Errorf("soak: %w", err)
+	}
+	if r.base, err = r.state(ctx); err != nil {
+		return errors.Join(err, r.fleet.Close())
+	}
+	return nil
 }
 
 // run is a history in the making. It consists of segments: reads and writes go on while a fault
@@ -90,25 +105,22 @@ type run struct {
 }
 
 func (r *run) segments(ctx context.Context) (err error) {
-	if r.base, err = r.state(ctx); err != nil {
-		return err
-	}
 	began := time.Now()
 	// One segment without a fault comes first: what is measured then is the measure of what
 	// is flat.
-	if err := r.segment(ctx, nil); err != nil {
+	if err := r.segment(ctx, r.calm); err != nil {
 		return err
 	}
 	if r.report.before, err = r.measure(ctx); err != nil {
 		return err
 	}
-	for time.Since(began) < r.cfg.Duration && len(r.report.Violations) == 0 && ctx.Err() == nil {
-		var b *blow
+	for ctx.Err() == nil && time.Since(began) < r.cfg.Duration && !r.done() {
+		harm := r.calm
 		if !r.cfg.Calm {
-			next := r.plan.next()
-			b = &next
+			b := r.plan.next()
+			harm = func(ctx context.Context) ([]window, error) { return r.strike(ctx, b) }
 		}
-		if err := r.segment(ctx, b); err != nil {
+		if err := r.segment(ctx, harm); err != nil {
 			return err
 		}
 	}
@@ -116,19 +128,34 @@ func (r *run) segments(ctx context.Context) (err error) {
 	return err
 }
 
+// done reports whether there is nothing more to find out.
+func (r *run) done() bool {
+	r.history.mu.Lock()
+	writes := r.history.counts.Acknowledged
+	r.history.mu.Unlock()
+	return len(r.report.Violations) > 0 ||
+		r.cfg.Rounds > 0 && r.plan.done(r.cfg.Rounds) ||
+		r.cfg.Writes > 0 && writes >= r.cfg.Writes
+}
+
 const (
 	lead  = 300 * time.Millisecond // of reads and writes before a fault
 	trail = 300 * time.Millisecond // and after it
+	quiet = 2 * time.Second        // instead of one
 )
 
-func (r *run) segment(ctx context.Context, b *blow) error {
+// calm is what happens in a segment without a fault.
+func (r *run) calm(ctx context.Context) ([]window, error) { return nil, wait(ctx, quiet) }
+
+// segment lets everybody read and write while harm is done, and checks what they saw.
+func (r *run) segment(ctx context.Context, harm func(context.Context) ([]window, error)) error {
 	stop, err := r.begin(ctx)
 	if err != nil {
 		return err
 	}
 	var struck []window
-	if err = wait(ctx, lead); err == nil && b != nil {
-		struck, err = r.strike(ctx, *b)
+	if err = wait(ctx, lead); err == nil {
+		struck, err = harm(ctx)
 	}
 	if err == nil {
 		err = wait(ctx, trail)
@@ -208,7 +235,7 @@ func (r *run) strike(ctx context.Context, b blow) ([]window, error) {
 // checks what was seen since the segment before.
 func (r *run) settle(ctx context.Context, struck []window) error {
 	began := time.Now()
-	if err := r.quiet(ctx); err != nil {
+	if err := r.decided(ctx); err != nil {
 		return err
 	}
 	state, err := r.state(ctx)
@@ -245,8 +272,9 @@ func (r *run) settle(ctx context.Context, struck []window) error {
 	return r.fleet.raced()
 }
 
-// quiet waits until no transaction is open that may still write: also those of the dead.
-func (r *run) quiet(ctx context.Context) error {
+// decided waits until no transaction is open that may still be committed: also those of the
+// dead.
+func (r *run) decided(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	return testservers.Poll(ctx, func() (bool, string) {

@@ -142,6 +142,8 @@ func (w *worker) serve(ctx context.Context, in io.Reader) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer w.pause()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // first of all: nobody waits for answers any more
 	for {
 		var r request
 		if err := requests.Decode(&r); errors.Is(err, io.EOF) {

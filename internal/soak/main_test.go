@@ -1,0 +1,69 @@
+package soak
+
+import (
+	"context"
+	"flag"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+var (
+	seed   = flag.Uint64("seed", 1, "of the schedule of TestHistories")
+	rounds = flag.Int("crowds", 3, "how often TestCrowdsOfAFleet gathers each crowd")
+	deaths = flag.Int("deaths", 2, "how often TestWriterIsKilledAtEveryStep kills a writer at each step")
+)
+
+func TestMain(m *testing.M) {
+	BecomeWorker()
+	goleak.VerifyTestMain(testservers.Main(m))
+}
+
+// fleet opens a fleet for the time of the test, on the shared PostgreSQL server.
+func fleet(t *testing.T, cfg FleetConfig, hear func(*Member, []event)) *Fleet {
+	t.Helper()
+	cfg.Postgres = testservers.SharedPostgres(t)
+	f, err := OpenFleet(t.Context(), cfg, hear)
+	check(t, err)
+	t.Cleanup(func() { testservers.Must(t, f.Close()) })
+	return f
+}
+
+// check skips the test where a server is not installed.
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err == nil {
+		return
+	}
+	testservers.Require(t, "redis-server", "redis-server")
+	t.Fatal(err)
+}
+
+// all asks every worker at once, and fails the test if one does not answer.
+func all(t *testing.T, f *Fleet, r request) map[*Member]*reply {
+	t.Helper()
+	replies, err := f.all(t.Context(), r)
+	testservers.Must(t, err)
+	if len(replies) != len(f.seats) {
+		t.Fatalf("%d of %d workers answered", len(replies), len(f.seats))
+	}
+	return replies
+}
+
+// runHistory runs a history on the shared PostgreSQL server and fails the test if it is wrong.
+func runHistory(t *testing.T, cfg Config) *Report {
+	t.Helper()
+	cfg.Postgres = testservers.SharedPostgres(t)
+	cfg.Log = t.Output()
+	report, err := Run(context.WithoutCancel(t.Context()), cfg)
+	if report != nil {
+		t.Logf("\n%s", report)
+		for _, v := range report.Violations {
+			t.Error(v.What)
+		}
+	}
+	check(t, err)
+	return report
+}
