@@ -177,7 +177,7 @@ func TestFailedCommitRemovesTheFence(t *testing.T) {
 	if err := outbox.Commit(t.Context(), p.Cache, tx, outbox.Options{}); !errors.Is(err, errInjected) || errors.Is(err, outbox.ErrUnknownOutcome) {
 		t.Fatalf("error %v", err)
 	}
-	tx.Rollback(t.Context())
+	ends(t, tx)
 	p.wantAs(1, 0, cache.Miss, "")
 	if n := w.rows(); n != 0 {
 		t.Errorf("%d rows are left", n)
@@ -216,7 +216,7 @@ func TestUnknownOutcomeKeepsFenceAndRows(t *testing.T) {
 				t.Fatalf("error %v", err)
 			}
 			if !committed {
-				tx.Rollback(t.Context()) // as the server does when it has lost the connection
+				ends(t, tx)
 			}
 			value, rows := 0, 0
 			if committed {

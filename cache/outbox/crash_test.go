@@ -88,7 +88,7 @@ func TestWriterCrashes(t *testing.T) {
 			if want := c.touched != nil || c.commit != nil || c.bump != nil; died != want {
 				t.Fatalf("died is %t, want %t", died, want)
 			}
-			tx.Rollback(t.Context())
+			ends(t, tx)
 
 			// Nobody reads anything but what the database has, from the first moment on.
 			for id := 1; id <= 3; id++ {

@@ -212,6 +212,14 @@ func (p *process) warm(value int, ids ...int) {
 	}
 }
 
+// ends rolls a transaction back, as the database does when its connection is gone.
+func ends(t *testing.T, tx outbox.Tx) {
+	t.Helper()
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // settles waits until items are served from the cache again, with a value, and the outbox
 // is empty. Whatever comes before is for the caller to judge.
 func (p *process) settles(value int, ids ...int) {

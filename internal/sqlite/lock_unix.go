@@ -18,11 +18,12 @@ func lockFile(path string) (*os.File, error) {
 		return nil, err
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w, which has locked %s: stop it, or give each its own file", ErrInUse, path)
+			err = fmt.Errorf("%w, which has locked %s: stop it, or give each its own file", ErrInUse, path)
+		} else {
+			err = fmt.Errorf("lock %s: %w", path, err)
 		}
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }

@@ -16,11 +16,12 @@ func lockFile(path string) (*os.File, error) {
 	}
 	const flags = windows.LOCKFILE_EXCLUSIVE_LOCK | windows.LOCKFILE_FAIL_IMMEDIATELY
 	if err := windows.LockFileEx(windows.Handle(f.Fd()), flags, 0, 1, 0, new(windows.Overlapped)); err != nil {
-		f.Close()
 		if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
-			return nil, fmt.Errorf("%w, which has locked %s: stop it, or give each its own file", ErrInUse, path)
+			err = fmt.Errorf("%w, which has locked %s: stop it, or give each its own file", ErrInUse, path)
+		} else {
+			err = fmt.Errorf("lock %s: %w", path, err)
 		}
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }

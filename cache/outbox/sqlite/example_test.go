@@ -30,7 +30,7 @@ func renameLesson(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(folder)
+	defer func() { _ = os.RemoveAll(folder) }()
 	file := "file:" + filepath.Join(folder, "lessons.db") + "?_busy_timeout=5000"
 	write, err := sql.Open("sqlite", file+"&_journal_mode=WAL&_txlock=immediate")
 	if err != nil {

@@ -70,7 +70,11 @@ func (f *file) begin(statement string) *sqlite.Tx {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Cleanup(func() { tx.Rollback(context.Background()) })
+	f.Cleanup(func() {
+		if err := tx.Rollback(context.Background()); err != nil {
+			f.Error(err)
+		}
+	})
 	if _, err := tx.SQL().ExecContext(f.Context(), statement); err != nil {
 		f.Fatal(err)
 	}
@@ -107,6 +111,9 @@ func (f *file) want(want ...string) []int64 {
 			f.Fatal(err)
 		}
 		ids, got = append(ids, id), append(got, row)
+	}
+	if err := rows.Err(); err != nil {
+		f.Fatal(err)
 	}
 	if !slices.Equal(got, want) {
 		f.Fatalf("the outbox holds %q, want %q", got, want)
