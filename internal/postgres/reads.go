@@ -77,14 +77,14 @@ WHERE id = $1::uuid AND is_active`
 
 func (s *Storage) CourseDetail(ctx context.Context, id learning.CourseID) (learning.CourseDetail, error) {
 	var c learning.CourseDetail
-	var modules []moduleRow
+	var modules []learning.ModuleRow
 	err := s.load(ctx, courseDetail, []any{id.UUID},
 		&c.ID.UUID, &c.Title, &c.Description, &c.Difficulty, &c.ContentHash, utc{&c.CreatedAt}, &c.EnrolledCount, &modules)
 	if err != nil {
 		return learning.CourseDetail{}, fmt.Errorf("course %s: %w", id, rowError(err))
 	}
 	c.IsActive = true
-	c.Modules = inOrder(modules)
+	c.Modules = learning.ModulesInOrder(modules)
 	return c, nil
 }
 

@@ -99,14 +99,14 @@ WHERE id = ?1 AND is_active = 1`
 
 func (s *Storage) CourseDetail(ctx context.Context, id learning.CourseID) (learning.CourseDetail, error) {
 	var c learning.CourseDetail
-	var modules []moduleRow
+	var modules []learning.ModuleRow
 	err := s.reads.courseDetail.QueryRowContext(ctx, id).Scan(
 		&c.ID, &c.Title, &c.Description, &c.Difficulty, &c.ContentHash, utc{&c.CreatedAt}, &c.EnrolledCount, asJSON{&modules})
 	if err != nil {
 		return learning.CourseDetail{}, fmt.Errorf("course %s: %w", id, rowError(err))
 	}
 	c.IsActive = true
-	c.Modules = inOrder(modules)
+	c.Modules = learning.ModulesInOrder(modules)
 	return c, nil
 }
 

@@ -1,12 +1,10 @@
-package sqlite
+package learning
 
 import (
 	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
-
-	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
 func TestNaturalOrder(t *testing.T) {
@@ -38,7 +36,7 @@ func TestNaturalIsATotalOrder(t *testing.T) {
 }
 
 func TestTitleFromID(t *testing.T) {
-	for id, want := range map[learning.ModuleID]string{
+	for id, want := range map[ModuleID]string{
 		"module-2": "Module 2", "smart_contracts": "Smart contracts", "élan": "Élan", "X": "X", "--": "--", "": "", "-a--b-": "A b",
 	} {
 		if got := titleFrom(id); got != want {

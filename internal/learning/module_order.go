@@ -1,4 +1,4 @@
-package sqlite
+package learning
 
 import (
 	"cmp"
@@ -7,34 +7,32 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-// moduleRow is a module that some quiz defines, with what the modules table says of it.
-type moduleRow struct {
-	ID       learning.ModuleID `json:"id"`
-	Title    *string           `json:"title"`
-	Position *int              `json:"position"`
+// ModuleRow is a module that some quiz defines, with what the modules table says of it.
+type ModuleRow struct {
+	ID       ModuleID `json:"id"`
+	Title    *string  `json:"title"`
+	Position *int     `json:"position"`
 }
 
-// inOrder numbers modules from 1: those with a position by it, then the others by id.
-func inOrder(rows []moduleRow) []learning.Module {
-	slices.SortFunc(rows, func(a, b moduleRow) int {
+// ModulesInOrder numbers modules from 1: those with a position by it, then the others by id.
+func ModulesInOrder(rows []ModuleRow) []Module {
+	slices.SortFunc(rows, func(a, b ModuleRow) int {
 		return cmp.Or(cmp.Compare(positionOf(a), positionOf(b)), natural(string(a.ID), string(b.ID)))
 	})
-	modules := make([]learning.Module, len(rows))
+	modules := make([]Module, len(rows))
 	for i, row := range rows {
 		title := titleFrom(row.ID)
 		if row.Title != nil {
 			title = *row.Title
 		}
-		modules[i] = learning.Module{ID: row.ID, Title: title, Order: i + 1}
+		modules[i] = Module{ID: row.ID, Title: title, Order: i + 1}
 	}
 	return modules
 }
 
-func positionOf(m moduleRow) int {
+func positionOf(m ModuleRow) int {
 	if m.Position == nil {
 		return math.MaxInt
 	}
@@ -42,7 +40,7 @@ func positionOf(m moduleRow) int {
 }
 
 // titleFrom makes "Module 2" of "module-2".
-func titleFrom(id learning.ModuleID) string {
+func titleFrom(id ModuleID) string {
 	title := strings.Join(strings.FieldsFunc(string(id), func(r rune) bool { return r == '-' || r == '_' || r == ' ' }), " ")
 	if title == "" {
 		return string(id)
