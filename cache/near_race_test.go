@@ -2,6 +2,7 @@ package cache_test
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -94,9 +95,10 @@ func TestNearReadersAndWritersOfTwoProcesses(t *testing.T) {
 				Fresh: time.Minute,
 				Near:  test.near,
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+			// Readers go on until the writers have done their part, however busy the machine is.
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			var wg sync.WaitGroup
+			var wg, writing sync.WaitGroup
 			var fleet [2]process
 			for i := range fleet {
 				c := newProcess(t, shared.Peer(), cache.Config{StoreTimeout: 20 * time.Second})
@@ -105,8 +107,8 @@ func TestNearReadersAndWritersOfTwoProcesses(t *testing.T) {
 					c.store.Delay(test.delay, storetest.OpWatch)
 				}
 				q := cache.Define(c.Cache, query)
-				wg.Go(func() {
-					for n := 0; ctx.Err() == nil; n++ {
+				writing.Go(func() {
+					for n := 0; n < 300 && ctx.Err() == nil && !t.Failed(); n++ {
 						if err := l.write(t.Context(), c, i, n%len(l.rows)); err != nil {
 							t.Error(err)
 							return
@@ -132,15 +134,21 @@ func TestNearReadersAndWritersOfTwoProcesses(t *testing.T) {
 								t.Errorf("process %d read row %d as %d, %v %s, after somebody had read %d", i, id, a.Value, a.Status, a.Detail, earlier)
 							}
 							l.raise(id, a.Value)
+							runtime.Gosched() // or the writers hardly get a turn
 						}
 					})
 				}
 			}
+			writing.Wait()
+			if ctx.Err() != nil {
+				t.Error("the writers did not come to an end in a minute")
+			}
+			cancel()
 			wg.Wait()
 			for i, c := range fleet {
-				near, writes := tierHits(t, c, "near"), l.rows[0].committed.Load()
-				if near == 0 || writes < 10 {
-					t.Errorf("process %d had %v near hits, row 0 was written %d times: the test shows nothing", i, near, writes)
+				near := tierHits(t, c, "near")
+				if near == 0 {
+					t.Errorf("process %d had no near hits: the test shows nothing", i)
 				}
 				t.Logf("process %d: %v near hits, %v shared", i, near, tierHits(t, c, "shared"))
 			}

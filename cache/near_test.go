@@ -672,23 +672,32 @@ func TestStrictReadsDoNotLookNear(t *testing.T) {
 }
 
 func TestClosedCacheServesNothingNear(t *testing.T) {
-	virtual(t, func(t *testing.T) {
-		s, store := newSource(), memstore.New(memstore.Config{})
-		defer store.Close()
-		c := process{}
-		var err error
-		if c.Cache, err = cache.New(cache.Config{Store: store}); err != nil {
-			t.Fatal(err)
-		}
-		q := defineNear(c, s.nearQuery())
-		keepNear(t, q, 1, "one")
-		if err := c.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if v, err := q.Get(t.Context(), 1); !errors.Is(err, cache.ErrClosed) {
-			t.Errorf("a closed cache answered %q (error %v)", v, err)
-		}
-	})
+	for name, store := range map[string]func(s *memstore.Store) cache.Store{
+		"proven":       func(s *memstore.Store) cache.Store { return s },
+		"young enough": func(s *memstore.Store) cache.Store { return struct{ cache.Store }{s} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				s, shared := newSource(), memstore.New(memstore.Config{})
+				defer shared.Close()
+				c := process{}
+				var err error
+				if c.Cache, err = cache.New(cache.Config{Store: store(shared)}); err != nil {
+					t.Fatal(err)
+				}
+				query := s.nearQuery()
+				query.NearByAge = true
+				q := defineNear(c, query)
+				keepNear(t, q, 1, "one")
+				if err := c.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if v, err := q.Get(t.Context(), 1); !errors.Is(err, cache.ErrClosed) {
+					t.Errorf("a closed cache answered %q (error %v)", v, err)
+				}
+			})
+		})
+	}
 }
 
 func TestNearHitsAreCountedByTier(t *testing.T) {
