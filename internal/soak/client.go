@@ -256,7 +256,10 @@ func (w *worker) press(ctx context.Context, o pressOrder) pressResult {
 			s := sample{Begin: now()}
 			begin := time.Now()
 			a, err := w.items.Ask(ctx, n%w.cfg.Shape.all())
-			s.Took, s.Load = time.Since(begin), a.Age
+			s.Took = time.Since(begin)
+			if a.Status != cache.Hit && a.Status != cache.Stale {
+				s.Load = a.Age // since the source was asked
+			}
 			if err != nil && !errors.Is(err, cache.ErrNotFound) {
 				s.Err = err.Error()
 			}

@@ -335,6 +335,11 @@ func (r *run) recovered(ctx context.Context) (bool, string) {
 			return false, fmt.Sprintf("the cache of worker %d is %s", m.number, s)
 		}
 	}
+	return r.delivered(ctx)
+}
+
+// delivered reports whether the outbox is empty.
+func (r *run) delivered(ctx context.Context) (bool, string) {
 	var rows int
 	err := r.fleet.direct.QueryRow(ctx, `SELECT count(*) FROM cache_outbox`).Scan(&rows)
 	return err == nil && rows == 0, fmt.Sprintf("%d rows are left in the outbox (%v)", rows, err)
