@@ -77,11 +77,11 @@ func (c *contestant[V]) reopen(ctx context.Context) error {
 	return nil
 }
 
-// another opens a second client that shares with c what is in Redis.
-func (c *contestant[V]) another(ctx context.Context) (*contestant[V], error) {
+// another opens a second client that shares with c what is in Redis, and the count of
+// loads.
+func (c *contestant[V]) another(ctx context.Context, near bool) (*contestant[V], error) {
 	other := *c
-	other.loads = new(atomic.Int64) // its loads count as those of c all the same
-	other.config.Near = false
+	other.config.Near = near
 	var err error
 	if other.cache, err = peers.Open(ctx, c.library, other.config); err != nil {
 		return nil, fmt.Errorf("set up %s again: %w", c.name, err)

@@ -71,7 +71,7 @@ func (l *lab) underWrites(ctx context.Context, entries []entry, rate int) (err e
 			return err
 		}
 		all = append(all, c)
-		w, err := c.another(ctx)
+		w, err := c.another(ctx, false)
 		if err != nil {
 			return err
 		}

@@ -79,9 +79,17 @@ func (s *Samples) Median(case_, subject, metric string) (float64, bool) {
 // round, because what disturbs a shared machine lasts longer than a round and so
 // disturbs both. It returns false where no round has both.
 func (s *Samples) Ratio(case_, metric, subject, base string) (float64, bool) {
-	under := s.series(case_, base, metric)
+	return ratio(s.series(case_, subject, metric), s.series(case_, base, metric))
+}
+
+// Growth returns the same ratio of one subject in two cases.
+func (s *Samples) Growth(subject, metric, case_, base string) (float64, bool) {
+	return ratio(s.series(case_, subject, metric), s.series(base, subject, metric))
+}
+
+func ratio(over, under map[int]float64) (float64, bool) {
 	var ratios []float64
-	for round, v := range s.series(case_, subject, metric) {
+	for round, v := range over {
 		if b, ok := under[round]; ok && b != 0 {
 			ratios = append(ratios, v/b)
 		}

@@ -1,6 +1,7 @@
 package measure
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,12 @@ type Subject struct {
 	// Meanwhile, if not nil, is started before the subject's turns and its result called
 	// after them, to have something else going on.
 	Meanwhile func() (stop func())
+	// Latency, like that of the turns.
+	Latency bool
+	// Case and Sequence, if set, take the place of those of the turns: subjects of several
+	// cases are then measured in the same rounds, and can be compared over cases.
+	Case     string
+	Sequence []uint32
 }
 
 // Turns says how subjects are measured: each gets the machine for Slice, one after the
@@ -32,6 +39,9 @@ type Turns struct {
 	Slice    time.Duration // for each subject in each round
 	Rounds   int
 	Latency  bool // also percentiles; for work of a microsecond and more
+	// LargeHeap collects garbage once in a round and not before every turn, which with
+	// millions of live objects would take longer than what is measured.
+	LargeHeap bool
 }
 
 // The metrics that Run records.
@@ -53,10 +63,20 @@ const (
 // subject does.
 func (t Turns) Run(ctx context.Context, subjects []Subject, to *Samples) error {
 	order := slices.Clone(subjects)
+	for i := range order {
+		s := &order[i]
+		s.Case = cmp.Or(s.Case, t.Case)
+		if s.Sequence == nil {
+			s.Sequence = t.Sequence
+		}
+	}
 	for round := -1; round < t.Rounds; round++ {
 		slice := t.Slice
 		if round < 0 {
 			slice = time.Duration(float64(slice) * warmUp)
+		}
+		if t.LargeHeap {
+			runtime.GC()
 		}
 		for _, s := range order {
 			if err := ctx.Err(); err != nil {
@@ -64,10 +84,10 @@ func (t Turns) Run(ctx context.Context, subjects []Subject, to *Samples) error {
 			}
 			r, err := t.once(s, slice)
 			if err != nil {
-				return fmt.Errorf("%s, %s: %w", t.Case, s.Name, err)
+				return fmt.Errorf("%s, %s: %w", s.Case, s.Name, err)
 			}
 			if round >= 0 {
-				r.record(round, t, s.Name, to)
+				r.record(round, s, to)
 			}
 		}
 		// Back and forth: a drift of the machine then favours nobody.
@@ -85,9 +105,9 @@ type turn struct {
 	latency         *hdrhistogram.Histogram
 }
 
-func (r *turn) record(round int, t Turns, subject string, to *Samples) {
+func (r *turn) record(round int, s Subject, to *Samples) {
 	calls := float64(r.calls)
-	add := func(metric string, v float64) { to.Add(round, t.Case, subject, metric, v) }
+	add := func(metric string, v float64) { to.Add(round, s.Case, s.Name, metric, v) }
 	add(PerCall, float64(r.busy)/calls)
 	add(Rate, calls/r.elapsed.Seconds())
 	add(Allocs, float64(r.after.Mallocs-r.before.Mallocs)/calls)
@@ -113,14 +133,16 @@ func (t Turns) once(s Subject, slice time.Duration) (*turn, error) {
 	var r turn
 	workers := make([]worker, t.Workers)
 	for i := range workers {
-		if t.Latency {
+		if t.Latency || s.Latency {
 			workers[i].latency = hdrhistogram.New(100, int64(maxLatency), 3)
 		}
 	}
 	if s.Meanwhile != nil {
 		defer s.Meanwhile()()
 	}
-	runtime.GC() // nobody sweeps up after the one before
+	if !t.LargeHeap {
+		runtime.GC() // nobody sweeps up after the one before
+	}
 	cpu := ProcessCPU()
 	runtime.ReadMemStats(&r.before)
 	began := time.Now()
@@ -129,7 +151,7 @@ func (t Turns) once(s Subject, slice time.Duration) (*turn, error) {
 	defer timer.Stop()
 	var wg sync.WaitGroup
 	for n := range workers {
-		wg.Go(func() { workers[n].work(s, t.Sequence, n*len(t.Sequence)/t.Workers, &stop) })
+		wg.Go(func() { workers[n].work(s, n*len(s.Sequence)/t.Workers, &stop) })
 	}
 	wg.Wait()
 	r.elapsed = time.Since(began)
@@ -158,7 +180,8 @@ func (t Turns) once(s Subject, slice time.Duration) (*turn, error) {
 	return &r, nil
 }
 
-func (w *worker) work(s Subject, sequence []uint32, at int, stop *atomic.Bool) {
+func (w *worker) work(s Subject, at int, stop *atomic.Bool) {
+	sequence := s.Sequence
 	began := time.Now()
 	last := began
 	for !stop.Load() {
