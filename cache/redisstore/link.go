@@ -134,6 +134,12 @@ func (l *link) keepLanes(v *view) {
 	}
 }
 
+// cut ends the connections to addr. They are made again when they are needed.
+func (l *link) cut(addr string) {
+	l.ctl.cut(addr)
+	l.reads.cut(addr)
+}
+
 // close ends all connections. Those to a server that does not answer are cut after grace.
 func (l *link) close(grace time.Duration) {
 	for _, ln := range l.lanes {

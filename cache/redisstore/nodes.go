@@ -98,6 +98,21 @@ func (n *nodes) dial(ctx context.Context, addr string, d *net.Dialer, cfg *tls.C
 	return c, nil
 }
 
+// cut ends the connections to addr.
+func (n *nodes) cut(addr string) {
+	n.mu.Lock()
+	var open []*conn
+	for c := range n.conns {
+		if c.node.addr == addr {
+			open = append(open, c)
+		}
+	}
+	n.mu.Unlock()
+	for _, c := range open {
+		_ = c.Close()
+	}
+}
+
 // closeAll waits for the connections to end, and ends those that are still open after
 // grace: a server that does not answer keeps rueidis waiting.
 func (n *nodes) closeAll(grace time.Duration) {

@@ -155,6 +155,9 @@ func (l *link) survey(ctx context.Context, prev *view) (*view, error) {
 				}
 			}
 			s.prove(ctx, before)
+			if errors.Is(s.err, errSplit) {
+				l.cut(s.addr)
+			}
 		})
 	}
 	wg.Wait()
@@ -184,6 +187,9 @@ func (s *shard) prove(ctx context.Context, prev *shard) {
 			continue
 		}
 		s.gen, s.info, s.err = gen, info, nil
+		if err == nil && s.split(ctx) {
+			err = errSplit
+		}
 		if err != nil {
 			s.err = fmt.Errorf("redis %s: %w", s.addr, err)
 		}
@@ -193,6 +199,20 @@ func (s *shard) prove(ctx context.Context, prev *shard) {
 		// Who cannot be asked has not changed as far as anybody knows: the others go on.
 		s.info = prev.info
 	}
+}
+
+var errSplit = errors.New("its connections lead to different servers")
+
+// split reports that what is written goes to another server than what is read comes from: the
+// address has come to lead elsewhere, and only some of the connections have ended.
+func (s *shard) split(ctx context.Context) bool {
+	if s.info.nameless || s.ctl == s.lane.client {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, surveyTimeout/5) // who is silent is dealt with elsewhere
+	defer cancel()
+	info, err := interrogate(ctx, s.ctl, s.node, s.node.gen.Load())
+	return err == nil && info.identity != s.info.identity
 }
 
 // sum makes the identity of the whole from those of the shards.

@@ -1,0 +1,419 @@
+package redisstore_test
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/redisstore"
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+// watcher is a cache.Watcher that remembers what it was told.
+type watcher struct {
+	t     *testing.T
+	ended chan error // receives what Watch returned
+
+	mu      sync.Mutex
+	changes map[cache.Tag]int // guarded by mu
+	gaps    int               // guarded by mu
+	proven  time.Time         // guarded by mu
+}
+
+func (w *watcher) Changed(tags ...cache.Tag) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, tag := range tags {
+		w.changes[tag]++
+	}
+}
+
+func (w *watcher) Missed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gaps++
+}
+
+func (w *watcher) Proven(at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.proven = at
+}
+
+// told returns how often tag was reported as changed, and how many gaps there were.
+func (w *watcher) told(tag cache.Tag) (changes, gaps int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.changes[tag], w.gaps
+}
+
+func (w *watcher) lastProof() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.proven
+}
+
+// watch watches s until the test ends.
+func watch(t *testing.T, s *redisstore.Store) *watcher {
+	t.Helper()
+	w := &watcher{t: t, ended: make(chan error, 1), changes: map[cache.Tag]int{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		w.ended <- s.Watch(ctx, w)
+		close(w.ended)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-w.ended
+	})
+	return w
+}
+
+// hears waits until everything that happened before is reported.
+func (w *watcher) hears() {
+	w.t.Helper()
+	begin := time.Now()
+	testservers.Eventually(w.t, 30*time.Second, func() (bool, string) {
+		return w.lastProof().After(begin), "nothing is proven"
+	})
+}
+
+// deaf waits until nothing was proven for some time.
+func (w *watcher) deaf(why string) {
+	w.t.Helper()
+	testservers.Eventually(w.t, 30*time.Second, func() (bool, string) {
+		return time.Since(w.lastProof()) > time.Second, "there are proofs although " + why
+	})
+}
+
+// hearsOf fails unless do is reported as a change of tag, or as a gap.
+func (w *watcher) hearsOf(tag cache.Tag, what string, do func()) {
+	w.t.Helper()
+	changes, gaps := w.told(tag)
+	do()
+	w.hears()
+	if c, g := w.told(tag); c == changes && g == gaps {
+		w.t.Errorf("%s was proven to be reported; it was not", what)
+	}
+}
+
+// gapAfter fails unless do is reported as a gap.
+func (w *watcher) gapAfter(what string, do func()) {
+	w.t.Helper()
+	_, gaps := w.told("")
+	do()
+	testservers.Eventually(w.t, 30*time.Second, func() (bool, string) {
+		_, now := w.told("")
+		return now > gaps, "no gap was reported after " + what
+	})
+	w.hears()
+}
+
+// connections returns the ids of the connections that track, or of those that do not.
+func connections(t *testing.T, r *testservers.Redis, tracking bool) (ids []string) {
+	t.Helper()
+	list, err := r.Do(t.Context(), "CLIENT", "LIST", "TYPE", "normal").ToString()
+	testservers.Must(t, err)
+	for line := range strings.Lines(strings.TrimPrefix(list, "txt:")) {
+		fields := map[string]string{}
+		for field := range strings.FieldsSeq(line) {
+			name, value, _ := strings.Cut(field, "=")
+			fields[name] = value
+		}
+		if strings.Contains(fields["flags"], "t") == tracking {
+			ids = append(ids, fields["id"])
+		}
+	}
+	return ids
+}
+
+func killConnections(t *testing.T, r *testservers.Redis, tracking bool) {
+	t.Helper()
+	ids := connections(t, r, tracking)
+	if len(ids) == 0 {
+		t.Fatal("there is no such connection: the test shows nothing")
+	}
+	for _, id := range ids {
+		// It may be gone already: our own, or one that a retry replaced.
+		_ = r.Do(t.Context(), "CLIENT", "KILL", "ID", id).Error()
+	}
+}
+
+func TestGapsAreReported(t *testing.T) {
+	t.Parallel()
+	r := testservers.StartRedis(t, testservers.RedisConfig{})
+	p := prefix()
+	s, peer := open(t, redisstore.Config{URL: r.URL(), Prefix: p}), open(t, redisstore.Config{URL: r.URL(), Prefix: p})
+	w := watch(t, s)
+	w.hears()
+	state(t, peer, tag)
+
+	w.gapAfter("FLUSHALL", func() { testservers.Must(t, r.Do(t.Context(), "FLUSHALL").Error()) })
+	w.gapAfter("the connection was killed", func() { killConnections(t, r, true) })
+	w.gapAfter("a restart", func() {
+		testservers.Must(t, r.Kill())
+		testservers.Must(t, r.Restart(t.Context()))
+	})
+	w.hearsOf(tag, "a bump after all this", func() {
+		read(t, peer, []cache.Tag{tag}, nil)
+		bump(t, peer, tag)
+	})
+	if ids := connections(t, r, true); len(ids) != 1 {
+		t.Errorf("%d connections track for one watcher", len(ids))
+	}
+}
+
+// Whatever a connection is killed in the middle of, what changed at that time is reported or
+// lies in a gap before it is proven.
+func TestConnectionsAreKilledWhileTagsChange(t *testing.T) {
+	t.Parallel()
+	r := testservers.StartRedis(t, testservers.RedisConfig{})
+	p := prefix()
+	s, peer := open(t, redisstore.Config{URL: r.URL(), Prefix: p}), open(t, redisstore.Config{URL: r.URL(), Prefix: p})
+	w := watch(t, s)
+	w.hears()
+	for i := range 30 {
+		w.hearsOf(tag, fmt.Sprint("bump ", i), func() {
+			var killed sync.WaitGroup
+			killed.Go(func() { _ = r.Do(t.Context(), "CLIENT", "KILL", "ID", connections(t, r, true)[0]).Error() })
+			bump(t, peer, tag)
+			killed.Wait()
+		})
+	}
+}
+
+func TestExpiryIsAChange(t *testing.T) {
+	t.Parallel()
+	s := open(t, redisstore.Config{URL: testservers.SharedRedis(t).URL(), TagLife: time.Second})
+	w := watch(t, s)
+	w.hears()
+	state(t, s, tag)
+	w.hears()
+	before, _ := w.told(tag)
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
+		now, _ := w.told(tag)
+		return now > before, "nobody heard that the tag is gone"
+	})
+}
+
+func TestWatchWaitsForAServerThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	r := testservers.StartRedis(t, testservers.RedisConfig{})
+	testservers.Must(t, r.Kill())
+	s := openUnproven(t, redisstore.Config{URL: r.URL(), Timeout: time.Second})
+	w := watch(t, s)
+	if err := s.Bump(t.Context(), []cache.Tag{tag}, cache.NoMark); err == nil {
+		t.Fatal("the server is there: the test shows nothing")
+	}
+	testservers.Must(t, r.Restart(t.Context()))
+	w.hears()
+	w.hearsOf(tag, "a bump", func() { bump(t, s, tag) })
+}
+
+func TestWatchEndsWithItsStore(t *testing.T) {
+	t.Parallel()
+	s := open(t, redisstore.Config{URL: testservers.SharedRedis(t).URL()})
+	w := watch(t, s)
+	w.hears()
+	testservers.Must(t, s.Close())
+	if err := <-w.ended; err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("Watch on a store that was closed returned %v", err)
+	}
+	if err := s.Watch(t.Context(), w); err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("Watch on a closed store returned %v", err)
+	}
+}
+
+// Watch returns at once also while the server is silent, and while it dials.
+func TestWatchEndsWhateverTheServerDoes(t *testing.T) {
+	t.Parallel()
+	r := testservers.StartRedis(t, testservers.RedisConfig{})
+	s := open(t, redisstore.Config{URL: r.URL()})
+	watch(t, s).hears()
+	testservers.Must(t, r.Freeze())
+	for i := range 5 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*50*time.Millisecond)
+		err := s.Watch(ctx, &watcher{changes: map[cache.Tag]int{}})
+		deadline, _ := ctx.Deadline()
+		if late := time.Since(deadline); err != nil || late > slack {
+			t.Errorf("Watch returned %v, %v after its context ended", err, late)
+		}
+		cancel()
+	}
+	testservers.Must(t, r.Thaw())
+}
+
+func TestRefusedTrackingIsAnError(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		config []string
+		user   string
+		want   []string
+	}{
+		"the account may not": {[]string{"user app on >secret ~* &* +@all -client|tracking"}, "app:secret@",
+			[]string{"NOPERM", "+client|tracking"}},
+		"the host has no CLIENT": {[]string{`rename-command CLIENT ""`}, "", []string{"unknown command", "+client|tracking"}},
+		"the host has no HELLO":  {[]string{`rename-command HELLO ""`}, "", []string{"RESP3"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := testservers.StartRedis(t, testservers.RedisConfig{Config: test.config})
+			s := open(t, redisstore.Config{URL: "redis://" + test.user + r.Addr()})
+			w := watch(t, s)
+			select {
+			case err := <-w.ended:
+				for _, want := range append(test.want, r.Addr()) {
+					if !strings.Contains(errText(err), want) {
+						t.Errorf("Watch returned %q, which does not say %q", errText(err), want)
+					}
+				}
+			case <-time.After(30 * time.Second):
+				t.Error("Watch goes on where nothing is reported")
+			}
+			if _, gaps := w.told(tag); gaps > 0 || !w.lastProof().IsZero() {
+				t.Error("something was proven, or missed, where nothing is reported")
+			}
+		})
+	}
+}
+
+// What an account needs to watch, beside leastCommands; doc.go names it.
+const watchCommands = " +client|tracking"
+
+func TestLeastRightsToWatch(t *testing.T) {
+	t.Parallel()
+	user := func(more string) testservers.RedisConfig {
+		return testservers.RedisConfig{Config: []string{"user app on >secret ~app:* &app:* " + leastCommands + watchCommands + more}}
+	}
+	r := testservers.StartRedis(t, user(""))
+	c := testservers.StartCluster(t, testservers.ClusterConfig{Redis: user(" +cluster|slots +cluster|shards")})
+	for name, url := range map[string]string{
+		"single":  userURL(r, "app", "secret"),
+		"cluster": "redis+cluster://app:secret@" + strings.Join(c.Addrs(), ","),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, redisstore.Config{URL: url, Prefix: "app:"})
+			w := watch(t, s)
+			w.hears()
+			w.hearsOf(tag, "a bump", func() { bump(t, s, tag) })
+		})
+	}
+}
+
+// A server that was made a replica answers, and has nothing to report: others are written to.
+func TestDemotedMasterProvesNothing(t *testing.T) {
+	t.Parallel()
+	old := testservers.StartRedis(t, testservers.RedisConfig{})
+	replica := old.StartReplica(t)
+	w := watch(t, open(t, redisstore.Config{URL: old.URL()}))
+	w.hears()
+	testservers.Must(t, replica.Promote(t.Context()))
+	testservers.Must(t, old.Follow(t.Context(), replica))
+	w.deaf("the server is a replica")
+	w.gapAfter("it was promoted again", func() { testservers.Must(t, old.Promote(t.Context())) })
+}
+
+// A server that is replaced behind its address, while some connections to the old one go on:
+// the one that tracks, and the one that writes.
+func TestServerReplacedBehindItsAddressInPart(t *testing.T) {
+	t.Parallel()
+	servers := []*testservers.Redis{
+		testservers.StartRedis(t, testservers.RedisConfig{}), testservers.StartRedis(t, testservers.RedisConfig{}),
+	}
+	var target atomic.Int64
+	s := open(t, redisstore.Config{Client: &rueidis.ClientOption{
+		InitAddress:       []string{"name.invalid:6379"},
+		ForceSingleClient: true,
+		DialCtxFn: func(ctx context.Context, _ string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			return d.DialContext(ctx, "tcp", servers[target.Load()].Addr())
+		},
+	}})
+	w := watch(t, s)
+	w.hears()
+	for i := range 4 {
+		now := int64(i+1) % 2
+		w.gapAfter("the server was replaced", func() {
+			target.Store(now)
+			killConnections(t, servers[1-now], false)
+			state(t, s, tag) // a lane that is not in use is not missed
+		})
+		before := state(t, s, tag)
+		w.hearsOf(tag, "a bump", func() { bump(t, s, tag) })
+		if state(t, s, tag) == before {
+			t.Error("a bump went to another server than reads come from")
+		}
+	}
+}
+
+func TestWatchFollowsAFailover(t *testing.T) {
+	t.Parallel()
+	set := testservers.StartSentinel(t, testservers.SentinelConfig{})
+	s := open(t, redisstore.Config{URL: "redis+sentinel://" + strings.Join(set.Addrs(), ",") + "/" + testservers.MasterName})
+	w := watch(t, s)
+	w.hears()
+	master, err := set.Master(t.Context())
+	testservers.Must(t, err)
+	w.gapAfter("a failover", func() {
+		testservers.Must(t, master.Kill())
+		_, err = set.WaitForOther(t.Context(), master)
+		testservers.Must(t, err)
+	})
+	state(t, s, tag)
+	w.hearsOf(tag, "a bump at the new master", func() { bump(t, s, tag) })
+}
+
+func TestWatchFollowsSlots(t *testing.T) {
+	t.Parallel()
+	c := testservers.StartCluster(t, testservers.ClusterConfig{})
+	p := prefix()
+	cfg := redisstore.Config{URL: clusterURL(c), Prefix: p}
+	s, writer := open(t, cfg), open(t, cfg)
+	w := watch(t, s)
+	slot, err := c.Slot(t.Context(), p+"tag:"+string(tag))
+	testservers.Must(t, err)
+	from, err := c.Owner(t.Context(), slot)
+	testservers.Must(t, err)
+	to := c.Nodes[0]
+	if to == from {
+		to = c.Nodes[1]
+	}
+	state(t, writer, tag)
+	w.hears()
+	// Nobody tells s that the slot moves: from reports that it has lost the key, or a bump
+	// at the new place would concern nobody.
+	w.hearsOf(tag, "the move", func() {
+		testservers.Must(t, c.MoveSlot(t.Context(), slot, to, func() error {
+			w.hearsOf(tag, "a bump during the move", func() { bump(t, writer, tag) })
+			return nil
+		}))
+	})
+	w.hearsOf(tag, "a bump after the move", func() { bump(t, writer, tag) })
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
+		st := state(t, s, tag)
+		return !st.Fenced, "the slot is on its way"
+	})
+	w.hearsOf(tag, "a bump where s knows it to be", func() { bump(t, writer, tag) })
+}
+
+// A master without its Cluster answers, and serves nothing.
+func TestMasterWithoutItsClusterProvesNothing(t *testing.T) {
+	t.Parallel()
+	c := testservers.StartCluster(t, testservers.ClusterConfig{})
+	w := watch(t, open(t, redisstore.Config{URL: clusterURL(c)}))
+	w.hears()
+	owner, err := c.Owner(t.Context(), 0)
+	testservers.Must(t, err)
+	testservers.Must(t, owner.Do(t.Context(), "CLUSTER", "DELSLOTS", "0").Error())
+	w.deaf("a master says that the cluster is down")
+	testservers.Must(t, owner.Do(t.Context(), "CLUSTER", "ADDSLOTS", "0").Error())
+	w.hears()
+}
