@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint bench soak fuzz
+.PHONY: help run build test lint bench soak ablate fuzz
 
 ARGS     ?=
 DURATION ?= 10m
@@ -30,9 +30,13 @@ bench: ## measure against other libraries (ARGS="…" is passed on)
 	@[ -f bench/go.mod ] || { echo "There is no bench/ in this tree, so there is nothing to measure."; exit 1; }
 	cd bench && go run . $(ARGS)
 
-soak: ## run the service under faults for DURATION (default 10m)
-	@[ -d bench/soak ] || { echo "There is no bench/soak in this tree, so there is nothing to run."; exit 1; }
-	cd bench && go run ./soak -duration $(DURATION) $(ARGS)
+soak: ## attack the cache with real servers for DURATION (default 10m) and report what broke
+	@scripts/install-deps.sh
+	go run ./internal/soak/cmd/soak -duration $(DURATION) $(ARGS)
+
+ablate: ## take out each mechanism of the protocol in turn and see that tests fail
+	@scripts/install-deps.sh
+	go test ./internal/soak -run TestEveryMechanismIsMissed -ablate -v -timeout 60m
 
 fuzz: ## run each fuzz test for FUZZTIME (default 30s)
 	@scripts/fuzz.sh $(FUZZTIME)

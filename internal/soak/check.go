@@ -69,6 +69,8 @@ type Figures struct {
 	// most, and Repair the same from when on no fault was at work. Only writes that are not
 	// strict can make them more than zero, or there is a violation.
 	Staleness, Repair time.Duration
+	// NearStaleness is the same as Staleness for near answers.
+	NearStaleness time.Duration
 	// Stalest tells the history behind Staleness.
 	Stalest string
 }
@@ -83,6 +85,7 @@ func (f *Figures) add(g Figures) {
 		f.Staleness, f.Stalest = g.Staleness, g.Stalest
 	}
 	f.Repair = max(f.Repair, g.Repair)
+	f.NearStaleness = max(f.NearStaleness, g.NearStaleness)
 }
 
 // check holds every read of the chronicle against what was committed. It returns the first
@@ -202,11 +205,14 @@ func (k *keyCheck) run() *Violation {
 			k.figures.Checked++
 			k.figures.NearRead++
 			need := k.need(r, r.Begin-int64(k.near))
-			if seen, v := k.identify(r, need); v != nil {
+			seen, v := k.identify(r, need)
+			if v != nil {
 				return v
-			} else if seen.Value < need.value() {
+			}
+			if seen.Value < need.value() {
 				return k.tooOld(r, seen, need)
 			}
+			k.figures.NearStaleness = max(k.figures.NearStaleness, time.Duration(r.Begin-k.overEnd[k.next(r, seen)]))
 		}
 	}
 	return nil
@@ -252,7 +258,8 @@ func (k *keyCheck) identify(r *read, need demand) (*commit, *Violation) {
 	return last, nil
 }
 
-func (k *keyCheck) measure(r *read, seen *commit) {
+// next returns the place of the first commit that is newer than what r shows.
+func (k *keyCheck) next(r *read, seen *commit) int {
 	if r.Value == 0 { // the latest that it may mean
 		for i, c := range k.commits {
 			if c.Absent && k.begun[i] <= r.End {
@@ -260,7 +267,11 @@ func (k *keyCheck) measure(r *read, seen *commit) {
 			}
 		}
 	}
-	next := k.places[seen.Value] + 1
+	return k.places[seen.Value] + 1
+}
+
+func (k *keyCheck) measure(r *read, seen *commit) {
+	next := k.next(r, seen)
 	if behind := time.Duration(r.Begin - k.overEnd[next]); behind > k.figures.Staleness {
 		k.figures.Staleness = behind
 		i := slices.IndexFunc(k.commits[next:], func(c *commit) bool { return c.End == k.overEnd[next] })

@@ -12,6 +12,7 @@ import (
 
 var (
 	seed   = flag.Uint64("seed", 1, "of the schedule of TestHistories")
+	only   = flag.String("faults", "", "inject only those in TestHistories whose names contain this")
 	rounds = flag.Int("crowds", 3, "how often TestCrowdsOfAFleet gathers each crowd")
 	deaths = flag.Int("deaths", 2, "how often TestWriterIsKilledAtEveryStep kills a writer at each step")
 )

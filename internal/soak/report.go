@@ -123,6 +123,7 @@ func (r *Report) String() string {
 	for text := range strings.Lines(f.Stalest) {
 		p("          %s", strings.TrimSuffix(text, "\n"))
 	}
+	p("            a near answer at most %s", f.NearStaleness.Round(time.Millisecond))
 	p("repair      at most %s from when on no fault was at work; all processes agreed at most %s after a pause, and had recovered after %s",
 		f.Repair.Round(time.Millisecond), r.Agreed.Round(time.Millisecond), r.Recovered.Round(time.Millisecond))
 	p("sizes       %d goroutines and %.1f MB in a worker, %d keys in Redis, %d of them lasting, %d rows in the outbox",

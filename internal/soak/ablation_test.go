@@ -1,0 +1,262 @@
+package soak
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+var ablate = flag.Bool("ablate", false, "take out each mechanism of the protocol in turn, and see that tests fail")
+
+// An ablation takes one mechanism out of the program and names the tests that must fail then.
+// It is applied by go test -overlay: the program itself has no switches for it.
+type ablation struct {
+	mechanism string
+	file      string // in the module
+	old, new  string // old occurs once
+	tests     []caught
+}
+
+// caught is a test that fails without the mechanism. All that it needs to run is named, for it
+// is run by itself.
+type caught struct {
+	pkg, name string
+	args      []string
+}
+
+const (
+	inCache   = "./cache"
+	inOutbox  = "./cache/outbox"
+	inRedis   = "./cache/redisstore"
+	inHere    = "./internal/soak"
+	goTimeout = 5 * time.Minute
+)
+
+func unit(pkg, name string) caught { return caught{pkg, name, nil} }
+
+// histories is TestHistories with nothing but one fault, several times.
+func histories(fault string) caught {
+	return caught{inHere, "TestHistories", []string{"-args", "-faults=" + fault}}
+}
+
+var acknowledgedWrites = unit(inHere, "TestAcknowledgedWritesAreSeenEverywhere")
+
+var ablations = []ablation{
+	{
+		"guard: an entry is valid while its digest is that of the present versions",
+		"cache/get.go", "if e.guard != guard {", "if false {",
+		[]caught{unit(inCache, "TestLateFillIsNeverServed"), acknowledgedWrites},
+	},
+	{
+		"fence: no stored answer is served while a writer is in flight",
+		"cache/redisstore/tags.go", "if err := s.turn(ctx, tags, mark, millis(lease)); err != nil {", "if err := error(nil); err != nil {",
+		[]caught{unit(inRedis, "TestStoreOnOneServer"), acknowledgedWrites},
+	},
+	{
+		"bypass: nothing that is loaded under a fence is stored",
+		"cache/get.go", "fenced := anyFenced(snapshot.States)", "fenced := false",
+		[]caught{unit(inCache, "TestFencedTagSendsReadersToTheSource"), acknowledgedWrites},
+	},
+	{
+		"recovery gate: after an outage the outbox is drained before entries are trusted",
+		"cache/health.go", "if err := h.deliver(ctx, changed); err != nil {", "if err := error(nil); err != nil {",
+		[]caught{unit(inCache, "TestNothingWrittenDuringAnOutageIsServedStaleAfterIt"), unit(inOutbox, "TestRecoveryDrainsTheOutbox")},
+	},
+	{
+		"recovery gate: others are waited for that do not fence again yet",
+		"cache/health.go", "!pause(ctx, 2*probeEvery+h.budget)", "false",
+		[]caught{unit(inCache, "TestTrustWaitsForTheLastProcessToFenceAgain")},
+	},
+	{
+		"epoch replay: recent bumps are repeated in another incarnation of the store",
+		"cache/health.go", "h.bumps.replay(ctx, h.store, all)", "h.bumps.replay(ctx, h.store, false)",
+		[]caught{unit(inCache, "TestRecentBumpsAreReplayedIntoAnotherIncarnation")},
+	},
+	{
+		"a failed bump: this process trusts nothing until it is delivered",
+		"cache/fence.go", "c.bumps.add(tags, err != nil)\n\tif err != nil {", "if err != nil {\n\t\treturn err\n\t}\n\tif false {",
+		[]caught{unit(inCache, "TestFailedBumpIsNotForgotten")},
+	},
+	{
+		"identity: versions of one incarnation of Redis are not those of another",
+		"cache/redisstore/identity.go", "v[i] = id[i] ^ stored[i]", "v[i] = stored[i]",
+		[]caught{unit(inRedis, "TestVersionsRolledBackByAnOldSnapshotAreOthers"), unit(inRedis, "TestPromotedReplicaWithoutTheLastBumps")},
+	},
+	{
+		"unknown means no: a version that was lost is replaced by a random one",
+		"cache/redisstore/scripts.go", "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])\n  return ARGV[1]",
+		"local known = string.rep('v', 16)\n  redis.call('SET', KEYS[1], known, 'PX', ARGV[2])\n  return known",
+		[]caught{unit(inRedis, "TestFlushedVersionsNeverComeBack"), histories("redis is flushed")},
+	},
+	{
+		"fill lease: one process loads at a time",
+		"cache/redisstore/scripts.go", "if l.ends > t and l.guard == ARGV[2] and l.token ~= ARGV[1] then", "if false then",
+		[]caught{unit(inRedis, "TestOneLeaseInTheFleet"), unit(inHere, "TestCrowdsOfAFleet")},
+	},
+	{
+		"lease token: who lost its lease settles nothing of who has it now",
+		"cache/redisstore/scripts.go", "local mine = l.ends > t and l.token == ARGV[1]", "local mine = l.ends > t",
+		[]caught{unit(inRedis, "TestStoreOnOneServer")},
+	},
+	{
+		"joining: only a load that began under the versions that the caller has seen",
+		"cache/flight.go", "if s.guarded != nil && s.guarded.guard == guard {", "if s.guarded != nil {",
+		[]caught{unit(inCache, "TestLoadUnderOldVersionsIsNotJoined"), acknowledgedWrites},
+	},
+	{
+		"near's deafness: nothing near is served beyond the last proof of hearing",
+		"cache/near.go", "now-max(n.proven.Load(), n.unproven(a)) > n.bound || ", "",
+		[]caught{unit(inCache, "TestDeafProcessServesNothingNearForLongerThanTheBound")},
+	},
+	{
+		"near: changes end the answers that depend on them",
+		"cache/near.go", "if h := &a.heards[i]; h.tag.changes.Load() != h.changes {", "if false {",
+		[]caught{unit(inCache, "TestOwnWriteEndsNearAnswersAtOnce")},
+	},
+	{
+		"triggers: every write records what it touches",
+		"cache/outbox/postgres/outbox.sql", "ENABLE ALWAYS TRIGGER", "DISABLE TRIGGER",
+		[]caught{unit(inOutbox+"/postgres", "TestEveryWayToChangeARow"), acknowledgedWrites},
+	},
+	{
+		"bump: what was loaded before the commit is dead when the write is acknowledged",
+		"cache/outbox/commit.go", "if fence.Bump(detached) != nil {", "if false {",
+		[]caught{unit(inOutbox, "TestOrderOfSteps")},
+	},
+	{
+		"relay: somebody delivers what a dead writer left",
+		"cache/outbox/relay.go", "n, err := r.deliverAll(ctx)", "n, err := 0, error(nil)",
+		[]caught{unit(inOutbox, "TestStrangersWritesAreSeenSoon"), unit(inHere, "TestWriterIsKilledAtEveryStep")},
+	},
+}
+
+// The list must not rot: each text is there, once, and so is each test.
+func TestAblationsFitTheProgram(t *testing.T) {
+	for _, a := range ablations {
+		if n := strings.Count(source(t, a.file), a.old); n != 1 {
+			t.Errorf("%s: %q occurs %d times in %s, want once", a.mechanism, a.old, n, a.file)
+		}
+		if len(a.tests) == 0 {
+			t.Errorf("%s: no test is named", a.mechanism)
+		}
+		for _, c := range a.tests {
+			if !exists(t, c) {
+				t.Errorf("%s: there is no %s in %s", a.mechanism, c.name, c.pkg)
+			}
+		}
+	}
+}
+
+const root = "../.."
+
+func source(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(root, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func exists(t *testing.T, c caught) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, c.pkg, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(b, []byte("func "+c.name+"(")) {
+			return true
+		}
+	}
+	return false
+}
+
+// Without any of its mechanisms the program is caught by the tests named. It takes a while:
+// run it with -ablate, or make ablate.
+func TestEveryMechanismIsMissed(t *testing.T) {
+	if !*ablate {
+		t.Skip("run it with -ablate, or make ablate")
+	}
+	for _, a := range ablations {
+		t.Run(a.mechanism, func(t *testing.T) {
+			overlay := a.overlay(t)
+			for _, c := range a.tests {
+				began := time.Now()
+				if said, failed := c.run(t, overlay); !failed {
+					t.Errorf("%s passes without it:\n%s", c.name, said)
+				} else {
+					t.Logf("caught by %s in %s: %s", c.name, time.Since(began).Round(time.Second), reason(said))
+				}
+			}
+		})
+	}
+}
+
+// overlay writes the changed file, and what -overlay wants to know of it.
+func (a ablation) overlay(t *testing.T) string {
+	t.Helper()
+	original, err := filepath.Abs(filepath.Join(root, a.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := filepath.Join(t.TempDir(), filepath.Base(a.file))
+	list, err := json.Marshal(map[string]map[string]string{"Replace": {original: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := changed + ".json"
+	for path, text := range map[string]string{changed: strings.Replace(source(t, a.file), a.old, a.new, 1), name: string(list)} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return name
+}
+
+// run runs the test with the overlay, and reports whether it failed. A program that does not
+// compile, or a test that is not run, fails the test at hand.
+func (c caught) run(t *testing.T, overlay string) (said string, failed bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), goTimeout)
+	defer cancel()
+	args := append([]string{"test", "-count=1", "-v", "-vet=off", "-overlay", overlay, "-run", "^" + c.name + "$", c.pkg}, c.args...)
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = root
+	b, err := cmd.CombinedOutput()
+	said = string(b)
+	if _, ran := errors.AsType[*exec.ExitError](err); err != nil && !ran {
+		t.Fatal(err)
+	}
+	if !strings.Contains(said, "=== RUN   "+c.name) || strings.Contains(said, "--- SKIP: "+c.name) {
+		t.Fatalf("%s was not run:\n%s", c.name, said)
+	}
+	return said, strings.Contains(said, "--- FAIL: "+c.name)
+}
+
+var complaint = regexp.MustCompile(`(?m)^ +\w+_test\.go:\d+: (.+)$`)
+
+// reason returns the first complaint of a failed test that is not just a log.
+func reason(said string) string {
+	last := "it ended badly"
+	for _, m := range complaint.FindAllStringSubmatch(said, -1) {
+		last = strings.TrimSpace(m[1])
+		if !strings.HasPrefix(last, "level=") && !strings.HasPrefix(last, "time=") {
+			break
+		}
+	}
+	return last
+}
