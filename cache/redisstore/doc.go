@@ -32,13 +32,31 @@
 //
 // # Rights
 //
-// Neither CONFIG nor client tracking is needed, and nothing outside of the prefix is
-// touched. With an ACL, this is enough for one server:
+// CONFIG is not needed, and nothing outside of the prefix is touched. With an ACL, this is
+// enough for one server:
 //
 //	user app on >secret ~chainlearn:* &chainlearn:* -@all +get +set +del +unlink +scan
 //	     +pttl +pexpire +time +evalsha +eval +publish +subscribe +info
 //
-// A Cluster needs +cluster|slots and +cluster|shards as well, and Sentinel +role.
+// Near answers need +client|tracking as well, a Cluster +cluster|slots and +cluster|shards,
+// and Sentinel +role.
+//
+// # Near answers
+//
+// Watch listens to every master over a connection of its own, by client tracking over RESP3
+// in broadcasting mode: the server pushes the name of each tag key that changes, expires or
+// is evicted. Five times a second each master is asked to prove that it still serves; the
+// reply comes after everything that it pushed before. So near answers stop within their
+// bound when a master is silent, was demoted or has lost its Cluster, and all of them are
+// dropped when a connection is lost, a slot moves, the data is flushed, or the server is
+// another. A hit changes nothing and pushes nothing, and neither does a fill, except when it
+// renews the life of a tag of which an eighth has passed.
+//
+// Where tracking is refused, as some who host Redis do, Watch fails and says what is missing.
+// A bound (cache.Query.Near) below half a second leaves little time between proofs.
+//
+// A process that is stopped but keeps its connection makes the server keep what it has pushed;
+// client-output-buffer-limit normal, which is unlimited by default, bounds that.
 //
 // # Sick servers
 //

