@@ -27,28 +27,15 @@ import (
 	"github.com/chainlearn/chainlearn/internal/testservers"
 )
 
-var built string // folder of the binary, if it was built
-
-// binary builds the program once for all tests of this file.
-var binary = sync.OnceValues(func() (string, error) {
-	var err error
-	if built, err = os.MkdirTemp("", "chainlearn-test-"); err != nil {
-		return "", err
-	}
-	path := filepath.Join(built, "chainlearn")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return path, nil
-})
+// asProgram is set for a test binary that is to be the program itself: it has the same main,
+// and needs no second build.
+const asProgram = "CHAINLEARN_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
-	code := testservers.Main(m).Run()
-	if built != "" {
-		_ = os.RemoveAll(built)
+	if os.Getenv(asProgram) != "" {
+		main()
 	}
-	os.Exit(code)
+	os.Exit(testservers.Main(m).Run())
 }
 
 // process is a running service.
@@ -63,13 +50,13 @@ type process struct {
 
 func command(t *testing.T, dir string, env map[string]string, args ...string) *exec.Cmd {
 	t.Helper()
-	path, err := binary()
+	path, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), path, args...)
 	cmd.Dir = dir
-	cmd.Env = []string{"PORT=0", "ADMIN_PORT=0", "HOST=127.0.0.1", "RATE_LIMIT_MAX=0"}
+	cmd.Env = []string{asProgram + "=1", "PORT=0", "ADMIN_PORT=0", "HOST=127.0.0.1", "RATE_LIMIT_MAX=0"}
 	for name, value := range env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
@@ -89,6 +76,8 @@ func serve(t *testing.T, dir string, env map[string]string, args ...string) *pro
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = p.cmd.Process.Kill() })
+	late := time.AfterFunc(time.Minute, func() { _ = p.cmd.Process.Kill() })
+	defer late.Stop()
 	lines := bufio.NewReader(out)
 	address := regexp.MustCompile(`http://\S+`)
 	for !strings.Contains(p.stdout, "curl") {

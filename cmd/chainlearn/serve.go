@@ -199,14 +199,13 @@ func (v *service) stop() error {
 func (s *serveCommand) greet(env *environment, v *service) {
 	api := "http://" + reachable(v.api.Addr())
 	_, _ = fmt.Fprintf(env.stdout, "\nchainlearn is ready.\n\n  API      %s/api/v1\n  Private  http://%s/metrics\n", api, reachable(v.private.Addr()))
-	if s.Demo {
+	try := "curl -i " + api + "/api/v1/courses"
+	if s.Demo { // unless the database is one that has no such learner
 		if token, err := issue(env.ctx, v.storage, v.tokens, demoLearner, httpapi.TokenLife); err == nil {
-			_, _ = fmt.Fprintf(env.stdout, "\nTry\n\n  curl -i -H 'Authorization: Bearer %s' %s/api/v1/users/me/progress\n", token, api)
+			try = "curl -i -H 'Authorization: Bearer " + token + "' " + api + "/api/v1/users/me/progress"
 		}
-	} else {
-		_, _ = fmt.Fprintf(env.stdout, "\nTry\n\n  curl -i %s/api/v1/courses\n", api)
 	}
-	_, _ = fmt.Fprintln(env.stdout)
+	_, _ = fmt.Fprintf(env.stdout, "\nTry\n\n  %s\n\n", try)
 }
 
 // reachable turns the address of a listener into one to connect to.

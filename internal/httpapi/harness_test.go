@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -257,9 +258,7 @@ func (s *stack) try(r request) (response, error) {
 	if err != nil {
 		return res, err
 	}
-	for name, values := range r.header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, r.header)
 	if r.user != "" {
 		req.Header.Set("Authorization", "Bearer "+s.token(r.user))
 	}

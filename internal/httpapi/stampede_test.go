@@ -174,7 +174,7 @@ func TestOverload(t *testing.T) {
 		select {
 		case res := <-refused:
 			retry, err := strconv.Atoi(res.header.Get("Retry-After"))
-			if err != nil || retry < 1 || res.body.Error != "OVERLOADED" || res.body.StatusCode != 503 {
+			if err != nil || retry < 1 || res.body.Error != "OVERLOADED" || res.body.StatusCode != res.status {
 				t.Errorf("Retry-After %q, %s", res.header.Get("Retry-After"), res.raw)
 			}
 		case <-time.After(10 * time.Second):
