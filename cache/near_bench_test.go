@@ -23,6 +23,12 @@ func BenchmarkNearHit(b *testing.B) {
 	query := listing(24 * time.Hour)
 	q := cache.Define(c, query)
 	bare := otter.Must(&otter.Options[page, *course]{MaximumSize: 10_000})
+	// Answers have a time to live; so has what a table without us would keep.
+	expiring := otter.Must(&otter.Options[page, *course]{
+		MaximumSize:      10_000,
+		ExpiryCalculator: otter.ExpiryWriting[page, *course](24 * time.Hour),
+	})
+	defer expiring.StopAllGoroutines()
 
 	pages := make([]page, 1024)
 	ctx := b.Context()
@@ -37,6 +43,7 @@ func BenchmarkNearHit(b *testing.B) {
 		}
 		v, _ := query.Load(ctx, pages[i])
 		bare.Set(pages[i], &v)
+		expiring.Set(pages[i], &v)
 	}
 
 	gets := map[string]func(p page) bool{
@@ -52,8 +59,12 @@ func BenchmarkNearHit(b *testing.B) {
 			v, ok := bare.GetIfPresent(p)
 			return ok && v.ID == 1
 		},
+		"otter-expiring": func(p page) bool {
+			v, ok := expiring.GetIfPresent(p)
+			return ok && v.ID == 1
+		},
 	}
-	for _, name := range []string{"get", "ask", "otter"} {
+	for _, name := range []string{"get", "ask", "otter", "otter-expiring"} {
 		get := gets[name]
 		b.Run("serial/"+name, func(b *testing.B) {
 			b.ReportAllocs()
@@ -64,7 +75,7 @@ func BenchmarkNearHit(b *testing.B) {
 			}
 		})
 	}
-	for _, name := range []string{"get", "ask", "otter"} {
+	for _, name := range []string{"get", "ask", "otter", "otter-expiring"} {
 		get := gets[name]
 		b.Run("parallel/"+name, func(b *testing.B) {
 			b.ReportAllocs()
