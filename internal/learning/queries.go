@@ -87,7 +87,7 @@ func define(c *cache.Cache, s Reads, warmEvery time.Duration) *queries {
 		Name:  "rewards:history",
 		Owner: func(p RewardParams) string { return p.User.String() },
 		Key:   func(p RewardParams) string { return cache.Key(p.Page, p.Limit) },
-		Tags:  func(p RewardParams) []cache.Tag { return append(entity(RewardsTag(p.User)), TitlesTag) },
+		Tags:  func(p RewardParams) []cache.Tag { return append(entity(RewardsTag(p.User)), entity(TitlesTag)...) },
 		Load:  s.RewardHistory,
 		Fresh: 30 * time.Second,
 	})
@@ -95,7 +95,7 @@ func define(c *cache.Cache, s Reads, warmEvery time.Duration) *queries {
 		Name:  "credentials:list",
 		Owner: UserID.String,
 		Key:   func(UserID) string { return cache.Key("self") },
-		Tags:  func(id UserID) []cache.Tag { return append(entity(CredentialsTag(id)), TitlesTag) },
+		Tags:  func(id UserID) []cache.Tag { return append(entity(CredentialsTag(id)), entity(TitlesTag)...) },
 		Load:  s.Credentials,
 		Fresh: time.Minute,
 	})
