@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/chainlearn/chainlearn/bench/internal/child"
@@ -171,19 +172,22 @@ func (l *lab) afterPanic(name string) string {
 	if _, lost := l.Median(loaderPanics, name, "processes lost"); lost {
 		return "the process crashes"
 	}
-	text := ""
+	var became []string
 	left, _ := l.Median(loaderPanics, name, failMetric)
 	for _, is := range []struct{ metric, text string }{
 		{"panicked callers", "panic"}, {"hung callers", "hang"},
 		{"callers with neither answer nor error", "get neither answer nor error"},
 	} {
 		if v, _ := l.Median(loaderPanics, name, is.metric); v > 0 {
-			text += fmt.Sprintf("%.0f %s, ", v, is.text)
+			became = append(became, fmt.Sprintf("%.0f %s", v, is.text))
 			left -= v
 		}
 	}
-	if served, _ := l.Median(loaderPanics, name, "served callers"); served > 0 {
-		text += fmt.Sprintf("%.0f served, ", served)
+	if left > 0 {
+		became = append(became, fmt.Sprintf("%.0f get an error", left))
 	}
-	return text + fmt.Sprintf("%.0f get an error", left)
+	if served, _ := l.Median(loaderPanics, name, "served callers"); served > 0 {
+		became = append(became, fmt.Sprintf("%.0f served", served))
+	}
+	return strings.Join(became, ", ")
 }

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"log"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"time"
@@ -28,16 +29,14 @@ type experiment struct {
 type lab struct {
 	settings
 	*measure.Samples
-	section *report.Section
-	stderr  io.Writer
+	section  *report.Section
+	progress *log.Logger
 }
 
-func (l *lab) say(format string, args ...any) {
-	fmt.Fprintf(l.stderr, "   "+format+"\n", args...)
-}
+func (l *lab) say(format string, args ...any) { l.progress.Printf("   "+format, args...) }
 
 // conduct runs experiments and writes the report, also when some of them fail.
-func conduct(ctx context.Context, s settings, chosen []experiment, command string, stderr io.Writer) error {
+func conduct(ctx context.Context, s settings, chosen []experiment, command string, progress *log.Logger) error {
 	raw := filepath.Join(s.out, "raw")
 	if err := os.MkdirAll(raw, 0o755); err != nil {
 		return err
@@ -46,15 +45,15 @@ func conduct(ctx context.Context, s settings, chosen []experiment, command strin
 	page := &report.Report{When: began, Command: strings.TrimSpace(command), Rounds: s.rounds}
 	var errs []error
 	for i, e := range chosen {
-		fmt.Fprintf(stderr, "%s (%d of %d, %v so far)\n", e.name, i+1, len(chosen), time.Since(began).Round(time.Second))
+		progress.Printf("%s (%d of %d, %v so far)", e.name, i+1, len(chosen), time.Since(began).Round(time.Second))
 		l := &lab{
 			settings: s,
 			Samples:  &measure.Samples{Experiment: e.name},
 			section:  &report.Section{Name: e.name, Title: e.title, About: e.about},
-			stderr:   stderr,
+			progress: progress,
 		}
 		start := time.Now()
-		l.section.Err = e.run(ctx, l)
+		l.section.Err = l.profiled(raw, func() error { return e.run(ctx, l) })
 		l.section.Took = time.Since(start)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -75,8 +74,25 @@ func conduct(ctx context.Context, s settings, chosen []experiment, command strin
 	if err := os.WriteFile(path, []byte(page.Markdown()), 0o644); err != nil {
 		return err
 	}
-	fmt.Fprintf(stderr, "%s written after %v\n", path, page.Took.Round(time.Second))
+	progress.Printf("%s written after %v", path, page.Took.Round(time.Second))
 	return errors.Join(errs...)
+}
+
+// profiled runs f, and writes a profile of it if that is wanted.
+func (l *lab) profiled(raw string, f func() error) error {
+	if !l.profile {
+		return f()
+	}
+	out, err := os.Create(filepath.Join(raw, l.Experiment+".pprof"))
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(out); err != nil {
+		return errors.Join(err, out.Close())
+	}
+	err = f()
+	pprof.StopCPUProfile()
+	return errors.Join(err, out.Close())
 }
 
 // write keeps what was measured and drawn.

@@ -14,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"regexp"
@@ -70,6 +71,9 @@ type settings struct {
 	rounds int
 	slice  time.Duration
 	long   bool
+	// profile writes a CPU profile of each experiment beside its raw values. Labels
+	// tell the subjects apart: go tool pprof -tagfocus 'subject=chainlearn' FILE.
+	profile bool
 }
 
 func parse(args []string, stderr io.Writer) (settings, error) {
@@ -81,8 +85,9 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags.IntVar(&s.rounds, "rounds", 5, "how often each contestant is measured")
 	flags.DurationVar(&s.slice, "slice", 100*time.Millisecond, "how long each contestant is measured in one round")
 	flags.BoolVar(&s.long, "long", false, "also the sizes that take long, and slices three times as long")
+	flags.BoolVar(&s.profile, "profile", false, "write a CPU profile of each experiment to raw/, with the labels case and subject")
 	flags.Usage = func() {
-		fmt.Fprintf(stderr, "Usage: bench [flags]\n\nExperiments: %s.\n\n", strings.Join(names(), ", "))
+		log.New(stderr, "", 0).Printf("Usage: bench [flags]\n\nExperiments: %s.\n", strings.Join(names(), ", "))
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(args); err != nil {
@@ -130,6 +135,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if len(chosen) == 0 {
 		return fmt.Errorf("-only %s: no experiment matches; there are %s", s.only, strings.Join(names(), ", "))
 	}
-	fmt.Fprintf(stderr, "%d experiments, %d rounds, on %d processors\n", len(chosen), s.rounds, runtime.GOMAXPROCS(0))
-	return conduct(ctx, s, chosen, "go run . "+strings.Join(args, " "), stderr)
+	progress := log.New(stderr, "", 0)
+	progress.Printf("%d experiments, %d rounds, on %d processors", len(chosen), s.rounds, runtime.GOMAXPROCS(0))
+	return conduct(ctx, s, chosen, "go run . "+strings.Join(args, " "), progress)
 }

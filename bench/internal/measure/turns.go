@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -82,7 +83,7 @@ func (t Turns) Run(ctx context.Context, subjects []Subject, to *Samples) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			r, err := t.once(s, slice)
+			r, err := t.once(ctx, s, slice)
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", s.Case, s.Name, err)
 			}
@@ -129,7 +130,7 @@ type worker struct {
 	_               [64]byte
 }
 
-func (t Turns) once(s Subject, slice time.Duration) (*turn, error) {
+func (t Turns) once(ctx context.Context, s Subject, slice time.Duration) (*turn, error) {
 	var r turn
 	workers := make([]worker, t.Workers)
 	for i := range workers {
@@ -151,7 +152,12 @@ func (t Turns) once(s Subject, slice time.Duration) (*turn, error) {
 	defer timer.Stop()
 	var wg sync.WaitGroup
 	for n := range workers {
-		wg.Go(func() { workers[n].work(s, n*len(s.Sequence)/t.Workers, &stop) })
+		wg.Go(func() {
+			// A profile of the whole run can then be looked at for one of them.
+			pprof.Do(ctx, pprof.Labels("case", s.Case, "subject", s.Name), func(context.Context) {
+				workers[n].work(s, n*len(s.Sequence)/t.Workers, &stop)
+			})
+		})
 	}
 	wg.Wait()
 	r.elapsed = time.Since(began)

@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -151,6 +152,8 @@ func (o *Ours[V]) Healthy(ctx context.Context) error {
 	}
 }
 
+var errNotNear = errors.New("it was answered, but not from the near tier")
+
 // NearWorks waits until an answer is served in process, and returns an error if the
 // near tier does not come to serve it within timeout.
 func (o *Ours[V]) NearWorks(ctx context.Context, k *payload.Key, timeout time.Duration) error {
@@ -165,7 +168,7 @@ func (o *Ours[V]) NearWorks(ctx context.Context, k *payload.Key, timeout time.Du
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("nothing is served near after %v: the last answer was a %v (%s), error %v", timeout, a.Status, a.Detail, err)
+			return fmt.Errorf("nothing is served near after %v: the last answer was a %v (%s): %w", timeout, a.Status, a.Detail, cmp.Or(err, errNotNear))
 		case <-tick.C:
 		}
 	}
