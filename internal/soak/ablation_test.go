@@ -247,7 +247,7 @@ func (c caught) run(t *testing.T, overlay string) (said string, failed bool) {
 	return said, strings.Contains(said, "--- FAIL: "+c.name)
 }
 
-var complaint = regexp.MustCompile(`(?m)^ +\w+_test\.go:\d+: (.+)$`)
+var complaint = regexp.MustCompile(`(?m)^ +\w+\.go:\d+: (.+)$`)
 
 // reason returns the first complaint of a failed test that is not just a log.
 func reason(said string) string {

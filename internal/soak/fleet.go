@@ -21,10 +21,9 @@ import (
 // group comes and goes, so that lists grow and shrink and "not found" is an answer too.
 type shape struct{ Groups, Keys int }
 
-func (s shape) all() int            { return s.Groups * s.Keys }
-func (s shape) key(g, i int) int    { return g*s.Keys + i }
-func (s shape) group(k int) int     { return k / s.Keys }
-func (s shape) fleeting(k int) bool { return k%s.Keys == s.Keys-1 }
+func (s shape) all() int         { return s.Groups * s.Keys }
+func (s shape) key(g, i int) int { return g*s.Keys + i }
+func (s shape) group(k int) int  { return k / s.Keys }
 
 // FleetConfig says what a Fleet is made of. The zero value is good for tests.
 type FleetConfig struct {

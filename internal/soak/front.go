@@ -1,6 +1,7 @@
 package soak
 
 import (
+	"context"
 	"io"
 	"net"
 	"sync"
@@ -80,7 +81,7 @@ func (f *front) serve(client net.Conn) {
 		return
 	}
 	defer f.drop(client)
-	server, err := net.Dial("tcp", upstream)
+	server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", upstream) // a server here answers or refuses at once
 	if err != nil || !f.admit(server, upstream) {
 		return
 	}

@@ -57,7 +57,7 @@ func (r *Report) segment(of *run, struck []window, f Figures) {
 	if names == nil {
 		names = []string{"nothing happens"}
 	}
-	fmt.Fprintf(r.cfg.Log, "%7s  %-70s %6d checked, %d of %d commits strict, stale for %s, repaired in %s\n",
+	_, _ = fmt.Fprintf(r.cfg.Log, "%7s  %-70s %6d checked, %d of %d commits strict, stale for %s, repaired in %s\n",
 		time.Since(r.Began).Round(100*time.Millisecond), strings.Join(names, " and "), f.Checked, f.Strict, f.Commits,
 		f.Staleness.Round(time.Millisecond), f.Repair.Round(time.Millisecond))
 }

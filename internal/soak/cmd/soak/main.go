@@ -64,10 +64,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if *verbose {
 		cfg.Log = out
 	}
-	fmt.Fprintf(out, "soak: %s with seed %d\n", cfg.Duration, cfg.Seed)
+	_, _ = fmt.Fprintf(out, "soak: %s with seed %d\n", cfg.Duration, cfg.Seed)
 	found, err := soak.Run(ctx, cfg)
 	if found != nil {
-		fmt.Fprint(out, found)
+		if _, err := fmt.Fprint(out, found); err != nil {
+			return err
+		}
 		if *report != "" {
 			err = errors.Join(err, os.WriteFile(*report, []byte(found.String()), 0o644))
 		}
