@@ -16,9 +16,13 @@ type recorder struct {
 	mu      sync.Mutex
 	changed []cache.Tag
 	proven  chan time.Time
+	then    func() // if not nil, called with each change
 }
 
 func (r *recorder) Changed(tags ...cache.Tag) {
+	if r.then != nil {
+		r.then()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.changed = append(r.changed, tags...)
@@ -74,6 +78,28 @@ func TestChangesAreReportedWithinTheCall(t *testing.T) {
 	state(t, s, "course:1")
 	must(t, s.Bump(t.Context(), nil, cache.NoMark))
 	wantReported(t, r, "a read and a bump of nothing")
+}
+
+// Who is told of a change too early reads the old version after it, and keeps what depends
+// on it for good.
+func TestWhatIsReportedCanBeRead(t *testing.T) {
+	s := newStore(t, Config{})
+	r, _ := watch(t, s)
+	const tag = "course:1"
+	for what, change := range map[string]func() error{
+		"fence": func() error { return s.Fence(t.Context(), []cache.Tag{tag}, cache.Mark{1}, time.Hour) },
+		"bump":  func() error { return s.Bump(t.Context(), []cache.Tag{tag}, cache.Mark{1}) },
+	} {
+		before := state(t, s, tag)
+		r.then = func() {
+			if state(t, s, tag).Version == before.Version {
+				t.Errorf("a %s of %s is reported, and its version is the old one still", what, tag)
+			}
+		}
+		must(t, change())
+		r.then = nil
+		wantReported(t, r, "a "+what, tag)
+	}
 }
 
 // A version made anew is another one, so it must be reported as a bump is. Which tag had
