@@ -217,7 +217,7 @@ func TestWriteIsSeenNearElsewhere(t *testing.T) {
 			reader, writer := start(t, url, p, &row, nil), start(t, url, p, &row, nil)
 			writer.write(&row)
 			var delays []time.Duration
-			for range 100 {
+			for range 50 {
 				reader.near(row.Load())
 				row.Add(1)
 				begin := time.Now() // of the acknowledgement: a report may come before it
