@@ -5,12 +5,14 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -58,7 +60,7 @@ func start(t *testing.T, options ...option) *stack {
 	t.Helper()
 	s := &stack{t: t, queries: &queries{}, metrics: prometheus.NewRegistry(), log: &lockedBuffer{}, issued: map[string]string{}}
 	path := filepath.Join(t.TempDir(), "chainlearn.db")
-	s.db = populate(t, path)
+	s.db = open(t, path)
 	logger := slog.New(slog.NewJSONHandler(s.log, nil))
 
 	s.store = storetest.NewFaulty(memstore.New(memstore.Config{}))
@@ -132,7 +134,7 @@ func eventually(t *testing.T, within time.Duration, f func() string) {
 	}
 }
 
-// What populate puts into the database.
+// What is in the database of each test.
 const (
 	ada    = "00000000-0000-4000-8000-0000000000a1" // enrolled in nothing
 	bob    = "00000000-0000-4000-8000-0000000000b2"
@@ -144,23 +146,56 @@ const (
 	courses = 45 // active ones: c001 to c045, newest first; the last 15 advanced, the others beginner
 )
 
-// populate creates a database and returns a connection to it that the service knows nothing of.
-func populate(t *testing.T, path string) *sql.DB {
+// open puts a populated database at path and returns a connection to it that the service
+// knows nothing of.
+func open(t *testing.T, path string) *sql.DB {
 	t.Helper()
-	storage, err := sqlite.Open(t.Context(), path, sqlite.Config{})
+	template, err := populated()
 	must(t, err)
-	must(t, storage.Close())
+	must(t, os.WriteFile(path, template, 0o600))
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(5000)&_pragma=foreign_keys(1)")
 	must(t, err)
 	db.SetMaxOpenConns(1)
 	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// populated makes the database once for all tests.
+var populated = sync.OnceValues(func() (file []byte, err error) {
+	dir, err := os.MkdirTemp("", "httpapi-test-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	path := filepath.Join(dir, "template.db")
+	storage, err := sqlite.Open(context.Background(), path, sqlite.Config{})
+	if err != nil {
+		return nil, err
+	}
+	if err := storage.Close(); err != nil {
+		return nil, err
+	}
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=foreign_keys(1)")
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(populate(db), db.Close()); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+func populate(db *sql.DB) error {
+	tx, err := db.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
 	exec := func(query string, args ...any) {
-		t.Helper()
-		if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
-			t.Fatalf("%s: %v", query, err)
+		if err == nil {
+			_, err = tx.Exec(query, args...)
 		}
 	}
-	exec("BEGIN")
 	for i, id := range []string{ada, bob} {
 		exec(`INSERT INTO users (id, stellar_address, display_name) VALUES (?, ?, ?)`, id, "G"+id, []string{"Ada", "Bob"}[i])
 	}
@@ -181,13 +216,15 @@ func populate(t *testing.T, path string) *sql.DB {
 				ID: fmt.Sprint("q", i+1), Text: fmt.Sprintf("%s of %s, question %d?", quiz[1], quiz[0], i+1), Options: []string{"right", "wrong", "wronger"},
 			})
 		}
-		b, err := json.Marshal(questions)
-		must(t, err)
+		b, marshalErr := json.Marshal(questions)
+		err = errors.Join(err, marshalErr)
 		exec(`INSERT INTO quizzes (course_id, module_id, questions) VALUES (?, ?, ?)`, quiz[0], quiz[1], string(b))
 	}
 	exec(`DELETE FROM cache_outbox`) // nobody has cached anything yet
-	exec("COMMIT")
-	return db
+	if err != nil {
+		return err
+	}
+	return tx.Commit()
 }
 
 // stranger changes the database behind the service's back.
