@@ -215,7 +215,7 @@ func (h *health) recover(ctx context.Context) bool {
 		h.mu.Lock()
 		h.err = err
 		h.mu.Unlock()
-		h.log.Warn("cache recovery failed, trying again", "err", err)
+		h.log.WarnContext(ctx, "cache recovery failed, trying again", "err", err)
 		return false
 	}
 
@@ -225,7 +225,7 @@ func (h *health) recover(ctx context.Context) bool {
 		return false // something else went wrong meanwhile
 	}
 	if before != "" {
-		h.log.Info("cache is trusted again", "after", time.Since(h.since), "identity_changed", changed)
+		h.log.InfoContext(ctx, "cache is trusted again", "after", time.Since(h.since), "identity_changed", changed)
 	}
 	h.identity, h.outage, h.err, h.since = identity, false, nil, time.Now()
 	h.trusted.Store(true)

@@ -152,7 +152,7 @@ func (d *Cached[P, V]) obtain(ctx context.Context, p P, key string, tags []Tag, 
 			// Another load has stored it between our read and our claim.
 			out := d.outcomeOf(k, Hit)
 			if claimed.State == Granted {
-				return out, func() { d.c.settle(ctx, []Fill{{Key: key, Token: token}}) }
+				return out, func() { _ = d.c.settle(ctx, []Fill{{Key: key, Token: token}}) }
 			}
 			return out, nil
 		}

@@ -229,7 +229,7 @@ func (c *Cache) watch() {
 			err := store.Watch(ctx, c.hearing)
 			c.hearing.proven.Store(never) // also what it proved of a moment to come
 			if ctx.Err() == nil {
-				c.cfg.Logger.Warn("near answers are off, except those kept by age: the store does not tell of changes",
+				c.cfg.Logger.WarnContext(ctx, "near answers are off, except those kept by age: the store does not tell of changes",
 					"err", err)
 				c.hearing.deaf.Store(true)
 			}

@@ -57,7 +57,7 @@ func (d *Cached[P, V]) keepWarm(ctx context.Context) {
 			continue
 		}
 		if err := d.eachWarm(ctx, func(p P) error { return d.renew(ctx, p) }); err != nil && ctx.Err() == nil {
-			d.c.cfg.Logger.Warn("warming failed", "query", d.Name, "err", err)
+			d.c.cfg.Logger.WarnContext(ctx, "warming failed", "query", d.Name, "err", err)
 		}
 	}
 }

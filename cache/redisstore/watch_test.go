@@ -73,7 +73,7 @@ func watch(t *testing.T, s *redisstore.Store) *watcher {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		<-w.ended
+		_ = <-w.ended
 	})
 	return w
 }

@@ -221,7 +221,7 @@ func TestLoseTags(t *testing.T) {
 func TestLoseEntries(t *testing.T) {
 	virtually(t, func(t *testing.T, f *storetest.Faulty) {
 		f.Restart()
-		f.Identity(t.Context())
+		_, _ = f.Identity(t.Context())
 		put(t, f, "a")
 		put(t, f, "b*")
 		put(t, f, "bbb")
@@ -268,7 +268,7 @@ func TestIdentityChanges(t *testing.T) {
 		if again, _ := f.Identity(t.Context()); again == changed || again == id {
 			t.Errorf("the identity is %q again", again)
 		}
-		p.Identity(t.Context())
+		_, _ = p.Identity(t.Context())
 		for _, s := range []cache.Store{f, p} {
 			if after := read(t, s, tags, "k"); after.States[0] == before.States[0] || after.Entries[0] != nil {
 				t.Error("data survived a restart")

@@ -49,7 +49,7 @@ func (f *Faulty) Watch(ctx context.Context, w cache.Watcher) error {
 			return err
 		case <-f.done:
 			cancel()
-			<-ended
+			_ = <-ended
 			return errFaultyClosed
 		}
 	}

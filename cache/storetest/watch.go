@@ -76,7 +76,7 @@ func (k *kit) watch(store cache.Store, name string) *watcher {
 	go func() { w.ended <- store.(cache.Watchable).Watch(ctx, w) }()
 	k.Cleanup(func() {
 		cancel()
-		<-w.ended
+		_ = <-w.ended
 	})
 	w.settle()
 	return w

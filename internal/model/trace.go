@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -60,8 +61,8 @@ func (e *exploration) trace(p Property, v violation) Trace {
 			}
 		}
 	}
-	for i := len(path) - 1; i >= 0; i-- {
-		target := e.seen.states[path[i]]
+	for _, step := range slices.Backward(path) {
+		target := e.seen.states[step]
 		walk(func(n *state, _ action, _ Property) bool {
 			c := *n
 			m.canon(&c)

@@ -18,7 +18,11 @@ var _ seed.Sink = (*Storage)(nil)
 
 const (
 	insertTogether = 50    // rows in one statement
-	insertAtOnce   = 5_000 // rows in one transaction, which keeps other writers waiting
+	insertAtOnce   = 5_000 // rows in one transaction, at most
+	// A transaction keeps other writers waiting. They try again every 100 ms or sooner, so a
+	// bulk that went on at once would win nearly every time, until they gave up.
+	insertTime  = 100 * time.Millisecond
+	insertPause = 50 * time.Millisecond
 )
 
 // Insert stores rows in bulk, as seed.Sink has it. Names of tables and columns must come from
@@ -39,19 +43,32 @@ func (s *Storage) Insert(ctx context.Context, table string, columns []string, ro
 		if len(batch) == 0 {
 			return total, nil
 		}
-		n := 0
-		err := s.db.Write(ctx, func(ctx context.Context, t *sql.Tx) (err error) {
-			n, err = insert(ctx, t, table, columns, batch)
-			return err
-		})
-		if err != nil {
-			return total, fmt.Errorf("insert into %s: %w", table, err)
+		for len(batch) > 0 {
+			var used, n int
+			err := s.db.Write(ctx, func(ctx context.Context, t *sql.Tx) (err error) {
+				used, n, err = insert(ctx, t, table, columns, batch)
+				return err
+			})
+			if err != nil {
+				return total, fmt.Errorf("insert into %s: %w", table, err)
+			}
+			total += n
+			if batch = batch[used:]; len(batch) == 0 && used < insertAtOnce {
+				break // the last: nobody is kept waiting
+			}
+			select {
+			case <-time.After(insertPause):
+			case <-ctx.Done():
+				return total, fmt.Errorf("insert into %s: %w", table, context.Cause(ctx))
+			}
 		}
-		total += n
 	}
 }
 
-func insert(ctx context.Context, t *sql.Tx, table string, columns []string, rows [][]any) (int, error) {
+// insert stores as many of rows as it can in insertTime. It returns how many these are, and
+// how many of them were new.
+func insert(ctx context.Context, t *sql.Tx, table string, columns []string, rows [][]any) (used, stored int, err error) {
+	began := time.Now()
 	statement := func(n int) string {
 		row := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
 		return fmt.Sprintf("INSERT INTO %s (%s) VALUES %s%s ON CONFLICT DO NOTHING",
@@ -59,18 +76,17 @@ func insert(ctx context.Context, t *sql.Tx, table string, columns []string, rows
 	}
 	full, err := t.PrepareContext(ctx, statement(insertTogether))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer full.Close()
-	total := 0
 	args := make([]any, 0, insertTogether*len(columns))
-	for len(rows) > 0 {
-		some := rows[:min(len(rows), insertTogether)]
-		rows = rows[len(some):]
+	for used < len(rows) && (used == 0 || time.Since(began) < insertTime) {
+		some := rows[used:min(len(rows), used+insertTogether)]
+		used += len(some)
 		args = args[:0]
 		for _, row := range some {
 			if len(row) != len(columns) {
-				return 0, fmt.Errorf("%d values for %d columns", len(row), len(columns))
+				return used, stored, fmt.Errorf("%d values for %d columns", len(row), len(columns))
 			}
 			for _, v := range row {
 				args = append(args, value(v))
@@ -83,15 +99,15 @@ func insert(ctx context.Context, t *sql.Tx, table string, columns []string, rows
 			res, err = t.ExecContext(ctx, statement(len(some)), args...)
 		}
 		if err != nil {
-			return 0, err
+			return used, stored, err
 		}
 		n, err := res.RowsAffected()
 		if err != nil {
-			return 0, err
+			return used, stored, err
 		}
-		total += int(n)
+		stored += int(n)
 	}
-	return total, nil
+	return used, stored, nil
 }
 
 // value of a column, as the migrations want it.
