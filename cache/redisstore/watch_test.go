@@ -73,7 +73,9 @@ func watch(t *testing.T, s *redisstore.Store) *watcher {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		_ = <-w.ended
+		if err := <-w.ended; err != nil {
+			t.Log("watching ended:", err)
+		}
 	})
 	return w
 }

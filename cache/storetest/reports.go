@@ -49,8 +49,7 @@ func (f *Faulty) Watch(ctx context.Context, w cache.Watcher) error {
 			return err
 		case <-f.done:
 			cancel()
-			_ = <-ended
-			return errFaultyClosed
+			return errors.Join(errFaultyClosed, <-ended)
 		}
 	}
 }

@@ -76,7 +76,9 @@ func (k *kit) watch(store cache.Store, name string) *watcher {
 	go func() { w.ended <- store.(cache.Watchable).Watch(ctx, w) }()
 	k.Cleanup(func() {
 		cancel()
-		_ = <-w.ended
+		if err := <-w.ended; err != nil {
+			k.Log(w.name, "ended:", err)
+		}
 	})
 	w.settle()
 	return w
