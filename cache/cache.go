@@ -126,8 +126,12 @@ func New(cfg Config) (*Cache, error) {
 	if c.metrics, err = newMetrics(c.cfg.Registerer); err != nil {
 		return nil, fmt.Errorf("cache: register metrics: %w", err)
 	}
-	c.hearing = newHearing(c.metrics.gaps.Inc)
 	c.health = newHealth(c.cfg, c.metrics, &c.bumps)
+	c.hearing = newHearing(c.metrics.gaps.Inc, &c.health.trusted)
+	c.OnRecovery(func(context.Context) error {
+		c.hearing.forget() // what is near was read before, and may have been written since
+		return nil
+	})
 	c.health.begin(c.life)
 	c.spawn(c.health.run)
 	return c, nil

@@ -36,11 +36,13 @@ func (c *Cache) Fence(ctx context.Context, mark Mark, tags []Tag) (*Fence, error
 
 // Renew fences again, with a whole lease from now.
 func (f *Fence) Renew(ctx context.Context) error {
-	f.c.hearing.Changed(f.tags...)                 // this process need not wait for the store to report it
 	deadline := time.Now().Add(f.c.cfg.FenceLease) // before the call: the store counts from later
 	err := f.c.health.call(ctx, "fence", func(ctx context.Context) error {
 		return f.c.cfg.Store.Fence(ctx, f.tags, f.mark, f.c.cfg.FenceLease)
 	})
+	// This process need not wait for the store to report it. Not before the call: what
+	// is read, and kept near, while it is under way would outlive it.
+	f.c.hearing.Changed(f.tags...)
 	if err != nil {
 		return fmt.Errorf("fence: %w", err)
 	}

@@ -44,11 +44,12 @@ const (
 // answers are checked against. It keeps a count of changes for each tag that a near answer
 // depends on; an answer is valid while the counts are what they were before it was read.
 type hearing struct {
-	birth  time.Time
-	gaps   func()        // counts
-	proven atomic.Int64  // since birth: everything before has been reported
-	era    atomic.Uint64 // raised when anything may have changed
-	deaf   atomic.Bool   // the store tells nothing, and never will
+	birth   time.Time
+	gaps    func()        // counts
+	trusted *atomic.Bool  // health's: while it is not, bumps may not have reached the store, nor be reported
+	proven  atomic.Int64  // since birth: everything before has been reported
+	era     atomic.Uint64 // raised when anything may have changed
+	deaf    atomic.Bool   // the store tells nothing, and never will
 
 	mu   sync.RWMutex
 	tags map[Tag]*nearTag // guarded by mu
@@ -62,8 +63,8 @@ type heard struct {
 	changes uint64
 }
 
-func newHearing(gaps func()) *hearing {
-	h := &hearing{birth: time.Now(), gaps: gaps, tags: map[Tag]*nearTag{}}
+func newHearing(gaps func(), trusted *atomic.Bool) *hearing {
+	h := &hearing{birth: time.Now(), gaps: gaps, trusted: trusted, tags: map[Tag]*nearTag{}}
 	h.proven.Store(never)
 	return h
 }
@@ -172,7 +173,7 @@ func (n *near[P, V]) get(p P) (a *nearAnswer[V], now int64) {
 		return nil, 0
 	}
 	now = n.now()
-	if now >= a.until || now-max(n.proven.Load(), n.unproven(a)) > n.bound || a.era != n.era.Load() {
+	if !n.trusted.Load() || now >= a.until || now-max(n.proven.Load(), n.unproven(a)) > n.bound || a.era != n.era.Load() {
 		return nil, now
 	}
 	for i := range a.heards {
