@@ -20,6 +20,8 @@ have make || need make "runs the targets of the Makefile"
 have "$(go env CC)" || need "gcc libc6-dev" "the race detector is linked with it"
 have "${REDIS_SERVER_BIN:-redis-server}" || need redis-server "the tests of the shared tier"
 have_postgres || need postgresql "the tests of storage and invalidation"
+# Debian puts it where the PATH of users does not lead.
+any "${PGBOUNCER_BIN:-pgbouncer}" /usr/sbin/pgbouncer || need pgbouncer "the tests behind a connection pooler"
 any chromium chromium-browser google-chrome || need chromium "the tests of the dashboard"
 
 [ "${#missing[@]}" -gt 0 ] || exit 0
@@ -65,6 +67,6 @@ echo "Installed."
 # Nor may they start with the next boot, where nobody asked for them.
 if [ -d /run/systemd/system ]; then
 	for package in "${packages[@]}"; do
-		case $package in redis-server | postgresql) systemctl disable --quiet "$package" || true ;; esac
+		case $package in redis-server | postgresql | pgbouncer) systemctl disable --quiet "$package" || true ;; esac
 	done
 fi

@@ -41,10 +41,12 @@ func judge(t *testing.T, test func(testing.TB)) string {
 func TestMissingProgramSkipsOrFailsWithCI(t *testing.T) {
 	t.Setenv("REDIS_SERVER_BIN", "no-such-redis")
 	t.Setenv("POSTGRES_BIN_DIR", "/no/such/directory")
+	t.Setenv("PGBOUNCER_BIN", "no-such-bouncer")
 	starts := map[string]func(testing.TB){
-		"no-such-redis": func(tb testing.TB) { testservers.StartRedis(tb, testservers.RedisConfig{}) },
-		"PostgreSQL":    func(tb testing.TB) { testservers.StartPostgres(tb, testservers.PostgresConfig{}) },
-		"no-such-tool":  func(tb testing.TB) { testservers.Require(tb, "some-package", "no-such-tool") },
+		"no-such-redis":   func(tb testing.TB) { testservers.StartRedis(tb, testservers.RedisConfig{}) },
+		"PostgreSQL":      func(tb testing.TB) { testservers.StartPostgres(tb, testservers.PostgresConfig{}) },
+		"no-such-bouncer": func(tb testing.TB) { new(testservers.Postgres).StartPgBouncer(tb) },
+		"no-such-tool":    func(tb testing.TB) { testservers.Require(tb, "some-package", "no-such-tool") },
 	}
 	for ci, how := range map[string]string{"": "skip: ", "true": "fatal: "} {
 		t.Setenv("CI", ci)
