@@ -5,7 +5,8 @@
 //	go run . -only hits     only the experiments whose names match
 //	go run . -long          more rounds, and the sizes that take long
 //
-// It starts the Redis servers that it needs; redis-server has to be installed.
+// It starts the servers that it needs: redis-server has to be installed, and for the
+// experiment "service" PostgreSQL.
 package main
 
 import (
@@ -55,6 +56,7 @@ var experiments = []experiment{
 	growthSize,
 	growthProcesses,
 	growthWriters,
+	serviceLoad,
 }
 
 // roles of the processes that experiments start.
@@ -63,6 +65,7 @@ var roles = map[string]child.Role{
 	frozenRole:  duringFreeze,
 	hitterRole:  hitter,
 	heapRole:    heapOfNear,
+	bareRole:    bareServer,
 }
 
 type settings struct {

@@ -73,6 +73,10 @@ type Parent struct {
 // Spec decodes what the parent wants into v.
 func (p *Parent) Spec(v any) error { return json.Unmarshal(p.spec, v) }
 
+// Tell sends the parent a value that it needs before the result, and that it takes with
+// Told. It must be called before Ready.
+func (p *Parent) Tell(v any) error { return p.out.Encode(v) }
+
 // Ready tells the parent that preparations are over, and returns the moment that the
 // parent has chosen for the beginning, when it has come.
 func (p *Parent) Ready() (time.Time, error) {
@@ -139,6 +143,17 @@ func Start(ctx context.Context, role string, spec any) (*Process, error) {
 		return nil, errors.Join(p.failed("specification", err), p.Close())
 	}
 	return p, nil
+}
+
+// PID returns the child's process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Told waits for what the child Tells, and decodes it into v.
+func (p *Process) Told(v any) error {
+	if err := p.out.Decode(v); err != nil {
+		return p.failed("telling", err)
+	}
+	return nil
 }
 
 // Ready waits until the child is.

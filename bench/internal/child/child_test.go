@@ -19,7 +19,7 @@ type spec struct {
 }
 
 func TestMain(m *testing.M) {
-	child.Serve(map[string]child.Role{"double": double})
+	child.Serve(map[string]child.Role{"double": double, "teller": teller})
 	os.Exit(m.Run())
 }
 
@@ -42,6 +42,29 @@ func double(_ context.Context, p *child.Parent) (any, error) {
 		return nil, errors.New("began too early")
 	}
 	return 2 * s.N, nil
+}
+
+func teller(_ context.Context, p *child.Parent) (any, error) {
+	if err := p.Tell(os.Getpid()); err != nil {
+		return nil, err
+	}
+	_, err := p.Ready()
+	return "done", err
+}
+
+func TestChildTellsBeforeItsResult(t *testing.T) {
+	p, err := child.Start(t.Context(), "teller", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	var result string
+	if err := errors.Join(p.Told(&pid), p.Ready(), p.Begin(time.Now()), p.Result(&result)); err != nil {
+		t.Fatal(err)
+	}
+	if pid != p.PID() || result != "done" {
+		t.Errorf("process %d told %d, and its result is %q", p.PID(), pid, result)
+	}
 }
 
 func TestTogether(t *testing.T) {

@@ -2,6 +2,7 @@ package measure_test
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -118,5 +119,26 @@ func TestCSV(t *testing.T) {
 	}
 	if want := "experiment,case,subject,metric,round,value\ne,\"a, b\",x,ns,1,1.5\n"; b.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+}
+
+func TestProcessorTimeIsToldFromOutside(t *testing.T) {
+	before, began := measure.ProcessCPU(), time.Now()
+	for i := 0; measure.ProcessCPU()-before < 20*time.Millisecond; i++ {
+		if time.Since(began) > time.Minute {
+			t.Fatal("this process got no processor")
+		}
+	}
+	own := measure.ProcessCPU()
+	other, err := measure.CPUOf(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := (other - own).Abs(); diff > 10*time.Millisecond {
+		t.Errorf("from outside %v, from inside %v", other, own)
+	}
+	// Linux numbers no process so high.
+	if _, err := measure.CPUOf(1 << 22); err == nil {
+		t.Error("a process that is not there has used a processor")
 	}
 }
