@@ -36,6 +36,33 @@ func TestLoaderThatVanishedIsReplaced(t *testing.T) {
 	})
 }
 
+// A cache that is closed while it waits for another process's load does not go on asking for it.
+func TestCloseEndsTheWaitForAnotherProcess(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		s.delay = 5 * time.Second
+		loading, waiting := cache.Define(fleet[0].Cache, s.query()), cache.Define(fleet[1].Cache, s.query())
+		var wg sync.WaitGroup
+		wg.Go(func() { mustGet(t, loading, 1, "one") })
+		synctest.Wait()
+		wg.Go(func() {
+			if _, err := waiting.Get(t.Context(), 1); !errors.Is(err, cache.ErrClosed) {
+				t.Errorf("got error %v, want ErrClosed", err)
+			}
+		})
+		synctest.Wait()
+		began := time.Now()
+		if err := fleet[1].Close(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("closing took %v", took)
+		}
+		wg.Wait()
+		wantLoads(t, s, 1)
+	})
+}
+
 // Between a caller's look and its claim somebody else may have loaded and stored.
 func TestClaimLooksAgain(t *testing.T) {
 	virtual(t, func(t *testing.T) {

@@ -10,6 +10,15 @@ import (
 // was written since, else from the source. Errors: ErrNotFound, *LoadError,
 // *OverloadError, the cause of ctx if that ended first, ErrClosed. Safe for concurrent use.
 func (d *Cached[P, V]) Get(ctx context.Context, p P) (V, error) {
+	if d.near != nil && !wantsFresh(ctx) {
+		if a, now := d.near.get(p); a != nil { // as Ask does, without making an Answer
+			d.m.nearHit(d.near.birth.Add(time.Duration(now)))
+			if !a.found {
+				return a.value, ErrNotFound
+			}
+			return a.value, nil
+		}
+	}
 	a, err := d.Ask(ctx, p)
 	return a.Value, err
 }

@@ -167,6 +167,9 @@ func (d *Cached[P, V]) obtain(ctx context.Context, p P, key string, tags []Tag, 
 		if !await(ctx, announced, claimed.Wait, patience) {
 			return d.loadUnderLease(ctx, p, key, tags, guard, token, nil) // waited long enough
 		}
+		if ctx.Err() != nil { // only closing ends a flight; the store may answer yet, and would again and again
+			return outcome[V]{loaded: loaded[V]{err: ErrClosed}}, nil
+		}
 		snapshot, err := d.c.read(ctx, tags, []string{key})
 		if err != nil {
 			return unstored(DetailUnavailable)

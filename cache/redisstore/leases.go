@@ -30,9 +30,7 @@ func (s *Store) Claim(ctx context.Context, claims []cache.Claim) ([]cache.Claime
 		if err := readClaimed(replies[2*i], &answers[i]); err != nil {
 			return nil, fmt.Errorf("redisstore: claim %q: %w", name(claims[i].Key), err)
 		}
-		if text, err := replies[2*i+1].ToString(); err == nil {
-			answers[i].Entry = s.unpack(claims[i].Key, text)
-		}
+		answers[i].Entry = s.entry(claims[i].Key, replies[2*i+1])
 	}
 	return answers, nil
 }

@@ -63,9 +63,7 @@ func (s *Store) read(ctx context.Context, v *view, tags []cache.Tag, keys []stri
 		return snap, err
 	}
 	for i := range keys {
-		if text, err := replies[len(tags)+i].ToString(); err == nil {
-			snap.Entries[i] = s.unpack(keys[i], text)
-		}
+		snap.Entries[i] = s.entry(keys[i], replies[len(tags)+i])
 	}
 	var look []int
 	for i := range tags {

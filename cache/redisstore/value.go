@@ -4,10 +4,16 @@ import (
 	"unsafe"
 
 	"github.com/klauspost/compress/s2"
+	"github.com/redis/rueidis"
 )
 
 // The first byte of a stored entry tells how the rest is packed. What a reader does not
-// know, as in the middle of a rollout, or cannot unpack reads as absent.
+// know, as in the middle of a rollout, or cannot unpack is an entry without bytes, which the
+// cache takes for a miss and counts: absent would be a miss that nobody hears of.
+//
+// Two releases that each write what the other cannot read would replace each other's entries
+// for as long as a rollout takes, and load for it. So a new packing is read by one release and
+// written by the next.
 const (
 	packedPlain byte = 1
 	packedS2    byte = 2
@@ -46,12 +52,25 @@ func (s *Store) pack(entry []byte) string {
 	return unsafe.String(&plain[0], len(plain))
 }
 
-// unpack returns the entry of which stored was made, or nil if there is none to be had.
-// A plain one shares the memory of stored.
-func (s *Store) unpack(key, stored string) []byte {
+// unreadable stands for an entry that is there, and that no release has written or this one
+// cannot unpack.
+var unreadable = []byte{}
+
+// entry reads the reply to GET: nil if there is no entry, unreadable if it is none of ours.
+// A plain entry shares the memory of the reply.
+func (s *Store) entry(key string, reply rueidis.RedisResult) []byte {
+	stored, err := reply.ToString()
+	switch {
+	case isWrongType(err):
+		s.log.Debug("a value of another type in place of an entry", "key", key)
+		return unreadable
+	case err != nil:
+		return nil
+	}
 	entry, ok := unpack(stored)
 	if !ok {
-		s.log.Debug("entry cannot be unpacked, taken as absent", "key", key, "bytes", len(stored))
+		s.log.Debug("entry cannot be unpacked", "key", key, "bytes", len(stored))
+		return unreadable
 	}
 	return entry
 }

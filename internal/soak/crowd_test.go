@@ -10,8 +10,9 @@ import (
 
 // loadStart is a worker that began to load the slow answer.
 type loadStart struct {
-	by *Member
-	at int64
+	by   *Member
+	at   int64
+	name string
 }
 
 // hearLoads returns a function to hear workers with, and the loads that they begin.
@@ -20,7 +21,7 @@ func hearLoads() (func(*Member, []event), <-chan loadStart) {
 	return func(m *Member, events []event) {
 		for _, e := range events {
 			if e.Kind == eventLoadBegins {
-				ch <- loadStart{m, e.Begin}
+				ch <- loadStart{m, e.Begin, e.Name}
 			}
 		}
 	}, ch
@@ -96,12 +97,14 @@ func crowd(t *testing.T, f *Fleet, ask slowAsk) time.Duration {
 // another one begins.
 func loaderIsKilled(t *testing.T, f *Fleet, begun <-chan loadStart) {
 	var gaps []time.Duration
+	var name string
 	for n := range *rounds {
-		order := crowdOrder{At: now(), Callers: 5, Ask: slowAsk{Name: fmt.Sprint("killed", n), Takes: 20 * time.Second, Ends: "found"}}
+		name = fmt.Sprint("killed", n)
+		order := crowdOrder{At: now(), Callers: 5, Ask: slowAsk{Name: name, Takes: 20 * time.Second, Ends: "found"}}
 		for _, m := range f.members() {
 			go func() { _, _ = m.call(t.Context(), request{Crowd: &order}) }() // ends with the test
 		}
-		leader := next(t, begun)
+		leader := next(t, begun, name)
 		if err := wait(t.Context(), 50*time.Millisecond*time.Duration(n)); err != nil { // anywhere within its lease
 			t.Fatal(err)
 		}
@@ -109,7 +112,10 @@ func loaderIsKilled(t *testing.T, f *Fleet, begun <-chan loadStart) {
 		if err := leader.by.kill(); err != nil {
 			t.Fatal(err)
 		}
-		gaps = append(gaps, time.Duration(next(t, begun).at-killed))
+		gaps = append(gaps, time.Duration(next(t, begun, name).at-killed))
+		if err := f.start(t.Context(), leader.by.seat); err != nil {
+			t.Fatal(err)
+		}
 	}
 	slices.Sort(gaps)
 	t.Logf("the next load began %s after its loader was killed (median of %d), at most %s", median(gaps), len(gaps), gaps[len(gaps)-1])
@@ -117,18 +123,26 @@ func loaderIsKilled(t *testing.T, f *Fleet, begun <-chan loadStart) {
 	if worst := gaps[len(gaps)-1]; worst > 2*time.Second {
 		t.Errorf("the next load began %s after its loader was killed, want at most 1s", worst)
 	}
-	if len(begun) > 0 {
-		t.Errorf("%d more loads began at the same time", len(begun))
+	for len(begun) > 0 {
+		// Its process may have been loading what an earlier round asked for, too.
+		if l := <-begun; l.name == name {
+			t.Errorf("worker %d began to load it as well", l.by.number)
+		}
 	}
 }
 
-func next(t *testing.T, begun <-chan loadStart) loadStart {
+// next returns the next load of name that begins.
+func next(t *testing.T, begun <-chan loadStart, name string) loadStart {
 	t.Helper()
-	select {
-	case l := <-begun:
-		return l
-	case <-time.After(30 * time.Second):
-		t.Fatal("nobody begins to load")
-		panic("unreachable")
+	patience := time.After(30 * time.Second)
+	for {
+		select {
+		case l := <-begun:
+			if l.name == name {
+				return l
+			}
+		case <-patience:
+			t.Fatal("nobody begins to load")
+		}
 	}
 }

@@ -150,7 +150,8 @@ type event struct {
 	Err        string  // of a failed read, or a write that was not acknowledged
 	Op         int64   // of a write: unique in the run
 	Outcome    outcome
-	Bumped     bool // the write's own bump reached Redis
+	Bumped     bool   // the write's own bump reached Redis
+	Name       string // of the slow answer that is being loaded
 }
 
 // sight is the value of a key, as seen; 0 if it was not there.

@@ -259,7 +259,7 @@ var errSlow = errors.New("the slow answer fails, as asked")
 
 func (w *worker) loadSlow(ctx context.Context, a slowAsk) (string, error) {
 	s := span{Begin: now()}
-	w.out.urgent(event{Kind: eventLoadBegins, Begin: s.Begin})
+	w.out.urgent(event{Kind: eventLoadBegins, Begin: s.Begin, Name: a.Name})
 	select {
 	case <-time.After(a.Takes):
 	case <-ctx.Done():

@@ -147,7 +147,9 @@ func (e *ear) wake() {
 func (e *ear) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	conn, err := pgx.ConnectConfig(ctx, e.pool.Config().ConnConfig)
+	config := e.pool.Config().ConnConfig
+	config.OnNotification = nil // the caller's own, if there is one, would take them away
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
 	}
@@ -156,8 +158,10 @@ func (e *ear) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 			e.hangUp(conn)
 		}
 	}()
+	// Only to this at first: a session that a proxy shares would go on listening, and its next
+	// clients would get what nobody else does.
 	proof := channel + "_" + strings.ToLower(rand.Text())
-	if _, err := conn.Exec(ctx, "listen "+channel+"; listen "+proof); err != nil {
+	if _, err := conn.Exec(ctx, "listen "+proof); err != nil {
 		return nil, err
 	}
 	if _, err := e.pool.Exec(ctx, `SELECT pg_notify($1::text, '') /* cache_outbox */`, proof); err != nil {
@@ -177,7 +181,7 @@ func (e *ear) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 			break
 		}
 	}
-	_, err = conn.Exec(ctx, "unlisten "+proof)
+	_, err = conn.Exec(ctx, "listen "+channel+"; unlisten "+proof)
 	return conn, err
 }
 
