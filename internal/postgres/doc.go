@@ -5,5 +5,6 @@
 //
 // Through a proxy that pools transactions (PgBouncer in transaction mode) everything works
 // except LISTEN: changes by other programs are then found by polling, which is logged.
-// A proxy that cannot prepare statements wants default_query_exec_mode=exec in the URL.
+// Behind any proxy that can be told statements are not prepared; one that shares prepared
+// statements among sessions may have default_query_exec_mode=cache_statement in the URL.
 package postgres

@@ -145,7 +145,7 @@ func open(ctx context.Context, url string, cfg Config) (_ *Storage, err error) {
 	return s, nil
 }
 
-// connect opens a pool and makes sure that the server answers.
+// connect opens a pool that suits whatever answers, the server or a proxy before it.
 func connect(ctx context.Context, url string, cfg Config) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -181,7 +181,35 @@ func connect(ctx context.Context, url string, cfg Config) (*pgxpool.Pool, error)
 			"or the server will not limit how long it works on a question", "err", e.Message)
 		pool, err = dial(ctx, config)
 	}
-	return pool, err
+	if err != nil || strings.Contains(config.ConnString(), "default_query_exec_mode") {
+		return pool, err // whoever names it knows
+	}
+	shared, err := sharesSessions(ctx, pool)
+	if err == nil && !shared {
+		return pool, nil
+	}
+	pool.Close()
+	if err != nil {
+		return nil, err
+	}
+	// A statement that is prepared in one session is unknown in the next, or another client's.
+	cfg.Logger.InfoContext(ctx, "a proxy answers for the database: statements are not prepared, unless the URL sets default_query_exec_mode")
+	config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	return dial(ctx, config)
+}
+
+// sharesSessions says whether a proxy such as PgBouncer answers: the session that works is
+// not the one that the connection was opened to.
+func sharesSessions(ctx context.Context, pool *pgxpool.Pool) (shared bool, err error) {
+	err = pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+		var working uint32
+		if err := conn.QueryRow(ctx, `SELECT pg_backend_pid()`, pgx.QueryExecModeSimpleProtocol).Scan(&working); err != nil {
+			return err
+		}
+		shared = working != conn.Conn().PgConn().PID()
+		return nil
+	})
+	return shared, err
 }
 
 func setDefault(params map[string]string, name, value string) {

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"crypto/rand"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/internal/learning"
 	"github.com/chainlearn/chainlearn/internal/storagetest"
 	"github.com/chainlearn/chainlearn/internal/testservers"
 )
@@ -18,10 +20,13 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(testservers.Main(m)) }
 
 func TestStorage(t *testing.T) {
-	for _, mode := range []string{"cache_statement", "exec"} { // the latter as proxies want it
-		t.Run(mode, func(t *testing.T) {
+	for name, url := range map[string]func(t *testing.T) string{
+		"directly":          func(t *testing.T) string { return migrated(t) },
+		"through PgBouncer": func(t *testing.T) string { return bouncer(t).URL(migrated(t)) },
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := storage(t, migrated(t)+"&default_query_exec_mode="+mode, Config{})
+			s := storage(t, url(t), Config{})
 			storagetest.Run(t, func(t *testing.T) storagetest.Harness {
 				// Rules run one after another, and emptying a database is faster than making one.
 				_, err := s.pool.Exec(t.Context(), `TRUNCATE users, courses, revoked_tokens CASCADE; TRUNCATE cache_outbox`)
@@ -37,6 +42,52 @@ func TestStorage(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// bouncer starts a PgBouncer with fewer sessions than clients, so that each meets what others
+// have left behind in theirs. Migrating takes four at once.
+func bouncer(t *testing.T) *testservers.PgBouncer {
+	t.Helper()
+	return testservers.SharedPostgres(t).StartPgBouncer(t, "default_pool_size = 4")
+}
+
+// Through a proxy that pools transactions the schema is made, and everything is as it was
+// but for what the log says.
+func TestOpenThroughPgBouncer(t *testing.T) {
+	t.Parallel()
+	direct := testservers.SharedPostgres(t).Database(t)
+	url := bouncer(t).URL(direct)
+	for _, tt := range []struct {
+		name, url string
+		mode      pgx.QueryExecMode
+		said      int
+	}{
+		{"through a proxy", url, pgx.QueryExecModeExec, 1}, // the first, which makes the schema
+		{"through a proxy, as the URL says", url + "&default_query_exec_mode=cache_describe", pgx.QueryExecModeCacheDescribe, 0},
+		{"directly", direct, pgx.QueryExecModeCacheStatement, 0},
+	} {
+		var log strings.Builder
+		s := storage(t, tt.url, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if mode := s.pool.Config().ConnConfig.DefaultQueryExecMode; mode != tt.mode {
+			t.Errorf("%s: statements run in mode %v, want %v", tt.name, mode, tt.mode)
+		}
+		if said := strings.Count(log.String(), "a proxy answers for the database"); said != tt.said {
+			t.Errorf("%s: it says so %d times:\n%s", tt.name, said, log.String())
+		}
+		// More at once than there are sessions: they take turns.
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 20 {
+					if _, err := s.CountCourses(t.Context(), learning.Beginner); err != nil {
+						t.Errorf("%s: %v", tt.name, err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chainlearn/chainlearn/cache"
@@ -205,6 +207,22 @@ func TestEarIsReplacedWhenItsConnectionDies(t *testing.T) {
 	}
 }
 
+// A program that handles notifications of its own does not take the outbox's.
+func TestPoolWithAHandlerHears(t *testing.T) {
+	t.Parallel()
+	url := database(t, items...)
+	config, err := pgxpool.ParseConfig(url)
+	testservers.Must(t, err)
+	config.ConnConfig.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
+	p, err := pgxpool.NewWithConfig(t.Context(), config)
+	testservers.Must(t, err)
+	t.Cleanup(p.Close)
+	l := openLog(t, p, nil)
+	listening(t, l)
+	run(t, connect(t, url), `INSERT INTO items VALUES (11)`)
+	testservers.Must(t, l.Wait(t.Context()))
+}
+
 func TestUnusedLogCloses(t *testing.T) {
 	t.Parallel()
 	l := NewLog(pool(t, database(t)), nil)
@@ -212,14 +230,15 @@ func TestUnusedLogCloses(t *testing.T) {
 	testservers.Must(t, l.Close())
 }
 
-// A proxy that pools transactions accepts LISTEN and passes no notification on.
-func TestDeafThroughAProxy(t *testing.T) {
+// A proxy that pools transactions accepts LISTEN and passes no notification on: the outbox is
+// polled, which is said once, and everything else works.
+func TestThroughPgBouncer(t *testing.T) {
 	t.Parallel()
-	server := testservers.SharedPostgres(t)
+	bouncer := testservers.SharedPostgres(t).StartPgBouncer(t, "default_pool_size = 1")
 	url := database(t, items...)
-	proxied := strings.Replace(url, server.Addr(), muffle(t, server.Addr()), 1)
-	var out bytes.Buffer
-	l := openLog(t, pool(t, proxied), slog.New(slog.NewTextHandler(&out, nil)))
+	var out lockedBuffer
+	p := newProcess(t, pool(t, bouncer.URL(url)+"&default_query_exec_mode=exec"), nil, outbox.RelayConfig{}, Config{})
+	l := openLog(t, p.pool, slog.New(slog.NewTextHandler(&out, nil)))
 	testservers.Eventually(t, 20*time.Second, func() (bool, string) {
 		err := l.Wait(t.Context())
 		return errors.Is(err, errNoProof) && errors.Is(err, ErrDeaf), "Wait returned something else"
@@ -229,9 +248,24 @@ func TestDeafThroughAProxy(t *testing.T) {
 			t.Errorf("got %v, want ErrDeaf", err)
 		}
 	}
-	run(t, connect(t, url), `INSERT INTO items VALUES (11)`)
-	if rows := deliver(t, l, 0, 10); len(rows) != 1 { // polling finds it
-		t.Errorf("delivered %v", rows)
+	// The session that everybody uses is not left listening.
+	if n := ask[int](t, p.pool, `SELECT count(*) FROM pg_listening_channels() WHERE pg_listening_channels = 'cache_outbox'`); n != 0 {
+		t.Error("it listens")
+	}
+
+	p.relay.Start()
+	conn := connect(t, url)
+	for value := 1; value <= 5; value++ {
+		p.warm(t, "1", 2*value-2)
+		testservers.Must(t, p.db.Write(t.Context(), set("1", 2*value-1)))
+		if got := p.get(t, "1"); got != 2*value-1 {
+			t.Errorf("read %d after writing %d", got, 2*value-1)
+		}
+		p.warm(t, "1", 2*value-1)
+		began := time.Now()
+		run(t, conn, fmt.Sprintf(`UPDATE items SET value = %d WHERE id = 1`, 2*value))
+		testservers.Eventually(t, 20*time.Second, func() (bool, string) { return p.get(t, "1") == 2*value, "the old value is served" })
+		t.Logf("a stranger's write was seen after %v", time.Since(began).Round(time.Millisecond))
 	}
 	testservers.Must(t, l.Close())
 	if n := strings.Count(out.String(), "polled instead of listened to"); n != 1 {

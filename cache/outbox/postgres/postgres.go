@@ -13,6 +13,10 @@
 // no reader sees a cached answer that is older than an acknowledged write. They record
 // their tags with a mark and do not notify.
 //
+// Behind a proxy that pools transactions (PgBouncer in transaction mode) LISTEN is of no use,
+// which is found out, logged once, and made up for by polling. Give the pool
+// default_query_exec_mode=exec there, or prepared statements are met in the wrong session.
+//
 // What no trigger sees: rows that arrive by logical replication, a disabled trigger, a
 // partition that was attached after cache_watch, and whatever is not in a table of this
 // database. Record is for the last.
