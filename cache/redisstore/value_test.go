@@ -87,7 +87,7 @@ func TestPack(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeUnpackedIsAbsent(t *testing.T) {
+func TestWhatCannotBeUnpacked(t *testing.T) {
 	t.Parallel()
 	good := packer(0).pack(courses(10_000))
 	bomb := string(packedS2) + string(s2.Encode(nil, make([]byte, maxUnpacked+1)))

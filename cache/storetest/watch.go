@@ -73,7 +73,10 @@ func (k *kit) watch(store cache.Store, name string) *watcher {
 	k.Helper()
 	ctx, cancel := context.WithCancel(k.Context())
 	w := &watcher{k: k, name: name, end: cancel, ended: make(chan error, 1)}
-	go func() { w.ended <- store.(cache.Watchable).Watch(ctx, w) }()
+	go func() {
+		w.ended <- store.(cache.Watchable).Watch(ctx, w)
+		close(w.ended) // who reads it twice, as a rule that fails does, must not wait
+	}()
 	k.Cleanup(func() {
 		cancel()
 		if err := <-w.ended; err != nil {
