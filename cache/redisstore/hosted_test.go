@@ -37,6 +37,17 @@ func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, 
 // leastCommands are all that a Store on one server needs; doc.go names them.
 const leastCommands = "-@all +get +set +del +unlink +scan +pttl +pexpire +time +evalsha +eval +publish +subscribe +info"
 
+// watchCommands are what it needs beside them for near answers.
+const watchCommands = " +client|tracking"
+
+// hearsWithRights fails unless s reports changes.
+func hearsWithRights(t *testing.T, s *redisstore.Store) {
+	t.Helper()
+	w := watch(t, s)
+	w.hears()
+	w.hearsOf(tag, "a bump", func() { bump(t, s, tag) })
+}
+
 func userURL(r *testservers.Redis, user, password string) string {
 	return "redis://" + user + ":" + password + "@" + r.Addr()
 }
@@ -47,6 +58,7 @@ func TestLeastRights(t *testing.T) {
 		"user default off",
 		"user app on >secret ~app:* &app:* " + leastCommands,
 		"user other on >secret ~other:* &other:* " + leastCommands,
+		"user near on >secret ~near:* &near:* " + leastCommands + watchCommands,
 	}})
 	var log logged
 	app := open(t, redisstore.Config{URL: userURL(r, "app", "secret"), Prefix: "app:", Logger: log.logger()})
@@ -71,7 +83,12 @@ func TestLeastRights(t *testing.T) {
 		t.Error("one account bumped the tag of another")
 	}
 	put(t, app, "k", "v", tag)
+	put(t, other, "k", "of other", tag)
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) { return subscribers(t, r) == 2, "the accounts did not subscribe" })
+	theirs, end := other.Announced("k2")
+	defer end()
+	listens(t, other)
+	drain(theirs) // the beginning of the subscription woke everybody
 	token := newToken()
 	claim(t, app, "k2", token, time.Minute)
 	ch, cancel := peer.Announced("k2")
@@ -86,6 +103,13 @@ func TestLeastRights(t *testing.T) {
 	if n, err := app.Purge(t.Context(), "*"); err != nil || n != 1 {
 		t.Errorf("purge with the least rights removed %d: %v", n, err)
 	}
+	if got := entry(t, other, "k"); string(got) != "of other" {
+		t.Errorf("after one account purged everything, the entry of another is %q", got)
+	}
+	listens(t, other) // what came before has arrived
+	if drain(theirs) {
+		t.Error("one account heard of a key that another settled")
+	}
 	if got := log.String(); strings.Contains(got, "WARN") {
 		t.Errorf("with the least rights something is missed:\n%s", got)
 	}
@@ -94,6 +118,39 @@ func TestLeastRights(t *testing.T) {
 	identify(t, stranger)
 	if _, err := stranger.Read(t.Context(), []cache.Tag{tag}, nil); err == nil || !strings.Contains(err.Error(), "NOPERM") {
 		t.Errorf("a prefix that the account may not use: %v", err)
+	}
+	if n, err := stranger.Purge(t.Context(), "*"); n != 0 || err == nil || !strings.Contains(err.Error(), "NOPERM") {
+		t.Errorf("a purge of a prefix that the account may not use removed %d: %v", n, err)
+	}
+	if got := entry(t, other, "k"); string(got) != "of other" {
+		t.Errorf("after a purge by an account that may not, the entry is %q", got)
+	}
+
+	hearsWithRights(t, open(t, redisstore.Config{URL: userURL(r, "near", "secret"), Prefix: "near:"}))
+}
+
+// listens waits until s has heard of everything that was announced before.
+func listens(t *testing.T, s *redisstore.Store) {
+	t.Helper()
+	ch, end := s.Announced("probe")
+	defer end()
+	for range 2 { // the first word may be the beginning of the subscription
+		testservers.Must(t, s.Settle(t.Context(), []cache.Fill{{Key: "probe"}}))
+		select {
+		case <-ch:
+		case <-time.After(30 * time.Second):
+			t.Fatal("no announcement")
+		}
+	}
+}
+
+// drain reports whether ch had something to take.
+func drain(ch <-chan struct{}) bool {
+	select {
+	case <-ch:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -113,6 +170,14 @@ func TestServerWithoutName(t *testing.T) {
 		if identify(t, s) != id || state(t, s, tag) != before {
 			t.Error("the identity changed on one connection")
 		}
+	}
+	put(t, s, "k", "v", tag)
+	peer := open(t, redisstore.Config{URL: userURL(r, "app", "secret"), Prefix: "app:"})
+	if state(t, peer, tag).Version == before.Version {
+		t.Error("two processes share answers although neither knows whom it talks to")
+	}
+	if state(t, s, tag) != before {
+		t.Error("a process that shares no answers took those of another")
 	}
 	proxy.Reset()
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
@@ -186,8 +251,8 @@ func TestWhatTheServerLacksIsSaidOnce(t *testing.T) {
 
 func TestClusterNodeUnderTheWrongScheme(t *testing.T) {
 	t.Parallel()
-	c := testservers.StartCluster(t, testservers.ClusterConfig{})
-	s := openUnproven(t, redisstore.Config{URL: "redis://" + c.Addrs()[0]})
+	node, _, _ := strings.Cut(strings.TrimPrefix(cluster(t), "redis+cluster://"), ",")
+	s := openUnproven(t, redisstore.Config{URL: "redis://" + node})
 	if _, err := s.Identity(t.Context()); err == nil || !strings.Contains(err.Error(), "redis+cluster://") {
 		t.Errorf("a node of a cluster as a single server: %v", err)
 	}
@@ -214,11 +279,14 @@ func TestWrongPassword(t *testing.T) {
 
 func TestLeastRightsInClusterAndUnderSentinel(t *testing.T) {
 	t.Parallel()
-	user := func(more string) testservers.RedisConfig {
-		return testservers.RedisConfig{Config: []string{"user app on >secret ~app:* &app:* " + leastCommands + more}}
+	user := func(name, more string) string {
+		return "user " + name + " on >secret ~" + name + ":* &" + name + ":* " + leastCommands + more
 	}
-	c := testservers.StartCluster(t, testservers.ClusterConfig{Redis: user(" +cluster|slots +cluster|shards")})
-	set := testservers.StartSentinel(t, testservers.SentinelConfig{Redis: user(" +role")})
+	const inCluster = " +cluster|slots +cluster|shards"
+	c := testservers.StartCluster(t, testservers.ClusterConfig{Redis: testservers.RedisConfig{Config: []string{
+		user("app", inCluster), user("near", inCluster+watchCommands),
+	}}})
+	set := testservers.StartSentinel(t, testservers.SentinelConfig{Redis: testservers.RedisConfig{Config: []string{user("app", " +role")}}})
 	for name, url := range map[string]string{
 		"cluster":  "redis+cluster://app:secret@" + strings.Join(c.Addrs(), ","),
 		"sentinel": "redis+sentinel://app:secret@" + strings.Join(set.Addrs(), ",") + "/" + testservers.MasterName,
@@ -234,4 +302,5 @@ func TestLeastRightsInClusterAndUnderSentinel(t *testing.T) {
 			t.Errorf("%s: with the least rights something is missed:\n%s", name, got)
 		}
 	}
+	hearsWithRights(t, open(t, redisstore.Config{URL: "redis+cluster://near:secret@" + strings.Join(c.Addrs(), ","), Prefix: "near:"}))
 }

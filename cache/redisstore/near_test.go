@@ -208,7 +208,7 @@ func TestWriteIsSeenNearElsewhere(t *testing.T) {
 	t.Parallel()
 	servers := map[string]string{
 		"single":  testservers.SharedRedis(t).URL(),
-		"cluster": clusterURL(testservers.StartCluster(t, testservers.ClusterConfig{})),
+		"cluster": cluster(t),
 	}
 	for name, url := range servers {
 		t.Run(name, func(t *testing.T) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -19,12 +21,49 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(testservers.Main(m),
+	goleak.VerifyTestMain(&withCluster{testservers.Main(m)},
 		// rueidis lets a refresh of the topology that it has put off, or the end of a
 		// connection to a node that left, sleep to its end after Close: some seconds.
 		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"),
 		goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*clusterClient)._refresh.func2"),
 	)
+}
+
+// withCluster ends the shared cluster after the tests.
+type withCluster struct{ tests interface{ Run() int } }
+
+func (m *withCluster) Run() int {
+	code := m.tests.Run()
+	sharedCluster.Lock()
+	defer sharedCluster.Unlock()
+	if sharedCluster.servers != nil {
+		if err := sharedCluster.servers.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, "close the shared cluster:", err)
+			return max(code, 1)
+		}
+	}
+	return code
+}
+
+var sharedCluster struct {
+	sync.Mutex
+	servers *testservers.Cluster // nil until somebody asks; guarded by the Mutex
+}
+
+// cluster returns the URL of the one cluster of this test process, for tests that only
+// store something under a prefix of their own. Whoever breaks one starts another: it takes two
+// seconds of a busy machine.
+func cluster(t testing.TB) string {
+	t.Helper()
+	testservers.SharedRedis(t) // skips where there is no Redis
+	sharedCluster.Lock()
+	defer sharedCluster.Unlock()
+	if sharedCluster.servers == nil {
+		var err error
+		sharedCluster.servers, err = testservers.OpenCluster(context.Background(), testservers.ClusterConfig{})
+		testservers.Must(t, err)
+	}
+	return clusterURL(sharedCluster.servers)
 }
 
 // ample is what a call may take where its duration is not what the test is about: tests
@@ -154,8 +193,7 @@ func TestStoreOnOneServerWithTLSAndPassword(t *testing.T) {
 
 func TestStoreOnCluster(t *testing.T) {
 	t.Parallel()
-	c := testservers.StartCluster(t, testservers.ClusterConfig{})
-	suite(t, redisstore.Config{URL: clusterURL(c)})
+	suite(t, redisstore.Config{URL: cluster(t)})
 }
 
 func clusterURL(c *testservers.Cluster) string {

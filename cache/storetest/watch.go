@@ -296,7 +296,6 @@ func checkWatchEnds(k *kit) {
 	leaves.end()
 	select {
 	case err := <-leaves.ended:
-		leaves.ended <- err // for the cleanup
 		if err != nil {
 			k.Errorf("Watch returned %v when its context ended, want nil", err)
 		}
