@@ -71,8 +71,10 @@ func conduct(ctx context.Context, s settings, chosen []experiment, command strin
 	page.Machine = report.Machine()
 	page.Versions, page.Setups = versions(ctx)
 	path := filepath.Join(s.out, "REPORT.md")
-	if err := os.WriteFile(path, []byte(page.Markdown()), 0o644); err != nil {
-		return err
+	for name, text := range map[string]string{path: page.Markdown(), filepath.Join(s.out, "README-table.md"): page.Summary()} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			return err
+		}
 	}
 	progress.Printf("%s written after %v", path, page.Took.Round(time.Second))
 	return errors.Join(errs...)

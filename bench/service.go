@@ -12,14 +12,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/chainlearn/chainlearn/bench/internal/measure"
 	"github.com/chainlearn/chainlearn/bench/internal/report"
 	"github.com/chainlearn/chainlearn/bench/load"
-	"github.com/chainlearn/chainlearn/internal/httpapi"
-	"github.com/chainlearn/chainlearn/internal/learning"
 	"github.com/chainlearn/chainlearn/internal/testservers"
 )
 
@@ -158,14 +157,12 @@ func tokens(ctx context.Context, pg *testservers.Postgres) ([]learner, error) {
 	if len(users) == 0 {
 		return nil, errors.New("there are no learners to ask as")
 	}
-	signer, err := httpapi.NewTokens([]byte(serviceSecret))
-	if err != nil {
-		return nil, err
-	}
 	learners := make([]learner, len(users))
 	for i, u := range users {
-		profile := learning.Profile{ID: learning.UserID{UUID: u.ID}, StellarAddress: u.Address}
-		token, err := signer.Issue(profile, httpapi.TokenLife)
+		now := time.Now()
+		token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+			"sub": u.ID, "jti": uuid.NewString(), "iat": now.Unix(), "exp": now.Add(time.Hour).Unix(), "stellarAddress": u.Address,
+		}).SignedString([]byte(serviceSecret))
 		if err != nil {
 			return nil, err
 		}

@@ -36,8 +36,10 @@ type Outcome struct {
 	Requests, Failures int64
 	Elapsed            time.Duration
 	// Latency is from when a request was to be sent, in nanoseconds. With Open that is
-	// the moment its turn came, not when a connection was free for it: the waiting that a
-	// slow answer causes for those behind it is counted, not left out.
+	// the moment its turn came, where no connection was free for it: the waiting that a
+	// slow answer causes for those behind it is counted, not left out. Where one was free,
+	// it is the moment when it was sent, for that our timer rings up to a millisecond late
+	// is none of the server's doing.
 	Latency *hdrhistogram.Histogram
 	Err     error // one of the failures
 }
@@ -76,7 +78,12 @@ func Open(ctx context.Context, t *Target, connections int, rate float64, d time.
 			return time.Time{}, false
 		}
 		due := began.Add(time.Duration(float64(i) / rate * float64(time.Second)))
-		return due, pause(ctx, time.Until(due))
+		early := time.Until(due)
+		if early <= 0 {
+			return due, ctx.Err() == nil
+		}
+		ok := pause(ctx, early)
+		return time.Now(), ok
 	})
 }
 
@@ -158,9 +165,6 @@ var errEmpty = errors.New("an answer without a body")
 
 // pause waits for d, and returns false if ctx ended first.
 func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

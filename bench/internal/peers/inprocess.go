@@ -38,8 +38,9 @@ type table[V any] struct {
 	table *otter.Cache[uuid.UUID, V]
 }
 
-func openOtter[V any](cfg Config[V]) *table[V] {
-	return &table[V]{cfg: cfg, table: otter.Must(&otter.Options[uuid.UUID, V]{MaximumSize: cfg.Size})}
+// openOtter opens a table whose entries never expire if expiry is nil.
+func openOtter[V any](cfg Config[V], expiry otter.ExpiryCalculator[uuid.UUID, V]) *table[V] {
+	return &table[V]{cfg: cfg, table: otter.Must(&otter.Options[uuid.UUID, V]{MaximumSize: cfg.Size, ExpiryCalculator: expiry})}
 }
 
 func (c *table[V]) Get(ctx context.Context, k *payload.Key) (V, error) {

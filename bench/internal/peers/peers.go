@@ -11,6 +11,7 @@ import (
 	"unsafe"
 
 	"github.com/google/uuid"
+	"github.com/maypok86/otter/v2"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/chainlearn/chainlearn/bench/internal/payload"
@@ -96,6 +97,7 @@ const (
 	Jetcache   = "jetcache-go"
 	Sturdyc    = "sturdyc"
 	Otter      = "otter"
+	OtterTimed = "otter, entries that expire"
 	BareGet    = "bare rueidis GET"
 )
 
@@ -142,6 +144,11 @@ var All = []Library{
 		Process: true, Loads: true,
 	},
 	{
+		Name: OtterTimed, Modules: []string{"github.com/maypok86/otter/v2"},
+		Setup:   "the same table, with entries that expire after they were written, as ours do and those of the others",
+		Process: true, Loads: true,
+	},
+	{
 		Name: BareGet, Modules: []string{"github.com/redis/rueidis"},
 		Setup: "one GET of the same bytes, nothing else: what Redis and its client allow",
 		Redis: true,
@@ -180,7 +187,9 @@ func Open[V any](ctx context.Context, name string, cfg Config[V]) (Cache[V], err
 	case Sturdyc:
 		return openSturdyc(cfg), nil
 	case Otter:
-		return openOtter(cfg), nil
+		return openOtter(cfg, nil), nil
+	case OtterTimed:
+		return openOtter(cfg, otter.ExpiryWriting[uuid.UUID, V](TTL)), nil
 	case BareGet:
 		return openBareGet(ctx, cfg)
 	}

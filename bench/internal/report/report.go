@@ -88,8 +88,9 @@ func (r *Report) Markdown() string {
 		" each round. Whatever else runs on the machine disturbs the absolute figures more than the ratios.\n\n",
 		r.Command, r.When.UTC().Format("2006-01-02 15:04 UTC"), r.Took.Round(time.Second), r.Rounds)
 
-	r.bars(&b)
-	r.faster(&b)
+	b.WriteString("## Bars\n\n")
+	r.writeBars(&b)
+	r.writeFaster(&b)
 	for _, s := range r.Sections {
 		s.write(&b)
 	}
@@ -101,7 +102,29 @@ func (r *Report) Markdown() string {
 	return b.String()
 }
 
-func (r *Report) bars(b *strings.Builder) {
+// Summary returns what the project's README shows of the page: where it was measured, the
+// bars, and what a peer does faster and why.
+func (r *Report) Summary() string {
+	var b strings.Builder
+	var machine []string
+	for _, f := range r.Machine {
+		if f.Name == "Processor" || f.Name == "Processors" || f.Name == "Go" {
+			machine = append(machine, f.Value)
+		}
+	}
+	fmt.Fprintf(&b, "Measured on %s by `%s` (%s): medians of %d rounds, everything in one run, in turns.\n\n",
+		r.When.UTC().Format("2006-01-02"), r.Command, strings.Join(machine, "; "), r.Rounds)
+	r.writeBars(&b)
+	if all := r.faster(); len(all) > 0 {
+		b.WriteString("Where a peer is faster, and why:\n\n")
+		for _, f := range all {
+			fmt.Fprintf(&b, "- **%s**, %s (%s our time): %s\n", f.Peer, f.What, Times(f.Ratio), f.Why)
+		}
+	}
+	return b.String()
+}
+
+func (r *Report) writeBars(b *strings.Builder) {
 	t := Table{Head: []string{"", "Bar", "chainlearn", "Compared with", "Ratio", ""}}
 	var remarks []string
 	for _, s := range r.Sections {
@@ -115,9 +138,9 @@ func (r *Report) bars(b *strings.Builder) {
 		}
 	}
 	if len(t.Rows) == 0 {
+		b.WriteString("None of these experiments has one.\n\n")
 		return
 	}
-	b.WriteString("## Bars\n\n")
 	t.write(b)
 	for i, remark := range remarks {
 		fmt.Fprintf(b, "%d. %s\n", i+1, remark)
@@ -127,17 +150,23 @@ func (r *Report) bars(b *strings.Builder) {
 	}
 }
 
-func (r *Report) faster(b *strings.Builder) {
-	t := Table{Head: []string{"Where", "Who", "Time against ours, at best", "Why"}}
+func (r *Report) faster() (all []Faster) {
 	for _, s := range r.Sections {
-		for _, f := range s.Faster {
-			t.Rows = append(t.Rows, []string{f.What, f.Peer, Times(f.Ratio), f.Why})
-		}
+		all = append(all, s.Faster...)
 	}
+	return all
+}
+
+func (r *Report) writeFaster(b *strings.Builder) {
 	b.WriteString("## Where a peer is faster\n\n")
-	if len(t.Rows) == 0 {
+	all := r.faster()
+	if len(all) == 0 {
 		b.WriteString("Nowhere in this run, by 5 % or more.\n\n")
 		return
+	}
+	t := Table{Head: []string{"Where", "Who", "Time against ours, at best", "Why"}}
+	for _, f := range all {
+		t.Rows = append(t.Rows, []string{f.What, f.Peer, Times(f.Ratio), f.Why})
 	}
 	t.write(b)
 }

@@ -28,6 +28,12 @@ func TestMarkdown(t *testing.T) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
 	}
+	summary := r.Summary()
+	for _, want := range []string{"| hit | fast | 1 ns | 2 ns | 0.50 × | met (1) |", "- **otter**, Hits (0.50 × our time): It does less."} {
+		if !strings.Contains(summary, want) {
+			t.Errorf("the summary lacks %q:\n%s", want, summary)
+		}
+	}
 }
 
 func TestUnits(t *testing.T) {
