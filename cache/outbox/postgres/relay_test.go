@@ -4,6 +4,8 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,47 +54,117 @@ func TestLongTransactionBlocksNobody(t *testing.T) {
 	testservers.Eventually(t, 20*time.Second, func() (bool, string) { return p.get(t, "1") == 1, "the old value is served" })
 }
 
+// victim makes this binary, run once more, the process that is to be killed, at the point it names.
+const victim = "OUTBOX_TEST_VICTIM"
+
+const (
+	beforeCommit    = "before COMMIT"
+	afterCommit     = "after COMMIT"
+	whileDelivering = "while delivering"
+)
+
+// beVictim does what the process that is killed does, if this is it.
+func beVictim(t *testing.T) {
+	point := os.Getenv(victim)
+	if point == "" {
+		return
+	}
+	die := func() {
+		self, _ := os.FindProcess(os.Getpid())
+		_ = self.Kill()
+		select {}
+	}
+	store := newSteps(t)
+	if point == beforeCommit {
+		store.on(die, nil)
+	} else {
+		store.on(nil, die)
+	}
+	p := newProcess(t, pool(t, os.Getenv("OUTBOX_TEST_URL")), store, outbox.RelayConfig{}, Config{})
+	if point == whileDelivering {
+		t.Fatal("survived: ", p.relay.Drain(t.Context()))
+	}
+	t.Fatal("survived: ", p.db.Write(t.Context(), set("1", 1)))
+}
+
+// killed runs a victim and returns when it has been killed, at the point.
+func killed(t *testing.T, point, url string) time.Time {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+strings.Split(t.Name(), "/")[0]+"$")
+	cmd.Env = append(os.Environ(), victim+"="+point, "OUTBOX_TEST_URL="+url)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil || cmd.ProcessState.Exited() {
+		t.Fatalf("the victim was not killed: %v\n%s", err, out)
+	}
+	return time.Now()
+}
+
+// repaired waits until the answer is that of the database and nothing is left to deliver.
+func (p *process) repaired(t *testing.T, want int) {
+	t.Helper()
+	testservers.Eventually(t, 20*time.Second, func() (bool, string) {
+		return p.get(t, "1") == want && ask[int](t, p.pool, `SELECT count(*) FROM cache_outbox`) == 0, "not repaired"
+	})
+}
+
 // A process that is killed is another process, really killed. The shared tier is the
 // survivor's alone, so that only the relay can repair: no fence of the victim helps.
 func TestKilledWriter(t *testing.T) {
+	beVictim(t)
 	t.Parallel()
-	const victim = "OUTBOX_TEST_VICTIM"
-	if point := os.Getenv(victim); point != "" {
-		die := func() {
-			self, _ := os.FindProcess(os.Getpid())
-			_ = self.Kill()
-			select {}
-		}
-		store := newSteps(t)
-		if point == "before COMMIT" {
-			store.on(die, nil)
-		} else {
-			store.on(nil, die)
-		}
-		p := newProcess(t, pool(t, os.Getenv("OUTBOX_TEST_URL")), store, outbox.RelayConfig{}, Config{})
-		t.Fatal("survived: ", p.db.Write(t.Context(), set("1", 1)))
-	}
-	for point, want := range map[string]int{"before COMMIT": 0, "after COMMIT": 1} {
+	for point, want := range map[string]int{beforeCommit: 0, afterCommit: 1} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			url := database(t, items...)
 			p := newProcess(t, pool(t, url), nil, outbox.RelayConfig{}, Config{})
 			p.relay.Start()
 			p.warm(t, "1", 0)
-			cmd := exec.Command(os.Args[0], "-test.run=^TestKilledWriter$")
-			cmd.Env = append(os.Environ(), victim+"="+point, "OUTBOX_TEST_URL="+url)
-			out, err := cmd.CombinedOutput()
-			if cmd.ProcessState == nil || cmd.ProcessState.Exited() {
-				t.Fatalf("the victim was not killed: %v\n%s", err, out)
-			}
-			died := time.Now()
-			testservers.Eventually(t, 20*time.Second, func() (bool, string) {
-				return p.get(t, "1") == want && ask[int](t, p.pool, `SELECT count(*) FROM cache_outbox`) == 0, "not repaired"
-			})
+			died := killed(t, point, url)
+			p.repaired(t, want)
 			t.Logf("repaired %v after the death", time.Since(died).Round(time.Millisecond))
 			if got := ask[int](t, p.pool, `SELECT value FROM items WHERE id = 1`); got != want {
 				t.Errorf("the database has %d, want %d", got, want)
 			}
 		})
 	}
+}
+
+// What a relay has claimed, and deleted, is there again when it dies before it is done.
+func TestKilledRelay(t *testing.T) {
+	beVictim(t)
+	t.Parallel()
+	url := database(t, items...)
+	p := newProcess(t, pool(t, url), nil, outbox.RelayConfig{}, Config{})
+	p.warm(t, "1", 0)
+	run(t, connect(t, url), `UPDATE items SET value = 1 WHERE id = 1`)
+	died := killed(t, whileDelivering, url)
+	if got := p.get(t, "1"); got != 0 {
+		t.Errorf("read %d, which nobody can have delivered", got)
+	}
+	p.relay.Start()
+	p.repaired(t, 1)
+	t.Logf("repaired %v after the death", time.Since(died).Round(time.Millisecond))
+}
+
+// A relay that stands still, as one does whose host is suspended, loses its claim in time.
+func TestClaimOfAFrozenRelayEnds(t *testing.T) {
+	t.Parallel()
+	url := database(t, items...)
+	frozen, claimed, thawed := newSteps(t), make(chan struct{}), make(chan struct{})
+	thaw := sync.OnceFunc(func() { close(thawed) })
+	defer thaw() // or closing would wait
+	var once sync.Once
+	frozen.on(nil, func() { once.Do(func() { close(claimed); <-thawed }) })
+	victim := newProcess(t, pool(t, url), frozen, outbox.RelayConfig{}, Config{})
+	p := newProcess(t, pool(t, url), nil, outbox.RelayConfig{}, Config{})
+	p.warm(t, "1", 0)
+	run(t, connect(t, url), `UPDATE items SET value = 1 WHERE id = 1`)
+	victim.relay.Start()
+	<-claimed
+	began := time.Now()
+	p.relay.Start()
+	p.repaired(t, 1)
+	t.Logf("repaired after %v; a claim holds for %v", time.Since(began).Round(time.Millisecond), claimTime)
+	thaw()
+	victim.warm(t, "1", 1) // it goes on, and does no harm
 }

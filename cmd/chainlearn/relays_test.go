@@ -1,0 +1,199 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+// gauge returns a metric of a process, and false if it is absent.
+func (p *process) gauge(name string) (float64, bool) {
+	p.t.Helper()
+	_, _, page := p.get(p.private + "/metrics")
+	found := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(page)
+	if found == nil {
+		return 0, false
+	}
+	v, err := strconv.ParseFloat(found[1], 64)
+	testservers.Must(p.t, err)
+	return v, true
+}
+
+const (
+	outboxRows = "cache_outbox_rows"
+	outboxAge  = "cache_outbox_oldest_age_seconds"
+)
+
+// delivered waits until the outbox is empty, as every process reports it.
+func (f *fleet) delivered() {
+	f.t.Helper()
+	for _, p := range f.processes {
+		testservers.Eventually(f.t, 2*seenWithin, func() (bool, string) {
+			rows, ok1 := p.gauge(outboxRows)
+			age, ok2 := p.gauge(outboxAge)
+			return ok1 && ok2 && rows == 0 && age == 0, fmt.Sprintf("%v rows are in the outbox, the oldest for %v s", rows, age)
+		})
+	}
+}
+
+// titles returns looks at courses whose titles are numbered as given.
+func titles(of []int) (looks []look) {
+	for course, n := range of {
+		looks = append(looks, look{path: "/courses/" + courseID(course), contains: fmt.Sprintf(`"title":"Title %d"`, n)})
+	}
+	return looks
+}
+
+func addCourses(stranger *psql, n int) {
+	for course := range n {
+		stranger.run(`INSERT INTO courses (id, title) VALUES ('%s', 'Title 0')`, courseID(course))
+	}
+}
+
+const retitle = `UPDATE courses SET title = 'Title %d' WHERE id = '%s'`
+
+// Any process may be delivering when it dies. What it had claimed is delivered by another; when
+// there is none, by the next, before it answers anybody.
+func TestRelaysAreKilledWhileStrangersWrite(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 4, nil)
+	const courses, deaths = 6, 4
+	stranger := f.psql()
+	addCourses(stranger, courses)
+
+	last := make([]int, courses)
+	enough := make(chan struct{})
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for n := 1; ; n++ {
+			select {
+			case <-enough:
+				return
+			default:
+			}
+			if _, err := stranger.try(fmt.Sprintf(retitle, n, courseID(n%courses))); err != nil {
+				t.Error(err)
+				return
+			}
+			last[n%courses] = n
+		}
+	})
+	for range deaths {
+		for _, l := range titles(make([]int, courses)) { // so that there are answers to be outdated
+			for _, p := range f.processes {
+				if status, _, body := p.get(p.api + l.path); status != http.StatusOK {
+					t.Errorf("while strangers write: %d %s", status, body)
+				}
+			}
+		}
+		f.kill(0)
+		f.start()
+	}
+	close(enough)
+	writing.Wait()
+	f.sees(time.Now(), titles(last)...)
+	f.delivered()
+	t.Logf("%d writes, and %d processes killed meanwhile", slices.Max(last), deaths)
+
+	f.keepsOther(titles(make([]int, courses))...)
+	for len(f.processes) > 0 {
+		f.kill(0)
+	}
+	for course := range last {
+		last[course]++
+		stranger.run(retitle, last[course], courseID(course))
+	}
+	if rows := stranger.run(`SELECT count(*) > 0 FROM cache_outbox`); rows != "t" {
+		t.Fatal("somebody delivers who should be dead")
+	}
+	p := f.start()
+	for _, l := range titles(last) {
+		if ok, _, got := l.at(t.Context(), p); !ok {
+			t.Errorf("the first answer of the next process is without %q: %s", l.contains, got)
+		}
+	}
+	f.delivered()
+}
+
+// An outbox that cannot be emptied shows in the metrics of every process, and is made up for
+// as soon as it can be.
+func TestOutboxIsBlocked(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, 4, nil)
+	const courses = 3
+	stranger, other := f.psql(), f.psql()
+	addCourses(stranger, courses)
+	now := make([]int, courses)
+	write := func(by *psql, n, course int) {
+		by.run(retitle, n, courseID(course))
+		now[course] = n
+	}
+
+	t.Log("a transaction stays open for long")
+	f.sees(time.Now(), titles(now)...)
+	other.run(`BEGIN`)
+	other.run(retitle, 1, courseID(0))
+	f.keepsOther(titles([]int{1, 1, 1})...)
+	write(stranger, 1, 1)
+	write(stranger, 1, 2)
+	f.sees(time.Now(), titles(now)...) // and nothing of the open one
+	f.delivered()
+	other.run(`COMMIT`)
+	now[0] = 1
+	f.sees(time.Now(), titles(now)...)
+
+	t.Log("the table of the outbox is locked")
+	f.keepsOther(titles([]int{2, 2, 2})...)
+	other.run(`BEGIN`)
+	other.run(`LOCK TABLE cache_outbox`)
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		if _, err := stranger.try(fmt.Sprintf(retitle, 2, courseID(0))); err != nil {
+			t.Error(err)
+		}
+	})
+	testservers.Eventually(t, seenWithin, func() (bool, string) {
+		all := other.run(`SELECT count(*) > %d FROM pg_locks WHERE NOT granted AND relation = 'cache_outbox'::regclass`, len(f.processes))
+		return all == "t", "not every relay and the stranger wait for the lock yet"
+	})
+	for _, p := range f.processes {
+		for _, l := range titles(now) {
+			if ok, hit, got := l.at(t.Context(), p); !ok || !hit {
+				t.Errorf("while the outbox is locked: %s", got)
+			}
+		}
+		if rows, ok := p.gauge(outboxRows); ok {
+			t.Errorf("it reports %v rows of a table that it cannot read", rows)
+		}
+	}
+	other.run(`COMMIT`)
+	waiting.Wait()
+	now[0] = 2
+	f.sees(time.Now(), titles(now)...)
+	f.delivered()
+
+	t.Log("Redis does not answer")
+	testservers.Must(t, f.redis.Freeze())
+	for course := range courses {
+		write(stranger, 3, course)
+	}
+	for _, p := range f.processes {
+		testservers.Eventually(t, 2*seenWithin, func() (bool, string) {
+			rows, _ := p.gauge(outboxRows)
+			age, _ := p.gauge(outboxAge)
+			return rows >= courses && age > 0.5, fmt.Sprintf("it reports %v rows, the oldest for %v s", rows, age)
+		})
+	}
+	f.sees(time.Now(), titles(now)...) // from the database
+	testservers.Must(t, f.redis.Thaw())
+	f.delivered()
+	f.keepsOther(titles([]int{4, 4, 4})...)
+	f.sees(time.Now(), titles(now)...)
+}
