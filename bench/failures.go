@@ -19,7 +19,7 @@ const (
 	loaderPanics  = "the loader panics"
 	processDies   = "the loading process dies"
 	failureLimit  = 12 * time.Second // after which whoever waits gives up
-	failureRounds = 3                // in the short form: some libraries take their limit each time
+	failureRounds = 2                // in the short form: some libraries take their limit each time
 )
 
 var failures = experiment{

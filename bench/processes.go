@@ -124,8 +124,8 @@ func (l *lab) tabulateProcesses(counts []int, subjects []string) {
 	c.caption, c.metric, c.format = "Calls each second of all processes.", measure.Rate, report.Count
 	l.tabulate(c)
 	l.section.Plots = append(l.section.Plots, plot)
-	l.judgeFlat("processor time of a Redis hit, 1 to 8 processes", cases, ours, measure.CPU, peers.BareGet)
-	l.judgeFlat("processor time of a near hit, 1 to 8 processes", cases, oursNear, measure.CPU, ours)
+	l.judgeFlat("processor time of a Redis hit", "processes", cases, ours, measure.CPU, peers.BareGet)
+	l.judgeFlat("processor time of a near hit", "processes", cases, oursNear, measure.CPU, peers.BareGet)
 }
 
 func hitter(ctx context.Context, parent *child.Parent) (any, error) {
