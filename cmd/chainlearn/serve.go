@@ -114,7 +114,7 @@ func (v *service) start(ctx context.Context, s *serveCommand, db database, cfg s
 		}
 	}
 	v.http, err = httpapi.New(httpapi.Config{
-		Platform: learning.New(c, v.storage, learning.Config{}), Cache: c, Tokens: v.tokens, Metrics: metrics, Logger: log,
+		Platform: learning.New(c, v.storage, learning.Config{Near: cfg.near, Tolerate: cfg.tolerate}), Cache: c, Tokens: v.tokens, Metrics: metrics, Logger: log,
 		RateLimit: cfg.rateLimit, RateWindow: cfg.rateWindow, TrustedProxies: cfg.trustedProxies, CORSOrigins: cfg.corsOrigins,
 	})
 	if err != nil {

@@ -31,6 +31,8 @@ func TestEverythingWrongIsReportedTogether(t *testing.T) {
 		"LOG_FORMAT":        "xml",
 		"TRUSTED_PROXIES":   "10.0.0.0/8, proxy",
 		"CORS_ORIGINS":      "https://a.example, b.example",
+		"CACHE_NEAR":        "1h",
+		"CACHE_TOLERATE":    "1",
 	}), io.Discard, &stderr)
 	if code != exitUsage {
 		t.Errorf("exit code is %d, want %d", code, exitUsage)
@@ -38,7 +40,7 @@ func TestEverythingWrongIsReportedTogether(t *testing.T) {
 	for _, want := range []string{
 		`PORT is "abc"`, `ADMIN_PORT is "-1"`, `DATABASE_URL is "mysql://root:xxxxx@db/x"`, "REDIS_URL is not valid", "JWT_SECRET has 7 bytes",
 		`RATE_LIMIT_MAX is "many"`, `RATE_LIMIT_WINDOW is "60000"`, `LOG_LEVEL is "loud"`, `LOG_FORMAT is "xml"`,
-		`TRUSTED_PROXIES names "proxy"`, `CORS_ORIGINS names "b.example"`,
+		`CACHE_NEAR is "1h"`, `CACHE_TOLERATE is "1"`, `TRUSTED_PROXIES names "proxy"`, `CORS_ORIGINS names "b.example"`,
 	} {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("nothing is said about %s", want)

@@ -11,7 +11,8 @@ import (
 
 // learner is the authenticated caller.
 type learner struct {
-	cache.Answer[learning.Profile]
+	id     learning.UserID
+	bearer cache.Answer[learning.Bearer]
 }
 
 var (
@@ -20,7 +21,8 @@ var (
 )
 
 // authenticate returns the caller. Signature and expiry have been checked; what
-// remains is the revocation list, and that the user exists and owns the address.
+// remains is the revocation list, and that the user exists and owns the address: one answer
+// of the cache.
 //
 // A client logs its user out on 401. So trouble on the way to the answer is never one.
 func (s *Server) authenticate(r *http.Request) (learner, error) {
@@ -31,24 +33,16 @@ func (s *Server) authenticate(r *http.Request) (learner, error) {
 	case x.claims == nil:
 		return learner{}, errNoToken
 	}
-	revoked, err := s.platform.TokenRevoked(r.Context(), x.claims.ID)
-	if err != nil {
+	bearer, err := s.platform.Bearer(r.Context(), learning.BearerParams{User: x.claims.user, Token: x.claims.ID})
+	switch {
+	case kindOf(err) == notFound:
+		return learner{}, errBadToken
+	case err != nil:
 		return learner{}, cannotCheck(err)
-	}
-	if revoked {
+	case bearer.Value.StellarAddress != x.claims.StellarAddress:
 		return learner{}, errBadToken
 	}
-	profile, err := s.platform.Profile(r.Context(), x.claims.user)
-	if kindOf(err) == notFound {
-		return learner{}, errBadToken
-	}
-	if err != nil {
-		return learner{}, cannotCheck(err)
-	}
-	if profile.Value.StellarAddress != x.claims.StellarAddress {
-		return learner{}, errBadToken
-	}
-	return learner{profile}, nil
+	return learner{x.claims.user, bearer}, nil
 }
 
 func cannotCheck(err error) error {

@@ -6,13 +6,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
 // The first request asks the database, once; the second does not ask it at all, but for
 // what is never cached: whether the caller is enrolled.
 func TestSecondRequestAsksNothing(t *testing.T) {
 	t.Parallel()
-	const checkToken = 2 // the token's revocation and the user
+	const checkToken = 1 // the user, and whether the token was revoked
 	for _, tt := range []struct {
 		path, user    string
 		first, second int // statements
@@ -379,4 +381,34 @@ func TestNotFoundIsCachedUntilItIsFound(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// Kept near, the catalogue costs nothing; what this process writes shows at once all the same, and
+// a client that asks for it has the shared cache asked.
+func TestNearCatalogue(t *testing.T) {
+	t.Parallel()
+	s := startWith(t, learning.Config{Near: time.Minute})
+	for _, path := range []string{"/courses", "/courses/" + golang} {
+		near := func() bool {
+			return strings.Contains(s.get(path, "").header.Get("Cache-Status"), "; hit;") &&
+				strings.Contains(s.get(path, "").header.Get("Cache-Status"), "; detail=near")
+		}
+		eventually(t, 10*time.Second, func() string {
+			if !near() {
+				return path + " is not kept near"
+			}
+			return ""
+		})
+		fresh := http.Header{"Cache-Control": {"max-age=0, No-Cache"}}
+		if got := s.do(request{path: path, header: fresh}).header.Get("Cache-Status"); !strings.Contains(got, "; hit;") || strings.Contains(got, "near") {
+			t.Errorf("%s with no-cache: Cache-Status is %s", path, got)
+		}
+	}
+	s.act("POST", "/courses/"+golang+"/enroll", ada, "")
+	if got := string(s.get("/courses/"+golang, "").body.Data); !strings.Contains(got, `"enrolledCount":1,`) {
+		t.Errorf("after an enrolment, the course is %s", got)
+	}
+	if res := s.get("/courses", ada); !strings.Contains(string(res.body.Data), `"isEnrolled":true`) {
+		t.Errorf("the list does not show the enrolment: %s", res.body.Data)
+	}
 }

@@ -6,11 +6,6 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-type courseView struct {
-	learning.Course
-	IsEnrolled bool `json:"isEnrolled"`
-}
-
 func (s *Server) listCourses(r *http.Request, viewer learning.UserID) (reply, error) {
 	f := faults{}
 	q := query(r, f)
@@ -19,24 +14,10 @@ func (s *Server) listCourses(r *http.Request, viewer learning.UserID) (reply, er
 	if err := f.err(); err != nil {
 		return reply{}, err
 	}
-	catalog, err := s.platform.Courses(r.Context(), viewer, p)
-	rep := reply{cached: fromCache(catalog.Answer, viewer != learning.Nobody)}
-	if err != nil {
-		return rep, err
-	}
-	views := make([]courseView, len(catalog.Value.Courses))
-	for i, c := range catalog.Value.Courses {
-		views[i] = courseView{c, catalog.Enrolled[c.ID]}
-	}
-	rep.data, rep.pagination = views, &pagination{p.Page, p.Limit, catalog.Value.Total}
-	return rep, nil
-}
-
-type courseDetailView struct {
-	courseView
-	ContentHash *string           `json:"contentHash"`
-	Modules     []learning.Module `json:"modules"`
-	CreatedAt   Time              `json:"createdAt"`
+	page, err := s.platform.Courses(r.Context(), viewer, p)
+	rep := overlaid(page, viewer)
+	rep.pagination = &pagination{p.Page, p.Limit, page.Value.Total}
+	return rep, err
 }
 
 func (s *Server) getCourse(r *http.Request, viewer learning.UserID) (reply, error) {
@@ -46,23 +27,7 @@ func (s *Server) getCourse(r *http.Request, viewer learning.UserID) (reply, erro
 		return reply{}, err
 	}
 	course, err := s.platform.Course(r.Context(), viewer, id)
-	rep := reply{cached: fromCache(course.Answer, viewer != learning.Nobody)}
-	if err != nil {
-		return rep, err
-	}
-	rep.data = courseDetailView{
-		courseView{course.Value.Course, course.Enrolled},
-		course.Value.ContentHash, list(course.Value.Modules), Time(course.Value.CreatedAt),
-	}
-	return rep, nil
-}
-
-// list makes an empty list of nil, which JSON would write as null.
-func list[V any](s []V) []V {
-	if s == nil {
-		return []V{}
-	}
-	return s
+	return overlaid(course, viewer), err
 }
 
 type moduleView struct {
@@ -95,7 +60,7 @@ func (s *Server) getModule(r *http.Request, viewer learning.UserID) (reply, erro
 type enrollmentView struct {
 	CourseID   learning.CourseID `json:"courseId"`
 	UserID     learning.UserID   `json:"userId"`
-	EnrolledAt Time              `json:"enrolledAt"`
+	EnrolledAt learning.Time     `json:"enrolledAt"`
 }
 
 // enroll needs no body, and whatever one it is sent it does not read.
@@ -105,12 +70,12 @@ func (s *Server) enroll(r *http.Request, me learner) (reply, error) {
 	if err := f.err(); err != nil {
 		return reply{}, err
 	}
-	e, err := s.platform.Enroll(r.Context(), me.Value.ID, id)
+	e, err := s.platform.Enroll(r.Context(), me.id, id)
 	if err != nil {
 		return reply{}, err
 	}
 	return reply{
 		status: http.StatusCreated, message: "Enrolled successfully",
-		data: enrollmentView{e.CourseID, e.UserID, Time(e.EnrolledAt)},
+		data: enrollmentView{e.CourseID, e.UserID, learning.Time(e.EnrolledAt)},
 	}, nil
 }

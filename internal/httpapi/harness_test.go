@@ -58,6 +58,11 @@ func patient(_ *httpapi.Config, c *cache.Config) { c.StoreTimeout = 30 * time.Se
 // start returns a service that has loaded nothing yet and that is ready.
 func start(t *testing.T, options ...option) *stack {
 	t.Helper()
+	return startWith(t, learning.Config{}, options...)
+}
+
+func startWith(t *testing.T, platform learning.Config, options ...option) *stack {
+	t.Helper()
 	s := &stack{t: t, queries: &queries{}, metrics: prometheus.NewRegistry(), log: &lockedBuffer{}, issued: map[string]string{}}
 	path := filepath.Join(t.TempDir(), "chainlearn.db")
 	s.db = open(t, path)
@@ -85,7 +90,7 @@ func start(t *testing.T, options ...option) *stack {
 	must(t, err)
 	s.tokens, err = httpapi.NewTokens(bytes.Repeat([]byte("s"), httpapi.MinSecret))
 	must(t, err)
-	cfg.Platform, cfg.Cache, cfg.Tokens = learning.New(s.cache, storage, learning.Config{}), s.cache, s.tokens
+	cfg.Platform, cfg.Cache, cfg.Tokens = learning.New(s.cache, storage, platform), s.cache, s.tokens
 	s.server, err = httpapi.New(cfg)
 	must(t, err)
 	s.server.Ready()

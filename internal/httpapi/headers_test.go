@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"github.com/chainlearn/chainlearn/internal/learning"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -38,7 +39,7 @@ func TestTimeHasMilliseconds(t *testing.T) {
 		`"2026-01-02T03:04:05.120Z"`: time.Date(2026, 1, 2, 5, 4, 5, 120_000_000, time.FixedZone("", 7200)),
 		`"2026-01-02T03:04:05.999Z"`: time.Date(2026, 1, 2, 3, 4, 5, 999_999_999, time.UTC),
 	} {
-		if got, err := Time(at).MarshalJSON(); err != nil || string(got) != want {
+		if got, err := learning.Time(at).MarshalJSON(); err != nil || string(got) != want {
 			t.Errorf("%v is written %s (%v), want %s", at, got, err, want)
 		}
 	}

@@ -17,36 +17,24 @@ func (s *Server) claimReward(r *http.Request, me learner) (reply, error) {
 	if err := f.err(); err != nil {
 		return reply{}, err
 	}
-	claimed, err := s.platform.ClaimReward(r.Context(), me.Value.ID, submission, key)
+	claimed, err := s.platform.ClaimReward(r.Context(), me.id, submission, key)
 	if err != nil {
 		return reply{}, err
 	}
 	return reply{data: claimed}, nil
 }
 
-type rewardView struct {
-	learning.Reward
-	ClaimedAt Time `json:"claimedAt"`
-}
-
 func (s *Server) rewardHistory(r *http.Request, me learner) (reply, error) {
 	f := faults{}
-	p := learning.RewardParams{User: me.Value.ID}
+	p := learning.RewardParams{User: me.id}
 	p.Page, p.Limit = pageOf(query(r, f), f)
 	if err := f.err(); err != nil {
 		return reply{}, err
 	}
 	history, err := s.platform.Rewards(r.Context(), p)
-	rep := reply{cached: fromCache(history, true)}
-	if err != nil {
-		return rep, err
-	}
-	views := make([]rewardView, len(history.Value.Rewards))
-	for i, reward := range history.Value.Rewards {
-		views[i] = rewardView{reward, Time(reward.ClaimedAt)}
-	}
-	rep.data, rep.pagination = views, &pagination{p.Page, p.Limit, history.Value.Total}
-	return rep, nil
+	rep := private(history)
+	rep.pagination = &pagination{p.Page, p.Limit, history.Value.Total}
+	return rep, err
 }
 
 func (s *Server) mintCredential(r *http.Request, me learner) (reply, error) {
@@ -61,28 +49,14 @@ func (s *Server) mintCredential(r *http.Request, me learner) (reply, error) {
 	if err := f.err(); err != nil {
 		return reply{}, err
 	}
-	minted, err := s.platform.MintCredential(r.Context(), me.Value.ID, course, submission, key)
+	minted, err := s.platform.MintCredential(r.Context(), me.id, course, submission, key)
 	if err != nil {
 		return reply{}, err
 	}
 	return reply{status: http.StatusCreated, data: minted}, nil
 }
 
-type credentialView struct {
-	learning.Credential
-	MintedAt Time `json:"mintedAt"`
-}
-
 func (s *Server) listCredentials(r *http.Request, me learner) (reply, error) {
-	credentials, err := s.platform.Credentials(r.Context(), me.Value.ID)
-	rep := reply{cached: fromCache(credentials, true)}
-	if err != nil {
-		return rep, err
-	}
-	views := make([]credentialView, len(credentials.Value))
-	for i, c := range credentials.Value {
-		views[i] = credentialView{c, Time(c.MintedAt)}
-	}
-	rep.data = views
-	return rep, nil
+	credentials, err := s.platform.Credentials(r.Context(), me.id)
+	return private(credentials), err
 }

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/chainlearn/chainlearn/cache"
 )
 
 // Public returns the handler of the public listener.
@@ -18,6 +20,9 @@ func (s *Server) servePublic(rw http.ResponseWriter, r *http.Request) {
 	x := &exchange{requestID: requestID(r)}
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
+	if asksForFresh(r.Header) {
+		ctx = cache.Fresh(ctx)
+	}
 	r = withExchange(r.WithContext(ctx), x)
 	w := &recorder{ResponseWriter: rw, x: x}
 	defer func() {
@@ -69,14 +74,34 @@ func (s *Server) servePublic(rw http.ResponseWriter, r *http.Request) {
 	s.fail(w, r, err)
 }
 
+// asksForFresh says whether the client asks for an answer that nobody kept without asking
+// (RFC 9111, section 5.2.1.4): one that is neither near nor tolerated.
+func asksForFresh(h http.Header) bool {
+	for _, line := range h["Cache-Control"] {
+		for directive := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(directive), "no-cache") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // secure sets what a browser should know about answers that are never a page.
 func secure(h http.Header) {
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Frame-Options", "DENY")
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	h.Set("Strict-Transport-Security", "max-age=15552000")
+	for name, value := range security {
+		h[name] = value
+	}
+}
+
+// security is shared by all answers: fields are replaced, never changed.
+var security = http.Header{
+	"X-Content-Type-Options":       {"nosniff"},
+	"X-Frame-Options":              {"DENY"},
+	"Content-Security-Policy":      {"default-src 'none'; frame-ancestors 'none'"},
+	"Referrer-Policy":              {"no-referrer"},
+	"Cross-Origin-Resource-Policy": {"same-origin"},
+	"Strict-Transport-Security":    {"max-age=15552000"},
 }
 
 // statusClientGone is logged for a request whose client hung up before the answer.

@@ -18,7 +18,7 @@ type quizView struct {
 	CourseID  learning.CourseID `json:"courseId"`
 	ModuleID  learning.ModuleID `json:"moduleId"`
 	Questions []questionView    `json:"questions"`
-	CreatedAt Time              `json:"createdAt"`
+	CreatedAt learning.Time     `json:"createdAt"`
 }
 
 func (s *Server) generateQuiz(r *http.Request, me learner) (reply, error) {
@@ -32,7 +32,7 @@ func (s *Server) generateQuiz(r *http.Request, me learner) (reply, error) {
 	if err := f.err(); err != nil {
 		return reply{}, err
 	}
-	quiz, err := s.platform.GenerateQuiz(r.Context(), me.Value.ID, course, module)
+	quiz, err := s.platform.GenerateQuiz(r.Context(), me.id, course, module)
 	if err != nil {
 		return reply{}, err
 	}
@@ -42,7 +42,7 @@ func (s *Server) generateQuiz(r *http.Request, me learner) (reply, error) {
 	}
 	return reply{
 		status: http.StatusCreated,
-		data:   quizView{quiz.ID, quiz.CourseID, quiz.ModuleID, questions, Time(quiz.CreatedAt)},
+		data:   quizView{quiz.ID, quiz.CourseID, quiz.ModuleID, questions, learning.Time(quiz.CreatedAt)},
 	}, nil
 }
 
@@ -74,7 +74,7 @@ func (s *Server) submitQuiz(r *http.Request, me learner) (reply, error) {
 	if err := f.err(); err != nil {
 		return reply{}, err
 	}
-	sub, err := s.platform.SubmitQuiz(r.Context(), me.Value.ID, id, answers)
+	sub, err := s.platform.SubmitQuiz(r.Context(), me.id, id, answers)
 	if err != nil {
 		return reply{}, err
 	}
@@ -82,4 +82,12 @@ func (s *Server) submitQuiz(r *http.Request, me learner) (reply, error) {
 		sub.ID, sub.Score, sub.TotalQuestions, sub.Percentage(), sub.Passed(), sub.Feedback,
 		sub.Passed() && !sub.RewardClaimed,
 	}}, nil
+}
+
+// list makes an empty list of nil, which JSON would write as null.
+func list[V any](s []V) []V {
+	if s == nil {
+		return []V{}
+	}
+	return s
 }

@@ -13,33 +13,43 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
 // reply is what a handler answers. With an error too, only cached is used.
 type reply struct {
 	status     int // 0: 200
 	message    string
-	data       any
+	data       any                // to be encoded, unless there is
+	document   *learning.Document // which is
+	enrolled   map[learning.CourseID]bool
 	pagination *pagination
 	cached     *cached // nil: not a cached answer
 }
 
-type pagination struct {
-	Page  int `json:"page"`
-	Limit int `json:"limit"`
-	Total int `json:"total"`
-}
+type pagination struct{ Page, Limit, Total int }
 
 // cached says how the cache came by an answer, and whom it may be shown to.
 type cached struct {
 	status  cache.Status
 	detail  string
 	ttl     time.Duration
+	etag    cache.ETag
 	private bool // holds something of the caller's own
 }
 
 func fromCache[V any](a cache.Answer[V], private bool) *cached {
-	return &cached{a.Status, a.Detail, a.TTL, private}
+	return &cached{a.Status, a.Detail, a.TTL, a.ETag, private}
+}
+
+// private is the reply of an answer that belongs to the caller.
+func private(a cache.Answer[learning.Document]) reply {
+	return reply{document: &a.Value, cached: fromCache(a, true)}
+}
+
+// overlaid is the reply of a public answer as viewer sees it.
+func overlaid(v learning.View, viewer learning.UserID) reply {
+	return reply{document: &v.Value, enrolled: v.Enrolled, cached: fromCache(v.Answer, viewer != learning.Nobody)}
 }
 
 // handle adds a route under both base paths. There is no redirect from one to the other:
@@ -93,71 +103,109 @@ func (c *cached) setStatus(h http.Header) {
 	h.Set("Cache-Status", b.String())
 }
 
-var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-
-// send writes the envelope around the reply. The data is encoded once, into place: what lies
-// between data and meta is the representation that the entity tag stands for.
+// send writes the envelope around the reply. What lies between data and meta is the
+// representation that the entity tag stands for.
 func (s *Server) send(w http.ResponseWriter, r *http.Request, route string, rep reply) {
-	b := buffers.Get().(*bytes.Buffer)
-	defer buffers.Put(b)
-	b.Reset()
-	b.WriteString(`{"success":true,`)
-	if rep.message != "" {
-		b.WriteString(`"message":`)
-		b.WriteString(strconv.Quote(rep.message)) // a constant of ours, in ASCII
-		b.WriteString(`,`)
+	h := w.Header()
+	h["Cache-Control"] = noStore
+	if rep.cached != nil {
+		h["Vary"] = append(h["Vary"], "Authorization")
+		h["Cache-Control"] = publicAnswer
+		if rep.cached.private {
+			h["Cache-Control"] = privateAnswer
+		}
+		if rep.document != nil && has(w, r, rep.tag(route)) {
+			return
+		}
 	}
-	begin := b.Len()
-	if err := encodeEnvelope(b, rep); err != nil {
+	buffer := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
+	b := append((*buffer)[:0], `{"success":true,`...)
+	if rep.message != "" {
+		b = append(strconv.AppendQuote(append(b, `"message":`...), rep.message), ',') // a constant of ours, in ASCII
+	}
+	begin := len(b)
+	b, err := rep.append(b)
+	if err != nil {
 		s.fail(w, r, fmt.Errorf("encode answer of %s: %w", route, err))
 		return
 	}
-	h := w.Header()
-	if rep.cached != nil {
-		tag := entityTag(route, b.Bytes()[begin:])
-		h.Set("ETag", tag)
-		h.Add("Vary", "Authorization")
-		if rep.cached.private {
-			h.Set("Cache-Control", "private, no-cache")
-		} else {
-			h.Set("Cache-Control", "public, no-cache")
-		}
-		if noneMatch(r.Header.Values("If-None-Match"), tag) {
-			w.WriteHeader(http.StatusNotModified)
-			return
-		}
-	} else {
-		h.Set("Cache-Control", "no-store")
+	if rep.cached != nil && rep.document == nil && has(w, r, entityTag(route, b[begin:])) {
+		return
 	}
-	b.WriteString(`,"meta":{"version":"v1","timestamp":"`)
-	b.Write(Time(time.Now()).append(b.AvailableBuffer()))
-	b.WriteString(`","requestId":"`)
-	b.WriteString(exchangeOf(r).requestID) // holds nothing that JSON would escape
-	b.WriteString("\"}}\n")
+	b = append(b, `,"meta":{"version":"v1","timestamp":"`...)
+	b = learning.Time(time.Now()).AppendTo(b)
+	b = append(b, `","requestId":"`...)
+	b = append(b, exchangeOf(r).requestID...) // holds nothing that JSON would escape
+	b = append(b, "\"}}\n"...)
+	*buffer = b // which may have grown
 
-	h.Set("Content-Type", "application/json; charset=utf-8")
-	h.Set("Content-Length", strconv.Itoa(b.Len()))
+	h["Content-Type"] = jsonType
+	h["Content-Length"] = []string{strconv.Itoa(len(b))}
 	w.WriteHeader(max(rep.status, http.StatusOK))
-	_, _ = w.Write(b.Bytes()) // fails when the client is gone: nobody is left to tell
+	_, _ = w.Write(b) // fails when the client is gone: nobody is left to tell
 }
 
-func encodeEnvelope(b *bytes.Buffer, rep reply) error {
-	enc := json.NewEncoder(b)
-	enc.SetEscapeHTML(false) // answers are served as JSON that nobody may sniff
-	b.WriteString(`"data":`)
-	if err := enc.Encode(rep.data); err != nil {
-		return err
+// has names the representation, and answers a client that has it already.
+func has(w http.ResponseWriter, r *http.Request, tag string) bool {
+	w.Header()["Etag"] = []string{tag}
+	if !noneMatch(r.Header["If-None-Match"], tag) {
+		return false
 	}
-	b.Truncate(b.Len() - 1) // the encoder's line end
-	if rep.pagination == nil {
-		return nil
+	w.WriteHeader(http.StatusNotModified)
+	return true
+}
+
+// Values of fields that many answers share. Nobody changes them: fields are replaced.
+var (
+	noStore       = []string{"no-store"}
+	publicAnswer  = []string{"public, no-cache"}
+	privateAnswer = []string{"private, no-cache"}
+	jsonType      = []string{"application/json; charset=utf-8"}
+)
+
+// buffers are for whole bodies. One that a large answer has made large is not kept from the
+// others: the answers of an API are of a size.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// append appends the data and the pagination.
+func (rep *reply) append(b []byte) ([]byte, error) {
+	b = append(b, `"data":`...)
+	if rep.document != nil {
+		b = rep.document.AppendTo(b, rep.enrolled)
+	} else {
+		buf := bytes.NewBuffer(b)
+		enc := json.NewEncoder(buf)
+		enc.SetEscapeHTML(false) // answers are served as JSON that nobody may sniff
+		if err := enc.Encode(rep.data); err != nil {
+			return b, err
+		}
+		b = buf.Bytes()[:buf.Len()-1] // without the encoder's line end
 	}
-	b.WriteString(`,"pagination":`)
-	if err := enc.Encode(rep.pagination); err != nil {
-		return err
+	if p := rep.pagination; p != nil {
+		b = strconv.AppendInt(append(b, `,"pagination":{"page":`...), int64(p.Page), 10)
+		b = strconv.AppendInt(append(b, `,"limit":`...), int64(p.Limit), 10)
+		b = strconv.AppendInt(append(b, `,"total":`...), int64(p.Total), 10)
+		b = append(b, '}')
 	}
-	b.Truncate(b.Len() - 1)
-	return nil
+	return b, nil
+}
+
+// tag is the entity tag of a document: of what the cache knows it by, and of what is laid over
+// and written around it. So it costs about the same however long the document is.
+func (rep *reply) tag(route string) string {
+	b := append(make([]byte, 0, 128), rep.cached.etag[:]...)
+	if len(rep.enrolled) > 0 {
+		for _, id := range rep.document.Courses() {
+			if rep.enrolled[id] {
+				b = append(b, id.UUID[:]...)
+			}
+		}
+	}
+	if p := rep.pagination; p != nil {
+		b = fmt.Appendf(b, "page %d of %d", p.Page, p.Limit)
+	}
+	return entityTag(route, b)
 }
 
 // entityTag digests a representation. The route is part of it, so that a tag from one
@@ -169,17 +217,4 @@ func entityTag(route string, representation []byte) string {
 	_, _ = h.Write(representation)
 	var sum [sha256.Size]byte
 	return `"` + base64.RawURLEncoding.EncodeToString(h.Sum(sum[:0])[:16]) + `"`
-}
-
-// Time is written in ISO 8601 with milliseconds, in UTC.
-type Time time.Time
-
-func (t Time) append(b []byte) []byte {
-	return time.Time(t).UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
-}
-
-// MarshalJSON always writes three digits after the second, which time.Time does not.
-func (t Time) MarshalJSON() ([]byte, error) {
-	b := append(make([]byte, 0, 26), '"')
-	return append(t.append(b), '"'), nil
 }

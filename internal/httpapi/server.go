@@ -127,7 +127,7 @@ func (s *Server) visitor(route string, f func(r *http.Request, viewer learning.U
 		if err != nil {
 			return reply{}, err
 		}
-		return f(r, me.Value.ID)
+		return f(r, me.id)
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
+	"github.com/maypok86/otter/v2"
 
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
@@ -24,7 +25,15 @@ const TokenLife = 24 * time.Hour
 type Tokens struct {
 	secret []byte
 	parser *jwt.Parser
+	// known holds the claims of tokens whose signature has been checked; what is in a token
+	// never changes, so what remains to be checked of one that comes again is the time.
+	known *otter.Cache[string, *claims]
 }
+
+const (
+	mostKnown    = 10_000
+	longestKnown = 1 << 10 // bytes of a token that is kept: a stranger cannot sign one, but ours may grow
+)
 
 // NewTokens returns an error if the secret is too short to be one.
 func NewTokens(secret []byte) (*Tokens, error) {
@@ -34,6 +43,10 @@ func NewTokens(secret []byte) (*Tokens, error) {
 	return &Tokens{
 		secret: secret,
 		parser: jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithExpirationRequired()),
+		known: otter.Must(&otter.Options[string, *claims]{
+			MaximumSize: mostKnown,
+			Executor:    func(task func()) { task() }, // no goroutine to end
+		}),
 	}, nil
 }
 
@@ -78,8 +91,8 @@ func (c *claims) Validate() error {
 	return nil
 }
 
-// fromHeader returns the claims of the request's token; neither claims nor an error when
-// there is none.
+// fromHeader returns the claims of the request's token, which others share; neither claims nor
+// an error when there is none.
 func (t *Tokens) fromHeader(h http.Header) (*claims, error) {
 	authorization := h.Get("Authorization")
 	if authorization == "" {
@@ -89,9 +102,16 @@ func (t *Tokens) fromHeader(h http.Header) (*claims, error) {
 	if !strings.EqualFold(scheme, "Bearer") {
 		return nil, errors.New("not a bearer token")
 	}
+	token = strings.TrimSpace(token)
+	if c, ok := t.known.GetIfPresent(token); ok && time.Now().Before(c.ExpiresAt.Time) {
+		return c, nil
+	}
 	c := new(claims)
-	if _, err := t.parser.ParseWithClaims(strings.TrimSpace(token), c, func(*jwt.Token) (any, error) { return t.secret, nil }); err != nil {
+	if _, err := t.parser.ParseWithClaims(token, c, func(*jwt.Token) (any, error) { return t.secret, nil }); err != nil {
 		return nil, err
+	}
+	if len(token) <= longestKnown {
+		t.known.Set(strings.Clone(token), c) // the header is longer, and others share its memory
 	}
 	return c, nil
 }

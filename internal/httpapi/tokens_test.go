@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -97,4 +98,34 @@ func TestTokensAreTakenBack(t *testing.T) {
 	if _, err := NewTokens([]byte("short")); err == nil {
 		t.Error("a short secret is taken")
 	}
+}
+
+// A token that is known is not known for longer than it lives, and no other is taken for it.
+func TestKnownTokensExpire(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tokens, err := NewTokens([]byte(strings.Repeat("s", MinSecret)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, err := tokens.Issue(learning.Profile{ID: learning.NewID[learning.Profile](), StellarAddress: "GABC"}, time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		claimsOf := func(token string) *claims {
+			c, _ := tokens.fromHeader(http.Header{"Authorization": {"Bearer " + token}})
+			return c
+		}
+		first := claimsOf(token)
+		if first == nil || claimsOf(token) != first {
+			t.Errorf("a good token has claims %+v and then %+v, want the same", first, claimsOf(token))
+		}
+		if c := claimsOf(token[:len(token)-4] + "AAAA"); c != nil {
+			t.Errorf("a token with another signature has claims %+v", c)
+		}
+		time.Sleep(time.Minute)
+		if c := claimsOf(token); c != nil {
+			t.Errorf("an expired token has claims %+v", c)
+		}
+	})
 }

@@ -1,25 +1,17 @@
 package httpapi
 
 import (
-	"encoding/json"
 	"net/http"
 
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-// profileView replaces the one field of a profile that JSON writes in another form.
-type profileView struct {
-	learning.Profile
-	CreatedAt Time `json:"createdAt"`
-}
-
 // getProfile answers with the profile that authenticated the request: it was asked for
 // after the request arrived.
 func (s *Server) getProfile(_ *http.Request, me learner) (reply, error) {
-	return reply{
-		cached: fromCache(me.Answer, true),
-		data:   profileView{me.Value, Time(me.Value.CreatedAt)},
-	}, nil
+	rep := reply{cached: fromCache(me.bearer, true)}
+	rep.document = &me.bearer.Value.Profile
+	return rep, nil
 }
 
 func (s *Server) putProfile(r *http.Request, me learner) (reply, error) {
@@ -45,11 +37,11 @@ func (s *Server) putProfile(r *http.Request, me learner) (reply, error) {
 	if err := f.err(); err != nil {
 		return reply{}, err
 	}
-	after, err := s.platform.UpdateProfile(r.Context(), me.Value.ID, change)
+	after, err := s.platform.UpdateProfile(r.Context(), me.id, change)
 	if err != nil {
 		return reply{}, err
 	}
-	return reply{data: profileView{after, Time(after.CreatedAt)}}, nil
+	return reply{data: after.View()}, nil
 }
 
 // removable returns a text that may be left out (nil), or removed by null or an empty text.
@@ -64,8 +56,6 @@ func (o object) removable(name string) *string {
 }
 
 func (s *Server) getProgress(r *http.Request, me learner) (reply, error) {
-	progress, err := s.platform.Progress(r.Context(), me.Value.ID)
-	return reply{cached: fromCache(progress, true), data: progress.Value}, err
+	progress, err := s.platform.Progress(r.Context(), me.id)
+	return private(progress), err
 }
-
-var _ json.Marshaler = Time{}

@@ -3,6 +3,7 @@ package learning
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -26,6 +27,13 @@ type Config struct {
 	// catalogue. Shorter than nine tenths of a page's time (a minute, with its stale half),
 	// it keeps them from ever going cold. Default 5 minutes.
 	WarmEvery time.Duration
+	// Near is for how long the public answers (the catalogue) may be served from this
+	// process's memory without proof that no other process changed them: usually a
+	// message's time behind, at most this. Default 0: each is checked in the shared cache.
+	Near time.Duration
+	// Tolerate is how far behind the public answers may be while writes rain on them, so
+	// that they are not loaded anew after each. Default 0: never.
+	Tolerate time.Duration
 	// Now tells the time of what learners do. Default time.Now.
 	Now func() time.Time
 }
@@ -36,9 +44,10 @@ func New(c *cache.Cache, s Storage, cfg Config) *Platform {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	cfg.WarmEvery = cmp.Or(cfg.WarmEvery, 5*time.Minute)
 	return &Platform{
 		storage: s,
-		queries: define(c, s, cmp.Or(cfg.WarmEvery, 5*time.Minute)),
+		queries: define(c, s, cfg),
 		now:     cfg.Now,
 	}
 }
@@ -52,65 +61,66 @@ func (p *Platform) Ping(ctx context.Context) error { return p.storage.Ping(ctx) 
 // Nobody is a viewer without an account. No account has this ID.
 var Nobody UserID
 
-// Catalog is a page of courses and, of those on it, which the viewer is enrolled in. The
-// page is cached and everybody's; Enrolled is neither.
-type Catalog struct {
-	cache.Answer[CoursePage]
+// View is a public answer and which of its courses the viewer is enrolled in. The answer is
+// cached and everybody's; Enrolled is neither.
+type View struct {
+	cache.Answer[Document]
 	Enrolled map[CourseID]bool
 }
 
 // Courses returns a page of the catalogue as viewer, who may be Nobody, sees it. A page past the
 // end is empty and has the true total.
-func (p *Platform) Courses(ctx context.Context, viewer UserID, params ListParams) (Catalog, error) {
+func (p *Platform) Courses(ctx context.Context, viewer UserID, params ListParams) (View, error) {
 	if params.Page > 1 {
 		count, err := p.queries.count.Ask(ctx, params.Difficulty)
 		if err != nil || (params.Page-1)*params.Limit >= count.Value {
-			return Catalog{Answer: in(count, CoursePage{Courses: []Course{}, Total: count.Value})}, err
+			return View{Answer: in(count, nothing(count.Value))}, err
 		}
 	}
 	page, err := p.queries.list.Ask(ctx, params)
-	if err != nil || viewer == Nobody || len(page.Value.Courses) == 0 {
-		return Catalog{Answer: page}, err
-	}
-	ids := make([]CourseID, len(page.Value.Courses))
-	for i, c := range page.Value.Courses {
-		ids[i] = c.ID
-	}
-	enrolled, err := p.storage.Enrolled(ctx, viewer, ids)
 	if err != nil {
-		return Catalog{}, fmt.Errorf("enrolments of %s: %w", viewer, err)
+		return View{Answer: page}, err
 	}
-	return Catalog{page, enrolled}, nil
+	return p.view(ctx, viewer, page)
 }
+
+// view lays over a public answer what only its viewer may know.
+func (p *Platform) view(ctx context.Context, viewer UserID, a cache.Answer[Document]) (View, error) {
+	if viewer == Nobody {
+		return View{Answer: a}, nil
+	}
+	courses := a.Value.Courses()
+	if len(courses) == 0 {
+		return View{Answer: a}, nil
+	}
+	enrolled, err := p.storage.Enrolled(ctx, viewer, courses)
+	if err != nil {
+		return View{}, fmt.Errorf("enrolments of %s: %w", viewer, err)
+	}
+	return View{a, enrolled}, nil
+}
+
+// nothing is a page past the end.
+func nothing(total int) Document { return Document{JSON: []byte("[]"), Total: total} }
 
 // in returns a with another value: the same happened on the way to it.
 func in[V, W any](a cache.Answer[V], value W) cache.Answer[W] {
 	return cache.Answer[W]{Value: value, Status: a.Status, Detail: a.Detail, Age: a.Age, TTL: a.TTL, ETag: a.ETag}
 }
 
-// CourseView is a course and whether the viewer is enrolled.
-type CourseView struct {
-	cache.Answer[CourseDetail]
-	Enrolled bool
-}
-
 var errNoCourse = &Error{Kind: NotFound, Message: "Course not found"}
 
 // Course returns an active course as viewer, who may be Nobody, sees it. With an error of kind
 // NotFound, the answer still says how the cache came by it.
-func (p *Platform) Course(ctx context.Context, viewer UserID, id CourseID) (CourseView, error) {
+func (p *Platform) Course(ctx context.Context, viewer UserID, id CourseID) (View, error) {
 	course, err := p.queries.detail.Ask(ctx, id)
 	switch {
 	case errors.Is(err, cache.ErrNotFound):
-		return CourseView{Answer: course}, errNoCourse
-	case err != nil || viewer == Nobody:
-		return CourseView{Answer: course}, err
+		return View{Answer: course}, errNoCourse
+	case err != nil:
+		return View{Answer: course}, err
 	}
-	enrolled, err := p.storage.Enrolled(ctx, viewer, []CourseID{id})
-	if err != nil {
-		return CourseView{}, fmt.Errorf("enrolment of %s: %w", viewer, err)
-	}
-	return CourseView{course, enrolled[id]}, nil
+	return p.view(ctx, viewer, course)
 }
 
 // ModuleView is a module of a course and whether the viewer has completed it.
@@ -123,17 +133,21 @@ type ModuleView struct {
 var errNoModule = &Error{Kind: NotFound, Message: "Module not found"}
 
 // Module returns a module of an active course as viewer, who may be Nobody, sees it.
-func (p *Platform) Module(ctx context.Context, viewer UserID, course CourseID, id ModuleID) (ModuleView, error) {
-	detail, err := p.queries.detail.Ask(ctx, course)
-	view := ModuleView{Answer: in(detail, Module{}), CourseID: course}
+func (p *Platform) Module(ctx context.Context, viewer UserID, of CourseID, id ModuleID) (ModuleView, error) {
+	detail, err := p.queries.detail.Ask(ctx, of)
+	view := ModuleView{Answer: in(detail, Module{}), CourseID: of}
 	switch {
 	case errors.Is(err, cache.ErrNotFound):
 		return view, errNoCourse
 	case err != nil:
 		return view, err
 	}
+	var course struct{ Modules []Module }
+	if err := json.Unmarshal(detail.Value.JSON, &course); err != nil {
+		return view, fmt.Errorf("modules of %s: %w", of, err)
+	}
 	err = errNoModule
-	for _, m := range detail.Value.Modules {
+	for _, m := range course.Modules {
 		if m.ID == id {
 			view.Value, err = m, nil
 			break
@@ -142,16 +156,17 @@ func (p *Platform) Module(ctx context.Context, viewer UserID, course CourseID, i
 	if err != nil || viewer == Nobody {
 		return view, err
 	}
-	view.Completed, err = p.storage.CompletedModule(ctx, viewer, course, id)
+	view.Completed, err = p.storage.CompletedModule(ctx, viewer, of, id)
 	if err != nil {
 		return ModuleView{}, fmt.Errorf("completion of %s by %s: %w", id, viewer, err)
 	}
 	return view, nil
 }
 
-// Profile returns a user, or an error of kind NotFound.
-func (p *Platform) Profile(ctx context.Context, id UserID) (cache.Answer[Profile], error) {
-	a, err := p.queries.profile.Ask(ctx, id)
+// Bearer returns who bears a token, or an error of kind NotFound if there is no such user or the
+// token was revoked before its time.
+func (p *Platform) Bearer(ctx context.Context, params BearerParams) (cache.Answer[Bearer], error) {
+	a, err := p.queries.bearer.Ask(ctx, params)
 	if errors.Is(err, cache.ErrNotFound) {
 		err = errNoUser
 	}
@@ -160,30 +175,25 @@ func (p *Platform) Profile(ctx context.Context, id UserID) (cache.Answer[Profile
 
 var errNoUser = &Error{Kind: NotFound, Message: "User not found"}
 
-// TokenRevoked says whether the token with this ID was revoked before its time.
-func (p *Platform) TokenRevoked(ctx context.Context, jti string) (bool, error) {
-	return p.queries.revoked.Get(ctx, jti)
-}
-
 // Progress of a user.
-func (p *Platform) Progress(ctx context.Context, id UserID) (cache.Answer[Progress], error) {
+func (p *Platform) Progress(ctx context.Context, id UserID) (cache.Answer[Document], error) {
 	return p.queries.progress.Ask(ctx, id)
 }
 
 // Rewards returns a page of what a user has claimed. A page past the end is empty and has
 // the true total.
-func (p *Platform) Rewards(ctx context.Context, params RewardParams) (cache.Answer[RewardPage], error) {
+func (p *Platform) Rewards(ctx context.Context, params RewardParams) (cache.Answer[Document], error) {
 	if params.Page > 1 {
 		// The first page knows the total: what lies past the end needs no entry of its own.
 		first, err := p.queries.rewards.Ask(ctx, RewardParams{User: params.User, Page: 1, Limit: params.Limit})
 		if err != nil || (params.Page-1)*params.Limit >= first.Value.Total {
-			return in(first, RewardPage{Rewards: []Reward{}, Total: first.Value.Total}), err
+			return in(first, nothing(first.Value.Total)), err
 		}
 	}
 	return p.queries.rewards.Ask(ctx, params)
 }
 
 // Credentials of a user, newest first, revoked ones too.
-func (p *Platform) Credentials(ctx context.Context, id UserID) (cache.Answer[[]Credential], error) {
+func (p *Platform) Credentials(ctx context.Context, id UserID) (cache.Answer[Document], error) {
 	return p.queries.credentials.Ask(ctx, id)
 }

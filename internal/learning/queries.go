@@ -17,22 +17,23 @@ import (
 // it commits. Every tag of one entity goes with its family, which a write too large to
 // name each entity bumps instead.
 
+// Answers are kept as clients get them, see Document.
+
 // queries of the platform, defined on one cache.
 type queries struct {
 	count       *cache.Cached[Difficulty, int]
-	list        *cache.Cached[ListParams, CoursePage]
-	detail      *cache.Cached[CourseID, CourseDetail]
-	profile     *cache.Cached[UserID, Profile]
-	progress    *cache.Cached[UserID, Progress]
-	rewards     *cache.Cached[RewardParams, RewardPage]
-	credentials *cache.Cached[UserID, []Credential]
-	revoked     *cache.Cached[string, bool]
+	list        *cache.Cached[ListParams, Document]
+	detail      *cache.Cached[CourseID, Document]
+	bearer      *cache.Cached[BearerParams, Bearer]
+	progress    *cache.Cached[UserID, Document]
+	rewards     *cache.Cached[RewardParams, Document]
+	credentials *cache.Cached[UserID, Document]
 }
 
 // warmPages bounds how many pages of each list are kept warm.
 const warmPages = 25
 
-func define(c *cache.Cache, s Reads, warmEvery time.Duration) *queries {
+func define(c *cache.Cache, s Reads, cfg Config) *queries {
 	var q queries
 
 	// count answers for pages past the end of the catalogue, so that they need
@@ -45,68 +46,73 @@ func define(c *cache.Cache, s Reads, warmEvery time.Duration) *queries {
 		Fresh:        30 * time.Second,
 		Stale:        30 * time.Second,
 		StaleIfError: 10 * time.Minute,
+		Near:         cfg.Near,
+		Tolerate:     cfg.Tolerate,
 	})
-	q.list = cache.Define(c, cache.Query[ListParams, CoursePage]{
+	q.list = cache.Define(c, cache.Query[ListParams, Document]{
 		Name:         "courses:list",
 		Key:          func(p ListParams) string { return cache.Key(anyOr(p.Difficulty), p.Page, p.Limit) },
 		Tags:         func(p ListParams) []cache.Tag { return entity(CatalogTag(p.Difficulty)) },
-		Load:         s.ListCourses,
+		Load:         encoded(s.ListCourses, pageDocument),
+		Codec:        documents{},
 		Fresh:        30 * time.Second,
 		Stale:        30 * time.Second,
 		StaleIfError: 10 * time.Minute,
+		Near:         cfg.Near,
+		Tolerate:     cfg.Tolerate,
 		Warm:         q.firstPages,
-		WarmEvery:    warmEvery,
+		WarmEvery:    cfg.WarmEvery,
 	})
-	q.detail = cache.Define(c, cache.Query[CourseID, CourseDetail]{
+	q.detail = cache.Define(c, cache.Query[CourseID, Document]{
 		Name:         "courses:detail",
 		Key:          func(id CourseID) string { return cache.Key(id) },
 		Tags:         func(id CourseID) []cache.Tag { return entity(CourseTag(id)) },
-		Load:         orNotFound(s.CourseDetail),
+		Load:         encoded(s.CourseDetail, detailDocument),
+		Codec:        documents{},
 		Fresh:        2 * time.Minute,
 		StaleIfError: 10 * time.Minute,
+		Near:         cfg.Near,
+		Tolerate:     cfg.Tolerate,
 	})
 
 	// Private answers: Owner makes the learner the first part of the key.
-	q.profile = cache.Define(c, cache.Query[UserID, Profile]{ // also asked to authenticate every request
+
+	// bearer is asked with every request that bears a token. Its keys hold the IDs of tokens
+	// that we signed: no stranger can make one up. A token that was revoked bears nobody.
+	q.bearer = cache.Define(c, cache.Query[BearerParams, Bearer]{
 		Name:  "users:profile",
-		Owner: UserID.String,
-		Key:   func(UserID) string { return cache.Key("self") },
-		Tags:  func(id UserID) []cache.Tag { return entity(UserTag(id)) },
-		Load:  orNotFound(s.Profile),
+		Owner: func(p BearerParams) string { return p.User.String() },
+		Key:   func(p BearerParams) string { return cache.Key(p.Token) },
+		Tags:  func(p BearerParams) []cache.Tag { return append(entity(UserTag(p.User)), entity(TokenTag(p.Token))...) },
+		Load:  bearer(s),
+		Codec: bearers{},
 		Fresh: time.Minute,
 	})
-	q.progress = cache.Define(c, cache.Query[UserID, Progress]{
+	q.progress = cache.Define(c, cache.Query[UserID, Document]{
 		Name:  "users:progress",
 		Owner: UserID.String,
 		Key:   func(UserID) string { return cache.Key("self") },
 		Tags:  func(id UserID) []cache.Tag { return entity(ProgressTag(id)) },
-		Load:  s.Progress,
+		Load:  encoded(s.Progress, progressDocument),
+		Codec: documents{},
 		Fresh: 10 * time.Second,
 	})
-	q.rewards = cache.Define(c, cache.Query[RewardParams, RewardPage]{
+	q.rewards = cache.Define(c, cache.Query[RewardParams, Document]{
 		Name:  "rewards:history",
 		Owner: func(p RewardParams) string { return p.User.String() },
 		Key:   func(p RewardParams) string { return cache.Key(p.Page, p.Limit) },
 		Tags:  func(p RewardParams) []cache.Tag { return append(entity(RewardsTag(p.User)), entity(TitlesTag)...) },
-		Load:  s.RewardHistory,
+		Load:  encoded(s.RewardHistory, rewardDocument),
+		Codec: documents{},
 		Fresh: 30 * time.Second,
 	})
-	q.credentials = cache.Define(c, cache.Query[UserID, []Credential]{
+	q.credentials = cache.Define(c, cache.Query[UserID, Document]{
 		Name:  "credentials:list",
 		Owner: UserID.String,
 		Key:   func(UserID) string { return cache.Key("self") },
 		Tags:  func(id UserID) []cache.Tag { return append(entity(CredentialsTag(id)), entity(TitlesTag)...) },
-		Load:  s.Credentials,
-		Fresh: time.Minute,
-	})
-
-	// The revocation list is asked with every request that bears a token. Keys are the
-	// IDs of tokens we signed: no stranger can make one up.
-	q.revoked = cache.Define(c, cache.Query[string, bool]{
-		Name:  "tokens:revoked",
-		Key:   func(jti string) string { return cache.Key(jti) },
-		Tags:  func(jti string) []cache.Tag { return entity(TokenTag(jti)) },
-		Load:  s.TokenRevoked,
+		Load:  encoded(s.Credentials, credentialDocument),
+		Codec: documents{},
 		Fresh: time.Minute,
 	})
 	return &q
@@ -138,13 +144,31 @@ func anyOr(d Difficulty) string {
 
 func entity(t cache.Tag) []cache.Tag { return []cache.Tag{t, t.Family()} }
 
-// orNotFound makes a row that does not exist an answer that is cached.
-func orNotFound[P, V any](load func(context.Context, P) (V, error)) func(context.Context, P) (V, error) {
-	return func(ctx context.Context, p P) (V, error) {
-		v, err := load(ctx, p)
+// encoded makes a loader of one that reads rows. A row that does not exist is an answer that
+// is cached.
+func encoded[P, V any](read func(context.Context, P) (V, error), encode func(V) (Document, error)) func(context.Context, P) (Document, error) {
+	return func(ctx context.Context, p P) (Document, error) {
+		v, err := read(ctx, p)
 		if errors.Is(err, ErrNoRow) {
-			err = cache.ErrNotFound
+			return Document{}, cache.ErrNotFound
 		}
-		return v, err
+		if err != nil {
+			return Document{}, err
+		}
+		return encode(v)
+	}
+}
+
+func bearer(s Reads) func(context.Context, BearerParams) (Bearer, error) {
+	return func(ctx context.Context, p BearerParams) (Bearer, error) {
+		profile, revoked, err := s.Bearer(ctx, p.User, p.Token)
+		if errors.Is(err, ErrNoRow) || revoked {
+			return Bearer{}, cache.ErrNotFound
+		}
+		if err != nil {
+			return Bearer{}, err
+		}
+		d, err := document(profile.View(), 0)
+		return Bearer{profile.StellarAddress, d}, err
 	}
 }

@@ -43,8 +43,9 @@ type Reads interface {
 	RewardHistory(ctx context.Context, p RewardParams) (RewardPage, error)
 	// Credentials of a user, newest first, ties broken by id, revoked ones too.
 	Credentials(ctx context.Context, id UserID) ([]Credential, error)
-	// TokenRevoked says whether the token with this ID is on the revocation list.
-	TokenRevoked(ctx context.Context, jti string) (bool, error)
+	// Bearer returns the user whom a token names, or ErrNoRow, and whether the token's ID is
+	// on the revocation list.
+	Bearer(ctx context.Context, id UserID, jti string) (p Profile, revoked bool, err error)
 }
 
 // Tx is a transaction. Reads in it lock what they return against other writers until the

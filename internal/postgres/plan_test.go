@@ -79,7 +79,7 @@ func TestIndexesServeEveryStatement(t *testing.T) {
 			return err
 		},
 		"credentials": func() error { _, err := s.Credentials(ctx, user); return err },
-		"revoked":     func() error { _, err := s.TokenRevoked(ctx, "t7"); return err },
+		"bearer":      func() error { _, _, err := s.Bearer(ctx, user, "t7"); return err },
 	} {
 		mu.Lock()
 		sent = nil

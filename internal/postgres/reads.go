@@ -124,11 +124,17 @@ func (s *Storage) CompletedModule(ctx context.Context, user learning.UserID, cou
 	return done, nil
 }
 
-const profile = `
+const (
+	profileColumns = `
 SELECT id, stellar_address, display_name, background, learning_goal,
-       coalesce(pace, 'medium'), coalesce(language, 'en'), coalesce(credits, 0), created_at
+       coalesce(pace, 'medium'), coalesce(language, 'en'), coalesce(credits, 0), created_at`
+	profile = profileColumns + `
 FROM users
 WHERE id = $1::uuid`
+	bearer = profileColumns + `, EXISTS (SELECT FROM revoked_tokens WHERE jti = $2::text)
+FROM users
+WHERE id = $1::uuid`
+)
 
 func profileFields(p *learning.Profile) []any {
 	return []any{&p.ID.UUID, &p.StellarAddress, &p.DisplayName, &p.Background, &p.LearningGoal,
@@ -209,13 +215,11 @@ func (s *Storage) Credentials(ctx context.Context, id learning.UserID) ([]learni
 	return list, nil
 }
 
-const tokenRevoked = `SELECT EXISTS (SELECT FROM revoked_tokens WHERE jti = $1::text)`
-
-// TokenRevoked asks the primary: a replica would have to be asked first whether it knows.
-func (s *Storage) TokenRevoked(ctx context.Context, jti string) (bool, error) {
-	var revoked bool
-	if err := s.pool.QueryRow(ctx, tokenRevoked, jti).Scan(&revoked); err != nil {
-		return false, fmt.Errorf("revocation of token: %w", err)
+// Bearer asks the primary, as Profile does: a replica would have to be asked first whether it
+// knows.
+func (s *Storage) Bearer(ctx context.Context, id learning.UserID, jti string) (p learning.Profile, revoked bool, err error) {
+	if err := s.pool.QueryRow(ctx, bearer, id.UUID, jti).Scan(append(profileFields(&p), &revoked)...); err != nil {
+		return learning.Profile{}, false, fmt.Errorf("user %s: %w", id, rowError(err))
 	}
-	return revoked, nil
+	return p, revoked, nil
 }

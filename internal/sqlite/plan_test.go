@@ -72,8 +72,11 @@ var everyRead = map[string]func(ctx context.Context, r learning.Reads) error{
 		_, err := r.RewardHistory(ctx, learning.RewardParams{User: anyUser, Page: 1, Limit: 20})
 		return err
 	},
-	"Credentials":  func(ctx context.Context, r learning.Reads) error { _, err := r.Credentials(ctx, anyUser); return err },
-	"TokenRevoked": func(ctx context.Context, r learning.Reads) error { _, err := r.TokenRevoked(ctx, "jti"); return err },
+	"Credentials": func(ctx context.Context, r learning.Reads) error { _, err := r.Credentials(ctx, anyUser); return err },
+	"Bearer": func(ctx context.Context, r learning.Reads) error {
+		_, _, err := r.Bearer(ctx, anyUser, "jti")
+		return err
+	},
 }
 
 func TestEachReadIsOneStatement(t *testing.T) {

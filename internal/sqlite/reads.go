@@ -13,8 +13,8 @@ import (
 // running it. Each is the only statement of its question, so that it sees one state of
 // the database and a miss costs one trip.
 type reads struct {
-	listCourses, listCoursesOf, countCourses, countCoursesOf, courseDetail      *sql.Stmt
-	enrolled, completedModule, profile, progress, rewards, credentials, revoked *sql.Stmt
+	listCourses, listCoursesOf, countCourses, countCoursesOf, courseDetail     *sql.Stmt
+	enrolled, completedModule, profile, progress, rewards, credentials, bearer *sql.Stmt
 }
 
 func (s *Storage) prepare(ctx context.Context) error {
@@ -33,7 +33,7 @@ func (s *Storage) prepare(ctx context.Context) error {
 		{&s.reads.progress, progress},
 		{&s.reads.rewards, rewards},
 		{&s.reads.credentials, credentials},
-		{&s.reads.revoked, `SELECT EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = ?1)`},
+		{&s.reads.bearer, bearer},
 	} {
 		var err error
 		if *q.stmt, err = s.read.PrepareContext(ctx, q.sql); err != nil {
@@ -151,14 +151,23 @@ func (s *Storage) CompletedModule(ctx context.Context, user learning.UserID, cou
 	return done, nil
 }
 
-var profile = `
-SELECT id, stellar_address, display_name, background, learning_goal, pace, language, credits, ` + isoOf("created_at") + `
+var (
+	profileColumns = `
+SELECT id, stellar_address, display_name, background, learning_goal, pace, language, credits, ` + isoOf("created_at")
+	profile = profileColumns + `
 FROM users
 WHERE id = ?1`
+	bearer = profileColumns + `, EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = ?2)
+FROM users
+WHERE id = ?1`
+)
 
-func scanProfile(row *sql.Row) (learning.Profile, error) {
-	var p learning.Profile
-	err := row.Scan(&p.ID, &p.StellarAddress, &p.DisplayName, &p.Background, &p.LearningGoal, &p.Pace, &p.Language, &p.Credits, utc{&p.CreatedAt})
+func profileFields(p *learning.Profile) []any {
+	return []any{&p.ID, &p.StellarAddress, &p.DisplayName, &p.Background, &p.LearningGoal, &p.Pace, &p.Language, &p.Credits, utc{&p.CreatedAt}}
+}
+
+func scanProfile(row *sql.Row) (p learning.Profile, err error) {
+	err = row.Scan(profileFields(&p)...)
 	return p, err
 }
 
@@ -234,12 +243,11 @@ func (s *Storage) Credentials(ctx context.Context, id learning.UserID) ([]learni
 	return list, nil
 }
 
-func (s *Storage) TokenRevoked(ctx context.Context, jti string) (bool, error) {
-	var revoked bool
-	if err := s.reads.revoked.QueryRowContext(ctx, jti).Scan(&revoked); err != nil {
-		return false, fmt.Errorf("revocation of token: %w", err)
+func (s *Storage) Bearer(ctx context.Context, id learning.UserID, jti string) (p learning.Profile, revoked bool, err error) {
+	if err := s.reads.bearer.QueryRowContext(ctx, id, jti).Scan(append(profileFields(&p), &revoked)...); err != nil {
+		return learning.Profile{}, false, fmt.Errorf("user %s: %w", id, rowError(err))
 	}
-	return revoked, nil
+	return p, revoked, nil
 }
 
 // asJSON scans a JSON text into what v points to.

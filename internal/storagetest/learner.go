@@ -129,10 +129,16 @@ var learnerRules = []rule{
 	}},
 	{"a token is revoked once it is on the list", func(s *suite) {
 		s.insert("revoked_tokens", "jti", "gone", "expires_at", day(1).Add(-24*time.Hour))
+		user := s.user()
+		profile := must[learning.Profile](s)(s.Storage.Profile(s.Context(), user))
 		for jti, want := range map[string]bool{"gone": true, "Gone": false, "": false, "other": false} {
-			if got := must[bool](s)(s.Storage.TokenRevoked(s.Context(), jti)); got != want {
-				s.Errorf("token %q: revoked is %t, want %t", jti, got, want)
+			bearer, revoked, err := s.Storage.Bearer(s.Context(), user, jti)
+			if err != nil || revoked != want || !reflect.DeepEqual(bearer, profile) {
+				s.Errorf("token %q of %+v: %+v, revoked %t, %v; want %t", jti, profile, bearer, revoked, err, want)
 			}
+		}
+		if _, _, err := s.Storage.Bearer(s.Context(), learning.NewID[learning.Profile](), "other"); !errors.Is(err, learning.ErrNoRow) {
+			s.Errorf("a stranger's token: error is %v, want ErrNoRow", err)
 		}
 	}},
 }

@@ -1,0 +1,142 @@
+package learning
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Document is an answer in the form in which clients get it. It is encoded once, when it is
+// loaded, and kept as it is: a hit is neither decoded nor encoded. What differs between
+// viewers is laid over it as it is written. Documents are shared and never changed; they
+// are safe for concurrent use.
+type Document struct {
+	// JSON is the answer to somebody who is enrolled in nothing.
+	JSON []byte
+	// Total is how many rows there are, for one page of them.
+	Total int
+
+	// slots are where a course says whether the viewer is enrolled: the course's ID, and the
+	// offset of its "false" in JSON, in ascending order.
+	slots []byte
+}
+
+const slotSize = 16 + 4
+
+var notEnrolled = []byte("false")
+
+// Courses are those that say whether the viewer is enrolled, in order.
+func (d Document) Courses() []CourseID {
+	ids := make([]CourseID, len(d.slots)/slotSize)
+	for i := range ids {
+		ids[i], _ = d.slot(i)
+	}
+	return ids
+}
+
+func (d Document) slot(i int) (id CourseID, at int) {
+	s := d.slots[i*slotSize:]
+	copy(id.UUID[:], s)
+	return id, int(binary.BigEndian.Uint32(s[16:slotSize]))
+}
+
+// AppendTo appends the JSON to b as somebody sees it who is enrolled in those courses.
+func (d Document) AppendTo(b []byte, enrolled map[CourseID]bool) []byte {
+	from := 0
+	if len(enrolled) > 0 {
+		for i := range len(d.slots) / slotSize {
+			if id, at := d.slot(i); enrolled[id] {
+				b = append(append(b, d.JSON[from:at]...), "true"...)
+				from = at + len(notEnrolled)
+			}
+		}
+	}
+	return append(b, d.JSON[from:]...)
+}
+
+// documents is the cache.Codec of Documents. All integers are big-endian.
+//
+//	offset  size
+//	0       4     total
+//	4       4     n, the number of slots
+//	8       20 n  slots: course, offset
+//	…       …     JSON
+type documents struct{}
+
+const documentHeader = 8
+
+func (documents) Encode(d Document) ([]byte, error) {
+	b := make([]byte, documentHeader, documentHeader+len(d.slots)+len(d.JSON))
+	binary.BigEndian.PutUint32(b, uint32(d.Total))
+	binary.BigEndian.PutUint32(b[4:], uint32(len(d.slots)/slotSize))
+	return append(append(b, d.slots...), d.JSON...), nil
+}
+
+var errNoDocument = errors.New("not a document")
+
+// Decode keeps b.
+func (documents) Decode(b []byte) (d Document, err error) {
+	if len(b) < documentHeader {
+		return d, errNoDocument
+	}
+	d.Total = int(binary.BigEndian.Uint32(b))
+	n := uint64(binary.BigEndian.Uint32(b[4:]))
+	b = b[documentHeader:]
+	if n*slotSize > uint64(len(b)) {
+		return d, errNoDocument
+	}
+	d.slots, d.JSON = b[:n*slotSize:n*slotSize], b[n*slotSize:]
+	end := 0
+	for i := range int(n) {
+		_, at := d.slot(i)
+		if at < end || at+len(notEnrolled) > len(d.JSON) || !bytes.HasPrefix(d.JSON[at:], notEnrolled) {
+			return Document{}, errNoDocument
+		}
+		end = at + len(notEnrolled)
+	}
+	return d, nil
+}
+
+// document encodes what is the same for all viewers.
+func document(v any, total int) (Document, error) {
+	b, err := encode(nil, v)
+	return Document{JSON: b, Total: total}, err
+}
+
+// encode appends v in JSON.
+func encode(b []byte, v any) ([]byte, error) {
+	buf := bytes.NewBuffer(b)
+	enc := json.NewEncoder(buf)
+	enc.SetEscapeHTML(false) // answers are served as JSON that nobody may sniff
+	if err := enc.Encode(v); err != nil {
+		return nil, fmt.Errorf("encode answer: %w", err)
+	}
+	return buf.Bytes()[:buf.Len()-1], nil // without the encoder's line end
+}
+
+// addCourse appends v, which ends with "isEnrolled":false for the course.
+func (d *Document) addCourse(id CourseID, v any) (err error) {
+	if d.JSON, err = encode(d.JSON, v); err != nil {
+		return err
+	}
+	at := len(d.JSON) - len("false}")
+	d.slots = binary.BigEndian.AppendUint32(append(d.slots, id.UUID[:]...), uint32(at))
+	return nil
+}
+
+// Time is written in ISO 8601 with milliseconds, in UTC.
+type Time time.Time
+
+// AppendTo appends the text to b.
+func (t Time) AppendTo(b []byte) []byte {
+	return time.Time(t).UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
+}
+
+// MarshalJSON always writes three digits after the second, which time.Time does not.
+func (t Time) MarshalJSON() ([]byte, error) {
+	b := append(make([]byte, 0, 26), '"')
+	return append(t.AppendTo(b), '"'), nil
+}

@@ -1,0 +1,73 @@
+package learning
+
+// What clients see of an answer, where that is not the answer as it is: times have
+// milliseconds, no list is null, and a course says whether the viewer is enrolled.
+
+type courseView struct {
+	Course
+	IsEnrolled bool `json:"isEnrolled"` // the last field: see Document.addCourse
+}
+
+func pageDocument(p CoursePage) (Document, error) {
+	d := Document{JSON: []byte{'['}, Total: p.Total}
+	for i, c := range p.Courses {
+		if i > 0 {
+			d.JSON = append(d.JSON, ',')
+		}
+		if err := d.addCourse(c.ID, courseView{Course: c}); err != nil {
+			return Document{}, err
+		}
+	}
+	d.JSON = append(d.JSON, ']')
+	return d, nil
+}
+
+type detailView struct {
+	Course
+	ContentHash *string  `json:"contentHash"`
+	Modules     []Module `json:"modules"`
+	CreatedAt   Time     `json:"createdAt"`
+	IsEnrolled  bool     `json:"isEnrolled"` // the last field
+}
+
+func detailDocument(c CourseDetail) (d Document, err error) {
+	err = d.addCourse(c.ID, detailView{Course: c.Course, ContentHash: c.ContentHash, Modules: append([]Module{}, c.Modules...), CreatedAt: Time(c.CreatedAt)})
+	return d, err
+}
+
+// ProfileView is a profile as its owner sees it.
+type ProfileView struct {
+	Profile
+	CreatedAt Time `json:"createdAt"`
+}
+
+// View returns p as its owner sees it.
+func (p Profile) View() ProfileView { return ProfileView{p, Time(p.CreatedAt)} }
+
+type rewardView struct {
+	Reward
+	ClaimedAt Time `json:"claimedAt"`
+}
+
+func rewardDocument(p RewardPage) (Document, error) {
+	views := make([]rewardView, len(p.Rewards))
+	for i, r := range p.Rewards {
+		views[i] = rewardView{r, Time(r.ClaimedAt)}
+	}
+	return document(views, p.Total)
+}
+
+type credentialView struct {
+	Credential
+	MintedAt Time `json:"mintedAt"`
+}
+
+func credentialDocument(all []Credential) (Document, error) {
+	views := make([]credentialView, len(all))
+	for i, c := range all {
+		views[i] = credentialView{c, Time(c.MintedAt)}
+	}
+	return document(views, len(all))
+}
+
+func progressDocument(p Progress) (Document, error) { return document(p, 0) }
