@@ -1,19 +1,27 @@
 #!/usr/bin/env bash
 # Runs each fuzz test of the module for the time given, one after another: go test
-# fuzzes one at a time.
+# fuzzes one at a time. What a test finds wrong does not keep the others from running.
 #
-# usage: scripts/fuzz.sh TIME, for instance 30s
+# usage: scripts/fuzz.sh TIME [PATTERN], for instance 30s, or 5m 'cache FuzzKey'
 set -euo pipefail
 cd "$(dirname "$0")/.."
-time=${1:?usage: scripts/fuzz.sh TIME}
+time=${1:?usage: scripts/fuzz.sh TIME [PATTERN]}
+pattern=${2:-}
 
 found=0
-for package in $(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do
-	dir=$(go list -f '{{.Dir}}' "$package")
-	for name in $(grep -hoE '^func Fuzz[A-Za-z0-9_]*' "$dir"/*_test.go | sed 's/^func //'); do
+failed=()
+while read -r package dir; do
+	for name in $(grep -hoE '^func Fuzz[A-Za-z0-9_]*' "$dir"/*_test.go | sed 's/^func //' | sort); do
+		[[ "$package $name" =~ $pattern ]] || continue
 		found=1
 		echo "-- $package $name"
-		go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" "$package"
+		# An input that reaches new code is made smaller for a minute by default, and
+		# nothing is tried meanwhile.
+		go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" -fuzzminimizetime 100x "$package" || failed+=("$package $name")
 	done
-done
-[ "$found" -eq 1 ] || { echo "There is no fuzz test in this module."; exit 1; }
+done < <(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... | grep .)
+[ "$found" -eq 1 ] || { echo "There is no fuzz test in this module${pattern:+ that matches $pattern}."; exit 1; }
+if [ ${#failed[@]} -gt 0 ]; then
+	printf 'failed: %s\n' "${failed[@]}"
+	exit 1
+fi
