@@ -44,8 +44,26 @@ type process struct {
 	cmd          *exec.Cmd
 	api, private string
 	stdout       string // until it was ready
-	stderr       *bytes.Buffer
+	stderr       *output
 	ended        chan error
+}
+
+// output of a process, which may be read while it runs.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }
 
 func command(t *testing.T, dir string, env map[string]string, args ...string) *exec.Cmd {
@@ -66,7 +84,7 @@ func command(t *testing.T, dir string, env map[string]string, args ...string) *e
 // serve starts a service on dir's default database and waits until it says that it is ready.
 func serve(t *testing.T, dir string, env map[string]string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: command(t, dir, env, append([]string{"serve"}, args...)...), stderr: &bytes.Buffer{}, ended: make(chan error, 1)}
+	p := &process{t: t, cmd: command(t, dir, env, append([]string{"serve"}, args...)...), stderr: &output{}, ended: make(chan error, 1)}
 	p.cmd.Stderr = p.stderr
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
