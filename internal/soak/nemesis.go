@@ -39,6 +39,7 @@ var faults = []fault{
 	{"a worker's redis accepts and never answers", false, holdRedis},
 	{"workers are killed", false, killWorkers},
 	{"a worker is frozen", false, freezeWorker},
+	{"clocks are wrong", false, skewClocks},
 	{"connections to the database are reset", false, resetPostgres},
 	{"COMMIT is cut off in the middle", false, cutCommits},
 	{"a worker is cut off from the database", false, cutPostgres},
@@ -239,6 +240,30 @@ func freezeWorker(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration
 		d = max(d, f.cfg.Lease+d/2)
 	}
 	return during(ctx, d, s.member.freeze, s.member.thaw)
+}
+
+// skewClocks gives every worker another wrong time: seconds off, or an hour.
+func skewClocks(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	set := func(skew func() time.Duration) error {
+		var telling errgroup.Group
+		for _, m := range f.members() {
+			by := skew()
+			telling.Go(func() error {
+				_, err := m.call(context.WithoutCancel(ctx), request{Skew: &by})
+				return err
+			})
+		}
+		return telling.Wait()
+	}
+	return during(ctx, d, func() error {
+		return set(func() time.Duration {
+			by := time.Duration(rnd.Int64N(int64(8*time.Second))) - 4*time.Second
+			if rnd.IntN(3) == 0 {
+				by += time.Duration(rnd.IntN(3)-1) * time.Hour
+			}
+			return by
+		})
+	}, func() error { return set(func() time.Duration { return 0 }) })
 }
 
 func resetPostgres(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {

@@ -45,7 +45,8 @@ func die() {
 // the library: it knows which have been fenced and bumped, and ends the process at a step.
 type trap struct {
 	fenced func(op int64)
-	commit atomic.Bool // the write that is to die during COMMIT has been fenced
+	commit atomic.Bool  // the write that is to die during COMMIT has been fenced
+	skew   atomic.Int64 // by how much the wall clock is ahead
 
 	mu     sync.Mutex
 	writes map[cache.Mark]*traced
@@ -89,7 +90,8 @@ func (t *trap) find(mark cache.Mark) *traced {
 	return &traced{}
 }
 
-// trappedStore is a store whose fences and bumps the trap sees.
+// trappedStore is a store whose fences and bumps the trap sees, and whose user's wall clock may
+// be wrong (see skew.go).
 type trappedStore struct {
 	cache.Store
 	*trap

@@ -12,12 +12,13 @@ import (
 // request asks a worker for one thing.
 type request struct {
 	ID     int64
-	Load   *Load       // begin to read and write at random
-	Pause  bool        // stop that, and answer when nothing is under way
-	Look   bool        // ask for every strict answer
-	Write  *writeOrder // one write
-	Crowd  *crowdOrder // many callers of one answer
-	Press  *pressOrder // a steady stream of requests
+	Load   *Load          // begin to read and write at random
+	Pause  bool           // stop that, and answer when nothing is under way
+	Look   bool           // ask for every strict answer
+	Write  *writeOrder    // one write
+	Crowd  *crowdOrder    // many callers of one answer
+	Press  *pressOrder    // a steady stream of requests
+	Skew   *time.Duration // how far the wall clock is to be ahead
 	Vitals bool
 }
 
