@@ -78,7 +78,7 @@ func fetch(ctx context.Context, addr, path, token string) (*http.Response, []byt
 }
 
 // startBare starts a bare server of the answers that the service gives to requests now.
-func startBare(ctx context.Context, addr string, cases []serviceCase) (*child.Process, string, error) {
+func startBare(ctx context.Context, addr string, cases []serviceCase) (*service, error) {
 	var answers []canned
 	seen := map[string]bool{}
 	for _, c := range cases {
@@ -90,7 +90,7 @@ func startBare(ctx context.Context, addr string, cases []serviceCase) (*child.Pr
 		seen[path] = true
 		resp, body, err := fetch(ctx, addr, r.Path, r.Token)
 		if err != nil {
-			return nil, "", err
+			return nil, err
 		}
 		resp.Header.Del("Date") // every server writes its own
 		resp.Header.Set("Content-Length", strconv.Itoa(len(body)))
@@ -98,11 +98,11 @@ func startBare(ctx context.Context, addr string, cases []serviceCase) (*child.Pr
 	}
 	p, err := child.Start(ctx, bareRole, answers)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	var bare string
-	if err := errors.Join(p.Told(&bare), p.Ready(), p.Begin(time.Now())); err != nil {
-		return nil, "", errors.Join(err, p.Close())
+	s := &service{name: theBare, pid: p.PID(), stop: func() error { return errors.Join(p.Kill(), p.Close()) }}
+	if err := errors.Join(p.Told(&s.addr), p.Ready(), p.Begin(time.Now())); err != nil {
+		return nil, errors.Join(err, p.Close())
 	}
-	return p, bare, nil
+	return s, nil
 }

@@ -18,6 +18,7 @@ import (
 
 // service is one process of the service, built from this tree.
 type service struct {
+	name string // in the report
 	addr string // of the API, host:port
 	pid  int
 	stop func() error
@@ -42,21 +43,21 @@ func buildService(ctx context.Context, dir string) (string, error) {
 }
 
 // command runs the service's program to its end.
-func command(ctx context.Context, binary string, env []string, args ...string) (string, error) {
+func command(ctx context.Context, binary string, env []string, args ...string) error {
 	c := exec.CommandContext(ctx, binary, args...)
 	c.Env = append(os.Environ(), env...)
 	out, err := c.CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("chainlearn %s: %w:\n%s", strings.Join(args, " "), err, out)
+		return fmt.Errorf("chainlearn %s: %w:\n%s", strings.Join(args, " "), err, out)
 	}
-	return string(out), nil
+	return nil
 }
 
 var apiAddress = regexp.MustCompile(`API\s+http://([^/\s]+)/`)
 
 // startService runs the service until stop is called, and returns when it says where it is.
-func startService(ctx context.Context, binary string, env []string, args ...string) (_ *service, err error) {
-	c := exec.CommandContext(ctx, binary, append([]string{"serve"}, args...)...)
+func startService(ctx context.Context, name, binary string, env []string) (*service, error) {
+	c := exec.CommandContext(ctx, binary, "serve")
 	c.Env = append(append(os.Environ(), env...), "HOST=127.0.0.1", "PORT=0", "ADMIN_PORT=0", "RATE_LIMIT_MAX=0", "LOG_LEVEL=error")
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
 	c.WaitDelay = 10 * time.Second
@@ -69,7 +70,7 @@ func startService(ctx context.Context, binary string, env []string, args ...stri
 	if err := c.Start(); err != nil {
 		return nil, err
 	}
-	s := &service{pid: c.Process.Pid}
+	s := &service{name: name, pid: c.Process.Pid}
 	s.stop = sync.OnceValue(func() error {
 		_ = c.Process.Signal(syscall.SIGTERM) // it may have ended by itself, which Wait tells
 		if err := c.Wait(); err != nil {
@@ -86,19 +87,4 @@ func startService(ctx context.Context, binary string, env []string, args ...stri
 		}
 	}
 	return nil, errors.Join(errors.New("the service did not say where it listens"), s.stop())
-}
-
-var tolerateFlag = regexp.MustCompile(`--([a-z-]*tolerate[a-z-]*)[= ]`)
-
-// tolerating returns the argument that lets the service's list be a second behind while
-// writes rain, or "" if it has none.
-func tolerating(ctx context.Context, binary string) (string, error) {
-	help, err := command(ctx, binary, nil, "serve", "--help")
-	if err != nil {
-		return "", err
-	}
-	if m := tolerateFlag.FindStringSubmatch(help); m != nil {
-		return "--" + m[1] + "=1s", nil
-	}
-	return "", nil
 }

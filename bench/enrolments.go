@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/chainlearn/chainlearn/bench/internal/measure"
+	"github.com/chainlearn/chainlearn/bench/internal/report"
+	"github.com/chainlearn/chainlearn/bench/load"
+	"github.com/chainlearn/chainlearn/internal/testservers"
+)
+
+// enrolments returns enrolments of the learners that are not there yet, in an order in which
+// neither a learner nor a course comes again soon.
+func enrolments(ctx context.Context, pg *testservers.Postgres, learners []learner) (*load.Target, error) {
+	courses, there, err := enrolledAlready(ctx, pg)
+	if err != nil {
+		return nil, err
+	}
+	t := &load.Target{}
+	for shift := range courses {
+		for i, l := range learners {
+			course := courses[(i+shift)%len(courses)]
+			if there[enrolment{l.id, course}] {
+				continue
+			}
+			t.Requests = append(t.Requests, load.Request{
+				Method: http.MethodPost, Path: "/api/v1/courses/" + course.String() + "/enroll", Token: l.token, Accept: http.StatusCreated,
+			})
+		}
+	}
+	return t, nil
+}
+
+type enrolment struct{ User, Course uuid.UUID }
+
+// enrolledAlready returns all courses, and who is enrolled where.
+func enrolledAlready(ctx context.Context, pg *testservers.Postgres) (courses []uuid.UUID, there map[enrolment]bool, err error) {
+	conn, err := pgx.Connect(ctx, pg.URL())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	rows, _ := conn.Query(ctx, `SELECT id FROM courses ORDER BY id`) // CollectRows returns its error
+	if courses, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]); err != nil {
+		return nil, nil, err
+	}
+	rows, _ = conn.Query(ctx, `SELECT user_id, course_id FROM enrollments`)
+	pairs, err := pgx.CollectRows(rows, pgx.RowToStructByPos[enrolment])
+	if err != nil {
+		return nil, nil, err
+	}
+	there = make(map[enrolment]bool, len(pairs))
+	for _, p := range pairs {
+		there[p] = true
+	}
+	return courses, there, nil
+}
+
+// enrolled is a service in which learners enrol, and the share of its rate that it must keep.
+type enrolled struct {
+	*service
+	least float64
+}
+
+const (
+	calm    = "no enrolments"
+	stormy  = "100 enrolments/s"
+	written = "enrolments/s"
+)
+
+// underEnrolments measures the hot list with and without writes going on.
+func (l *lab) underEnrolments(ctx context.Context, servers []enrolled, list serviceCase, writes *load.Target) error {
+	slice := 10 * l.slice
+	for round := range l.rounds {
+		for _, s := range servers {
+			for _, case_ := range []string{calm, stormy} {
+				o, wrote, err := listWhile(ctx, s.service, list, writes, case_ == stormy, slice)
+				if err != nil {
+					return fmt.Errorf("%s, %s: %w", s.name, case_, err)
+				}
+				l.Add(round, case_, s.name, measure.Rate, o.Rate())
+				l.Add(round, case_, s.name, measure.P99, float64(o.Latency.ValueAtQuantile(99)))
+				if case_ == stormy {
+					l.Add(round, case_, s.name, written, wrote.Rate())
+				}
+			}
+		}
+		l.say("enrolments, round %d", round+1)
+	}
+	t := report.Table{
+		Caption: "The hot list while learners enrol.",
+		Head:    []string{"", calm, stormy, "ratio", "99th percentile, " + calm, stormy, "enrolments that were made"},
+	}
+	for _, s := range servers {
+		quiet, _ := l.Median(calm, s.name, measure.Rate)
+		busy, _ := l.Median(stormy, s.name, measure.Rate)
+		ratio, _ := l.Growth(s.name, measure.Rate, stormy, calm)
+		p99, _ := l.Median(calm, s.name, measure.P99)
+		p99Busy, _ := l.Median(stormy, s.name, measure.P99)
+		made, _ := l.Median(stormy, s.name, written)
+		t.Rows = append(t.Rows, []string{s.name, report.Count(quiet) + "/s", report.Count(busy) + "/s", report.Times(ratio),
+			report.Nanoseconds(p99), report.Nanoseconds(p99Busy), fmt.Sprintf("%.0f/s", made)})
+		bar := report.Bar{
+			Subject: "service" + strings.TrimPrefix(s.name, theService) + ": list under 100 enrolments/s",
+			Limit:   fmt.Sprintf("at least %g × its rate without writes", s.least),
+			Ours:    report.Count(busy) + "/s", Alternative: "without writes " + report.Count(quiet) + "/s", Ratio: report.Times(ratio),
+			Verdict: report.Judge(ratio >= s.least),
+		}
+		if made < 0.95*enrolRate {
+			bar.Remark = fmt.Sprintf("The service took %.0f enrolments each second, not %d.", made, enrolRate)
+		}
+		l.section.Bars = append(l.section.Bars, bar)
+	}
+	l.section.Tables = append(l.section.Tables, t)
+	return nil
+}
+
+// listWhile asks for the list as often as it can, while learners enrol if stormy.
+func listWhile(ctx context.Context, s *service, list serviceCase, writes *load.Target, stormy bool, slice time.Duration) (read, wrote load.Outcome, err error) {
+	var wg sync.WaitGroup
+	if stormy {
+		writes.Addr = s.addr
+		wg.Go(func() { wrote = load.Open(ctx, writes, connections, enrolRate, slice) })
+	}
+	read, _, err = drive(s, func() load.Outcome {
+		return load.Closed(ctx, &load.Target{Addr: s.addr, Requests: list.requests}, connections, slice)
+	})
+	wg.Wait()
+	if wrote.Failures > 0 {
+		err = errors.Join(err, fmt.Errorf("%d of %d enrolments failed: %w", wrote.Failures, wrote.Requests, wrote.Err))
+	}
+	return read, wrote, err
+}
