@@ -9,7 +9,8 @@ import (
 // GetMany returns the answers for ps, in order: what is stored is read in one round trip,
 // and what is missing is loaded in one go if the query has LoadMany. Each Result has its
 // own error, so that one failure spoils nothing else. The second result is not nil only
-// when there are no answers: the cause of ctx if that ended first, or ErrClosed.
+// when there are no answers: the cause of ctx if that ended first, or ErrClosed. Every key is
+// looked up in the store: the query's Near and Tolerate do not apply.
 func (d *Cached[P, V]) GetMany(ctx context.Context, ps []P) ([]Result[V], error) {
 	if len(ps) == 0 {
 		return nil, nil
