@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -90,16 +91,16 @@ type look struct {
 	contains    string
 }
 
+func (l look) String() string {
+	return fmt.Sprintf("%d with %q", cmp.Or(l.status, http.StatusOK), l.contains)
+}
+
 func (l look) at(ctx context.Context, p *process) (ok, hit bool, got string) {
 	status, header, body, err := request(ctx, "GET", p.api+l.path, l.token)
 	if err != nil {
 		return false, false, err.Error()
 	}
-	want := l.status
-	if want == 0 {
-		want = http.StatusOK
-	}
-	return status == want && strings.Contains(string(body), l.contains),
+	return status == cmp.Or(l.status, http.StatusOK) && strings.Contains(string(body), l.contains),
 		strings.Contains(header.Get("Cache-Status"), "; hit"), fmt.Sprintf("%d %.600s", status, body)
 }
 
@@ -111,7 +112,7 @@ func (f *fleet) keepsOther(looks ...look) {
 		for _, l := range looks {
 			testservers.Eventually(f.t, seenWithin, func() (bool, string) {
 				ok, hit, got := l.at(f.t.Context(), p)
-				return hit && !ok, fmt.Sprintf("%s is not yet kept as it was before %q: %s", l.path, l.contains, got)
+				return hit && !ok, fmt.Sprintf("%s is not yet kept as it was before it is %s: %s", l.path, l, got)
 			})
 		}
 	}
@@ -134,16 +135,20 @@ func (f *fleet) sees(began time.Time, looks ...look) []time.Duration {
 			tick := time.NewTicker(2 * time.Millisecond)
 			defer tick.Stop()
 			for _, l := range looks {
+				got := "nothing"
 				for {
-					ok, _, got := l.at(ctx, p)
+					ok, _, answer := l.at(ctx, p)
 					took[i] = time.Since(began)
 					if ok {
 						break
 					}
+					if ctx.Err() == nil {
+						got = answer
+					}
 					select {
 					case <-tick.C:
 					case <-ctx.Done():
-						f.t.Errorf("process %d: %s is still without %q (status %d) after %v: %s", i, l.path, l.contains, l.status, took[i], got)
+						f.t.Errorf("process %d: after %v %s is not yet %s, but %s", i, took[i], l.path, l, got)
 						return
 					}
 				}

@@ -112,7 +112,7 @@ func TestBulkWriteShowsOnEveryProcess(t *testing.T) {
 		ran := time.Since(began)
 		tags := strings.ReplaceAll(stranger.run(`SELECT tag FROM cache_outbox ORDER BY tag`), "\n", " ")
 		if tags != wantRows {
-			t.Errorf("%s of %d rows left %q in the outbox, want %q", what, rows, tags, wantRows)
+			t.Errorf("%s of %d rows left %.300q in the outbox, want %q", what, rows, tags, wantRows)
 		}
 		committed := time.Now()
 		stranger.run(`COMMIT`)
