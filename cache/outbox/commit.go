@@ -23,13 +23,16 @@ type Options struct {
 	RequireFence bool
 
 	// CommitTime is how long before the end of its fence's lease a commit may still begin.
-	// The lease (cache.Config.FenceLease) must be longer. Default 1 s.
+	// The lease (cache.Config.FenceLease) must be longer. Default DefaultCommitTime.
 	CommitTime time.Duration
 
 	// MaxTags bounds how many tags are fenced by name. A transaction that touched more
 	// fences families instead. Default DefaultMaxTags.
 	MaxTags int
 }
+
+// DefaultCommitTime is Options.CommitTime if that is 0.
+const DefaultCommitTime = time.Second
 
 var (
 	// ErrNoFence says that nothing was committed because the shared tier could not be told
@@ -75,7 +78,7 @@ func Commit(ctx context.Context, c *cache.Cache, tx Tx, o Options) error {
 	fence, err := c.Fence(ctx, tx.Mark(), tags)
 	fenced := err == nil
 	if err == nil {
-		err = longEnough(ctx, fence, cmp.Or(o.CommitTime, time.Second))
+		err = longEnough(ctx, fence, cmp.Or(o.CommitTime, DefaultCommitTime))
 	} else if o.RequireFence {
 		err = fmt.Errorf("%w: %w", ErrNoFence, err)
 	} else {

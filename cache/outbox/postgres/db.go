@@ -49,6 +49,9 @@ func NewDB(log *Log, c *cache.Cache, cfg Config) (*DB, error) {
 	cfg.Isolation = cmp.Or(cfg.Isolation, pgx.ReadCommitted)
 	cfg.Attempts = cmp.Or(cfg.Attempts, 5)
 	errs := []error{cfg.Limits.check(cfg.FenceLease)}
+	if commit := cmp.Or(cfg.CommitTime, outbox.DefaultCommitTime); commit < 0 || commit >= cfg.FenceLease {
+		errs = append(errs, fmt.Errorf("CommitTime is %v: must be positive and less than FenceLease, which is %v", commit, cfg.FenceLease))
+	}
 	if cfg.Attempts < 0 {
 		errs = append(errs, fmt.Errorf("Attempts is negative: %d", cfg.Attempts))
 	}

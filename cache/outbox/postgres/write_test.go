@@ -128,7 +128,8 @@ func TestConfigIsChecked(t *testing.T) {
 		FenceLease: time.Second, Attempts: -1,
 		Limits: Limits{Statement: 800 * time.Millisecond, Idle: 300 * time.Millisecond, Transaction: 2 * time.Second},
 	})
-	for _, want := range []string{"Limits.Transaction is 2s", "Limits.Statement and Limits.Idle are 1.1s together", "Attempts is negative"} {
+	for _, want := range []string{"Limits.Transaction is 2s", "Limits.Statement and Limits.Idle are 1.1s together", "Attempts is negative",
+		"CommitTime is 1s"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
