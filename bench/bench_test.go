@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,6 +47,31 @@ func TestShortestRun(t *testing.T) {
 	for _, name := range []string{"growth-size.svg", "raw/near.csv", "raw/stampede.csv"} {
 		if info, err := os.Stat(filepath.Join(out, name)); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The service is built, filled and asked; whoever it refuses ends the run.
+func TestServiceIsMeasured(t *testing.T) {
+	testservers.Require(t, "redis-server", "redis-server")
+	out := t.TempDir()
+	err := run(t.Context(), []string{"-only", "^service$", "-rounds", "1", "-slice", "20ms", "-out", out}, t.Output())
+	if missing, ok := errors.AsType[*testservers.MissingError](err); ok && os.Getenv("CI") == "" {
+		t.Skip(missing)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(out, "README-table.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"| service: credentials |", "| service, CACHE_NEAR=1s: list |",
+		"| service: list under 100 enrolments/s |", "| service, CACHE_TOLERATE=1s: list under 100 enrolments/s |",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the table lacks %q:\n%s", want, text)
 		}
 	}
 }
