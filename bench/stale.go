@@ -32,10 +32,16 @@ const (
 	twoReaders = "two readers in the process"
 	staleFor   = "ns stale" // what is read is old, after the load has ended
 	staleLimit = time.Second
+
+	staleRounds = 3 // in the short form: what is stale stays so for staleLimit each time
 )
 
 func runStale(ctx context.Context, l *lab, r *testservers.Redis) error {
-	for round := range l.rounds {
+	rounds := l.rounds
+	if !l.long {
+		rounds = min(rounds, staleRounds)
+	}
+	for round := range rounds {
 		for _, name := range withCallers {
 			for _, case_ := range []string{oneReader, twoReaders} {
 				d, err := raceDelete(ctx, name, r.Addr(), case_ == twoReaders)
