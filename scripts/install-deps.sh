@@ -11,6 +11,9 @@ any() { for program; do if have "$program"; then return 0; fi; done; return 1; }
 have_postgres() {
 	compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || have initdb || have "${POSTGRES_BIN_DIR:-/nowhere}/initdb"
 }
+have_pgbouncer() { # Debian puts it where the PATH of users does not lead
+	if [ -n "${PGBOUNCER_BIN:-}" ]; then have "$PGBOUNCER_BIN"; else any pgbouncer /usr/sbin/pgbouncer; fi
+}
 
 missing=()
 what=()
@@ -20,8 +23,7 @@ have make || need make "runs the targets of the Makefile"
 have "$(go env CC)" || need "gcc libc6-dev" "the race detector is linked with it"
 have "${REDIS_SERVER_BIN:-redis-server}" || need redis-server "the tests of the shared tier"
 have_postgres || need postgresql "the tests of storage and invalidation"
-# Debian puts it where the PATH of users does not lead.
-any "${PGBOUNCER_BIN:-pgbouncer}" /usr/sbin/pgbouncer || need pgbouncer "the tests behind a connection pooler"
+have_pgbouncer || need pgbouncer "the tests behind a connection pooler"
 any chromium chromium-browser google-chrome || need chromium "the tests of the dashboard"
 
 [ "${#missing[@]}" -gt 0 ] || exit 0
