@@ -21,7 +21,8 @@ var reasons = map[[2]string]string{
 	{"hits", peers.GoRedis}:  oneGet,
 	{"hits", peers.Gocache}:  oneGet,
 	{"hits", peers.Jetcache}: oneGet,
-	{"hits", peers.Rocks}:    oneGet,
+	{"hits", peers.Rocks}: "A hit is one script that reads one hash; ours is three GETs, two of them for the versions of the tags. " +
+		"With very many callers both wait for Redis, which has more commands to read from us.",
 	{"hits", peers.Aside}: "Callers in one process that ask for the same key at the same moment share one GET, which shows with many callers " +
 		"and hot keys; and it is one GET, not three. It has no tags.",
 

@@ -115,11 +115,20 @@ func (r *Report) Summary() string {
 	fmt.Fprintf(&b, "Measured on %s by `%s` (%s): medians of %d rounds, everything in one run, in turns.\n\n",
 		r.When.UTC().Format("2006-01-02"), r.Command, strings.Join(machine, "; "), r.Rounds)
 	r.writeBars(&b)
-	if all := r.faster(); len(all) > 0 {
-		b.WriteString("Where a peer is faster, and why:\n\n")
-		for _, f := range all {
-			fmt.Fprintf(&b, "- **%s**, %s (%s our time): %s\n", f.Peer, f.What, Times(f.Ratio), f.Why)
+	all := r.faster()
+	if len(all) > 0 {
+		b.WriteString("Where a peer is faster (its time against ours, at best), and why:\n\n")
+	}
+	var reasons []string // in the order of the page
+	who := map[string][]string{}
+	for _, f := range all {
+		if who[f.Why] == nil {
+			reasons = append(reasons, f.Why)
 		}
+		who[f.Why] = append(who[f.Why], fmt.Sprintf("**%s** (%s; %s)", f.Peer, f.What, Times(f.Ratio)))
+	}
+	for _, why := range reasons {
+		fmt.Fprintf(&b, "- %s: %s\n", strings.Join(who[why], ", "), why)
 	}
 	return b.String()
 }

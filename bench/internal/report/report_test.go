@@ -15,7 +15,7 @@ func TestMarkdown(t *testing.T) {
 		Name: "near", Title: "Hits", About: "How.",
 		Tables: []report.Table{{Head: []string{"", "a|b"}, Rows: [][]string{{"x", "1\n2"}}}},
 		Bars:   []report.Bar{{Subject: "hit", Limit: "fast", Ours: "1 ns", Alternative: "2 ns", Ratio: "0.50 ×", Verdict: report.Met, Remark: "Noted."}},
-		Faster: []report.Faster{{What: "Hits", Peer: "otter", Ratio: 0.5, Why: "It does less."}},
+		Faster: []report.Faster{{What: "Hits", Peer: "otter", Ratio: 0.5, Why: "It does less."}, {What: "Hits", Peer: "sturdyc", Ratio: 0.9, Why: "It does less."}},
 		Err:    errors.New("half of it\nfailed"),
 	}}}
 	text := r.Markdown()
@@ -29,7 +29,7 @@ func TestMarkdown(t *testing.T) {
 		}
 	}
 	summary := r.Summary()
-	for _, want := range []string{"| hit | fast | 1 ns | 2 ns | 0.50 × | met (1) |", "- **otter**, Hits (0.50 × our time): It does less."} {
+	for _, want := range []string{"| hit | fast | 1 ns | 2 ns | 0.50 × | met (1) |", "- **otter** (Hits; 0.50 ×), **sturdyc** (Hits; 0.90 ×): It does less."} {
 		if !strings.Contains(summary, want) {
 			t.Errorf("the summary lacks %q:\n%s", want, summary)
 		}
