@@ -12,7 +12,7 @@
 //	PREFIX lease:{PREFIX KEY}  who loads the key, and what became of the last load
 //	PREFIX filled           a channel: the keys that were settled while somebody waited
 //
-// A hit is one pipelined round trip of plain GETs. Only a tag that is new, or that has a
+// A hit is one MGET or, in a Cluster, one pipelined round trip of GETs. Only a tag that is new, or that has a
 // writer in flight, costs one call of a script more. Each script touches one key, so a
 // Cluster needs nothing special. Scripts are the only place where time is judged, by the
 // server's own clock.
@@ -35,7 +35,7 @@
 // CONFIG is not needed, and nothing outside of the prefix is touched. With an ACL, this is
 // enough for one server:
 //
-//	user app on >secret ~chainlearn:* &chainlearn:* -@all +get +set +del +unlink +scan
+//	user app on >secret ~chainlearn:* &chainlearn:* -@all +get +mget +set +del +unlink +scan
 //	     +pttl +pexpire +time +evalsha +eval +publish +subscribe +info
 //
 // Near answers need +client|tracking as well, a Cluster +cluster|slots and +cluster|shards,

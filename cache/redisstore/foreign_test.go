@@ -38,11 +38,12 @@ func TestForeignValues(t *testing.T) {
 			t.Errorf("%s in place of a tag: fence: %v", name, err)
 		}
 		foreign("k")
-		if got := entry(t, s, "k"); got == nil || len(got) > 0 {
+		// MGET says nothing of a value that is no text, and the claim that follows does.
+		if got := entry(t, s, "k"); len(got) > 0 || got == nil && name != "a list" {
 			t.Errorf("%s in place of an entry is read as %.20q, want one without bytes", name, got)
 		}
 		foreign("lease:{" + p + "k}")
-		if got := claim(t, s, "k", token, time.Minute); got.State != cache.Granted || len(got.Entry) > 0 || got.Failure != nil {
+		if got := claim(t, s, "k", token, time.Minute); got.State != cache.Granted || got.Entry == nil || len(got.Entry) > 0 || got.Failure != nil {
 			t.Errorf("%s in place of a lease and an entry: claimed %d, %.20q, %q", name, got.State, got.Entry, got.Failure)
 		}
 		put(t, s, "k", "v", "t")

@@ -35,7 +35,7 @@ func (l *logged) String() string {
 func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 // leastCommands are all that a Store on one server needs; doc.go names them.
-const leastCommands = "-@all +get +set +del +unlink +scan +pttl +pexpire +time +evalsha +eval +publish +subscribe +info"
+const leastCommands = "-@all +get +mget +set +del +unlink +scan +pttl +pexpire +time +evalsha +eval +publish +subscribe +info"
 
 // watchCommands are what it needs beside them for near answers.
 const watchCommands = " +client|tracking"

@@ -45,8 +45,9 @@ func (s *Store) Read(ctx context.Context, tags []cache.Tag, keys []string) (cach
 	return cache.Snapshot{}, fmt.Errorf("redisstore: read: %w", err)
 }
 
-// read gets everything by plain GETs. Those tags that are new, or bear marks, are looked
-// at once more by a script, which knows the time.
+// read gets everything by one MGET or, in a Cluster, by a GET for each name, all at once. Those
+// tags that are new, or bear marks, are looked at once more by a script, which knows the
+// time.
 func (s *Store) read(ctx context.Context, v *view, tags []cache.Tag, keys []string) (cache.Snapshot, error) {
 	snap := cache.Snapshot{States: make([]cache.TagState, len(tags)), Entries: make([][]byte, len(keys))}
 	if len(tags)+len(keys) == 0 {
@@ -54,19 +55,64 @@ func (s *Store) read(ctx context.Context, v *view, tags []cache.Tag, keys []stri
 	}
 	var room [8]string // most answers have a few tags: no allocation
 	names := s.appendNames(room[:0], tags, keys)
+	var look []int // tags
+	var err error
+	if v.slots == nil {
+		look, err = s.readOne(ctx, v, names, snap, keys)
+	} else {
+		look, err = s.readShards(ctx, v, names, snap, keys)
+	}
+	if err != nil || look == nil {
+		return snap, err
+	}
+	return snap, s.look(ctx, v, names, look, snap.States)
+}
+
+// readOne reads from the one master there is. The server and its client are done with one
+// command and one reply in about three quarters of the time that as many GETs take them.
+func (s *Store) readOne(ctx context.Context, v *view, names []string, snap cache.Snapshot, keys []string) (look []int, err error) {
+	sh := &v.shards[0]
+	if err := s.usable(sh); err != nil {
+		return nil, err
+	}
+	reply := sh.lane.client.Do(ctx, v.build.Mget().Key(names...).Build())
+	if !sh.proven() {
+		return nil, s.interrupted(ctx, []rueidis.RedisResult{reply})
+	}
+	values, err := reply.ToArray()
+	if err != nil {
+		if judged := s.judge(ctx, err); judged != nil {
+			return nil, judged
+		}
+		return nil, err
+	}
+	if len(values) != len(names) {
+		return nil, fmt.Errorf("MGET of %d keys returned %d values", len(names), len(values))
+	}
+	tags := len(names) - len(keys)
+	for i := range snap.States {
+		if text, err := values[i].ToString(); err == nil && len(text) == versionSize {
+			snap.States[i].Version = sh.info.identity.effective(text)
+		} else {
+			look = append(look, i)
+		}
+	}
+	for i, key := range keys {
+		snap.Entries[i] = s.entry(key, &values[tags+i])
+	}
+	return look, nil
+}
+
+func (s *Store) readShards(ctx context.Context, v *view, names []string, snap cache.Snapshot, keys []string) (look []int, err error) {
 	gets := make([]rueidis.Completed, len(names))
 	for i, name := range names {
 		gets[i] = v.build.Get().Key(name).Build()
 	}
 	replies, err := s.ask(ctx, v, gets)
 	if err != nil {
-		return snap, err
+		return nil, err
 	}
-	for i := range keys {
-		snap.Entries[i] = s.entry(keys[i], replies[len(tags)+i])
-	}
-	var look []int
-	for i := range tags {
+	for i := range snap.States {
 		text, err := replies[i].ToString()
 		switch {
 		case err == nil && len(text) == versionSize:
@@ -77,10 +123,11 @@ func (s *Store) read(ctx context.Context, v *view, tags []cache.Tag, keys []stri
 			look = append(look, i)
 		}
 	}
-	if look == nil {
-		return snap, nil
+	tags := len(names) - len(keys)
+	for i, key := range keys {
+		snap.Entries[i] = s.entry(key, replies[tags+i])
 	}
-	return snap, s.look(ctx, v, names, look, snap.States)
+	return look, nil
 }
 
 // look has lookScript read those tags of names whose indexes are given.

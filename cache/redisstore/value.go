@@ -4,7 +4,6 @@ import (
 	"unsafe"
 
 	"github.com/klauspost/compress/s2"
-	"github.com/redis/rueidis"
 )
 
 // The first byte of a stored entry tells how the rest is packed. What a reader does not
@@ -56,9 +55,9 @@ func (s *Store) pack(entry []byte) string {
 // cannot unpack.
 var unreadable = []byte{}
 
-// entry reads the reply to GET: nil if there is no entry, unreadable if it is none of ours.
-// A plain entry shares the memory of the reply.
-func (s *Store) entry(key string, reply rueidis.RedisResult) []byte {
+// entry reads a stored value: nil if there is no entry, unreadable if it is none of ours. A
+// plain entry shares the memory of the reply.
+func (s *Store) entry(key string, reply interface{ ToString() (string, error) }) []byte {
 	stored, err := reply.ToString()
 	switch {
 	case isWrongType(err):
