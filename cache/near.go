@@ -34,8 +34,11 @@ type Watcher interface {
 }
 
 const (
-	maxNearTags     = 1 << 17 // beyond, everything near is dropped and begins anew
-	defaultNearSize = 10_000
+	// Beyond so many tags everything near is dropped and begins anew: as many as most programs
+	// have, and as the answers that may be kept can have between them.
+	minNearTags       = 1 << 17
+	tagsPerNearAnswer = 8
+	defaultNearSize   = 10_000
 
 	never = math.MinInt64 / 2 // longer ago than any bound, and its distance from now is a number
 )
@@ -53,6 +56,7 @@ type hearing struct {
 
 	mu   sync.RWMutex
 	tags map[Tag]*nearTag // guarded by mu
+	most int              // of tags; guarded by mu
 }
 
 type nearTag struct{ changes atomic.Uint64 }
@@ -122,7 +126,7 @@ func (h *hearing) listen(tags []Tag) (era uint64, list []heard) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.tags)+len(tags) > maxNearTags {
+	if len(h.tags)+len(tags) > max(h.most, minNearTags) {
 		h.era.Add(1)
 		clear(h.tags)
 	}
@@ -156,12 +160,26 @@ type nearAnswer[V any] struct {
 	heards []heard
 }
 
-func newNear[P comparable, V any](h *hearing, bound time.Duration, size int) *near[P, V] {
+// expect makes room for the tags of so many answers more.
+func (h *hearing) expect(answers int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.most += tagsPerNearAnswer * answers
+}
+
+// newNear makes the table of a query. Its upkeep, which now and then falls due with a read, is
+// run apart from the readers, by goroutines that do not outlive c.
+func newNear[P comparable, V any](c *Cache, bound time.Duration, size int) *near[P, V] {
+	c.hearing.expect(size)
 	return &near[P, V]{
-		hearing: h, bound: int64(bound),
+		hearing: c.hearing, bound: int64(bound),
 		table: otter.Must(&otter.Options[P, *nearAnswer[V]]{
 			MaximumSize: size,
-			Executor:    func(task func()) { task() }, // no goroutine to outlive Close
+			Executor: func(task func()) {
+				if !c.spawn(func(context.Context) { task() }) {
+					task()
+				}
+			},
 		}),
 	}
 }

@@ -360,6 +360,7 @@ func TestNearSizeBoundsAnswers(t *testing.T) {
 				} else if a.Detail == cache.DetailNear {
 					near++
 				}
+				synctest.Wait() // for the upkeep of the table
 			}
 			if near > 100 {
 				t.Errorf("round %d: %d answers are near, want at most 100", round, near)

@@ -69,7 +69,8 @@ type Query[P comparable, V any] struct {
 	// not be changed. Default 0: every answer is checked in the store.
 	Near time.Duration
 
-	// NearSize bounds the answers kept near. Default 10,000.
+	// NearSize bounds the answers kept near, give or take a few that are on their way out.
+	// Default 10,000.
 	NearSize int
 
 	// NearByAge keeps answers near also where the store cannot report changes, each for
@@ -211,7 +212,7 @@ func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
 		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
 	}
 	if q.Near > 0 {
-		d.near = newNear[P, V](c.hearing, q.Near, q.NearSize)
+		d.near = newNear[P, V](c, q.Near, q.NearSize)
 		d.near.byAge = q.NearByAge
 		c.watch()
 	}
