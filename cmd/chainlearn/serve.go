@@ -21,6 +21,7 @@ import (
 
 type serveCommand struct {
 	databaseSettings
+	poolSettings
 	secretSettings
 	serverSettings
 	logSettings
@@ -40,6 +41,7 @@ const (
 func (s *serveCommand) Run(env *environment) error {
 	wrong := &settingsError{}
 	db := s.databaseSettings.parse(wrong)
+	s.poolSettings.parse(&db, wrong)
 	s.secretSettings.check(db, wrong)
 	cfg := s.serverSettings.parse(wrong)
 	log := s.logger(env, wrong)

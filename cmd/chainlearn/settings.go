@@ -40,6 +40,9 @@ type database struct {
 	url string // whole, for PostgreSQL
 	// path of the file, for the embedded database; else empty.
 	path string
+
+	replicaURL string // of a standby that may answer loads; empty for none
+	maxConns   int    // 0: the default
 }
 
 type databaseSettings struct {
@@ -59,9 +62,44 @@ func (s databaseSettings) parse(e *settingsError) database {
 	case err != nil: // which would quote the password
 		e.add("DATABASE_URL", "is not a URL: %s", remedy)
 	case u.Scheme != "postgres" && u.Scheme != "postgresql":
-		e.add("DATABASE_URL", "is %q: %s", u.Redacted(), remedy)
+		e.add("DATABASE_URL", "is %s: %s", shown(u, s.DatabaseURL), remedy)
 	}
 	return database{url: s.DatabaseURL}
+}
+
+// shown quotes a URL without its password; a URL so wrong that it cannot be said where that is,
+// not at all.
+func shown(u *url.URL, raw string) string {
+	if u.User == nil && strings.Contains(raw, "@") {
+		return "not a URL of a database"
+	}
+	return strconv.Quote(u.Redacted())
+}
+
+// poolSettings are for a service on PostgreSQL.
+type poolSettings struct {
+	DatabaseReplicaURL string `group:"Settings" placeholder:"URL" help:"A streaming replica of the PostgreSQL database. It answers what the cache does not know when it has replayed every write that went before. Default: none."`
+	DatabaseMaxConns   string `group:"Settings" default:"16" placeholder:"N" help:"The most connections of this process to the PostgreSQL database, and as many to its replica; default ${default}."`
+}
+
+func (s poolSettings) parse(db *database, e *settingsError) {
+	var err error
+	if db.maxConns, err = strconv.Atoi(s.DatabaseMaxConns); err != nil || db.maxConns < 2 || db.maxConns > 10_000 {
+		e.add("DATABASE_MAX_CONNS", "is %q: use a number from 2 to 10000", s.DatabaseMaxConns)
+	}
+	if s.DatabaseReplicaURL == "" {
+		return
+	}
+	db.replicaURL = s.DatabaseReplicaURL
+	u, err := url.Parse(s.DatabaseReplicaURL)
+	switch {
+	case err != nil: // which would quote the password
+		e.add("DATABASE_REPLICA_URL", "is not a URL: use postgres://USER:PASSWORD@HOST/NAME")
+	case u.Scheme != "postgres" && u.Scheme != "postgresql":
+		e.add("DATABASE_REPLICA_URL", "is %s: use postgres://USER:PASSWORD@HOST/NAME", shown(u, s.DatabaseReplicaURL))
+	case db.path != "":
+		e.add("DATABASE_REPLICA_URL", "is set, but DATABASE_URL is of the embedded database, which has no replicas: name a PostgreSQL database there, or leave the replica out")
+	}
 }
 
 type secretSettings struct {

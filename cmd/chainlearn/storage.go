@@ -40,7 +40,9 @@ func openStorage(ctx context.Context, db database, f forCache, log *slog.Logger)
 		if f.cache != nil && f.alone {
 			log.WarnContext(ctx, "PostgreSQL without REDIS_URL: this process caches for itself, so it must be the only one that serves this database")
 		}
-		s, err := postgres.Open(ctx, db.url, postgres.Config{Cache: f.cache, Relay: f.relay, Logger: log})
+		s, err := postgres.Open(ctx, db.url, postgres.Config{
+			Cache: f.cache, Relay: f.relay, ReplicaURL: db.replicaURL, MaxConns: db.maxConns, Logger: log,
+		})
 		if err != nil {
 			return nil, err // not a nil *postgres.Storage in an interface
 		}
