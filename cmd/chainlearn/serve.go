@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"time"
 
@@ -38,7 +39,13 @@ const (
 	stopTimeout  = 4500 * time.Millisecond
 )
 
+// ballast is address space that is never touched. With answers kept elsewhere the heap is a few
+// megabytes, and the collector would run whenever it has doubled, dozens of times a second;
+// so it runs when this much more has been allocated.
+const ballast = 32 << 20
+
 func (s *serveCommand) Run(env *environment) error {
+	defer runtime.KeepAlive(make([]byte, ballast))
 	wrong := &settingsError{}
 	db := s.databaseSettings.parse(wrong)
 	s.poolSettings.parse(&db, wrong)
