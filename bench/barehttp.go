@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -32,10 +33,7 @@ func bareServer(ctx context.Context, parent *child.Parent) (any, error) {
 	mux := http.NewServeMux()
 	for _, a := range answers {
 		mux.HandleFunc("GET "+a.Path, func(w http.ResponseWriter, _ *http.Request) {
-			header := w.Header()
-			for name, values := range a.Header {
-				header[name] = values
-			}
+			maps.Copy(w.Header(), a.Header)
 			_, _ = w.Write(a.Body) // the client may have gone
 		})
 	}
@@ -57,7 +55,7 @@ func bareServer(ctx context.Context, parent *child.Parent) (any, error) {
 }
 
 // fetch gets one answer as a client sees it.
-func fetch(ctx context.Context, addr, path, token string) (*http.Response, []byte, error) {
+func fetch(ctx context.Context, addr, path, token string) (http.Header, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)
 	if err != nil {
 		return nil, nil, err
@@ -74,7 +72,7 @@ func fetch(ctx context.Context, addr, path, token string) (*http.Response, []byt
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("GET %s: %s: %.300s", path, resp.Status, body)
 	}
-	return resp, body, err
+	return resp.Header, body, err
 }
 
 // startBare starts a bare server of the answers that the service gives to requests now.
@@ -88,13 +86,13 @@ func startBare(ctx context.Context, addr string, cases []serviceCase) (*service,
 			continue // with another token; the answer is as long
 		}
 		seen[path] = true
-		resp, body, err := fetch(ctx, addr, r.Path, r.Token)
+		header, body, err := fetch(ctx, addr, r.Path, r.Token)
 		if err != nil {
 			return nil, err
 		}
-		resp.Header.Del("Date") // every server writes its own
-		resp.Header.Set("Content-Length", strconv.Itoa(len(body)))
-		answers = append(answers, canned{Path: path, Header: resp.Header, Body: body})
+		header.Del("Date") // every server writes its own
+		header.Set("Content-Length", strconv.Itoa(len(body)))
+		answers = append(answers, canned{Path: path, Header: header, Body: body})
 	}
 	p, err := child.Start(ctx, bareRole, answers)
 	if err != nil {

@@ -21,7 +21,7 @@ var reasons = map[[2]string]string{
 	{"hits", peers.GoRedis}:  oneGet,
 	{"hits", peers.Gocache}:  oneGet,
 	{"hits", peers.Jetcache}: oneGet,
-	{"hits", peers.Rocks}: "A hit is one script that reads one hash; ours is an MGET of three values, two of them the versions of the tags.",
+	{"hits", peers.Rocks}:    "A hit is one script that reads one hash; ours is an MGET of three values, two of them the versions of the tags.",
 	{"hits", peers.Aside}: "Callers in one process that ask for the same key at the same moment share one GET, which shows with many callers " +
 		"and hot keys; and it reads one value, not three. It has no tags.",
 

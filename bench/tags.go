@@ -161,7 +161,7 @@ func (l *lab) invalidateOurs(ctx context.Context, lonely, r *testservers.Redis, 
 			l.Add(round, case_, ours, invalidateNs, measure.Median(values))
 		}
 	}
-	return nil
+	return l.invalidatesNothingElse(ctx, all)
 }
 
 // invalidatesNothingElse invalidates each tag once, and looks at a sample: whatever carries

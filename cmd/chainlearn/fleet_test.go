@@ -64,7 +64,7 @@ func (f *fleet) kill(i int) {
 	f.t.Helper()
 	p := f.processes[i]
 	testservers.Must(f.t, p.cmd.Process.Kill())
-	<-p.ended
+	<-p.ended //nolint:errcheck // it was killed, which is what it says
 	f.processes = append(f.processes[:i:i], f.processes[i+1:]...)
 }
 

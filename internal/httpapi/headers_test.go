@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"github.com/chainlearn/chainlearn/internal/learning"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
 func TestCacheStatusField(t *testing.T) {

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -89,9 +90,7 @@ func asksForFresh(h http.Header) bool {
 
 // secure sets what a browser should know about answers that are never a page.
 func secure(h http.Header) {
-	for name, value := range security {
-		h[name] = value
-	}
+	maps.Copy(h, security)
 }
 
 // security is shared by all answers: fields are replaced, never changed.
