@@ -21,6 +21,7 @@ build: ## compile the one static binary, bin/chainlearn
 test: ## install what the tests need if it is missing, and run them all
 	@scripts/install-deps.sh
 	$(RACE) -timeout 20m ./...
+	go test -run TestEverySchedule ./internal/model # with the race detector they are too many
 	cd bench && $(RACE) -timeout 20m ./...
 
 lint: ## look at the code without running it

@@ -1,9 +1,8 @@
-package model_test
+package model
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -33,7 +32,7 @@ func (s steppedStore) call(ctx context.Context, op string, do func() error) erro
 	if s.dead.Load() {
 		return errDead
 	}
-	err := s.stepped(ctx, s.process+" "+op, do, lost, silent)
+	err := s.stepped(ctx, s.process+" "+op, do, refused, silent)
 	if s.dead.Load() {
 		return errDead
 	}
@@ -88,13 +87,14 @@ type world struct {
 // plan says what is tried.
 type plan struct {
 	name     string
-	start    state
+	start    cached
 	readers  int
 	together bool // all in one process
 	apart    bool // versions and entries are read one after the other
 	slow     bool // loads take time after they have seen the source
 	fenced   bool // the write has been fenced before anybody else moves
 	faults   int
+	many     bool // not with the race detector, which makes it take minutes, unless -model.full
 	long     bool // only with -model.full
 }
 
@@ -117,7 +117,7 @@ func newWorld(t *testing.T, r *rehearsal, p plan) *world {
 			Fresh: 10 * time.Second, Stale: time.Hour,
 			Load: func(ctx context.Context, _ int) (v int64, err error) {
 				w.loads.Add(1)
-				err = r.stepped(ctx, name+" loads", func() error { v = w.value.Load(); return nil }, lost)
+				err = r.stepped(ctx, name+" loads", func() error { v = w.value.Load(); return nil }, refused)
 				if p.slow {
 					r.wait(name + " answers")
 				}
@@ -165,8 +165,8 @@ func (tx *write) Rollback(context.Context) error { return nil }
 
 func (tx *write) Commit(context.Context) error {
 	dead := tx.w.dead[len(tx.w.dead)-1]
-	switch tx.w.r.wait("W commits", lost, silent, dies) {
-	case lost:
+	switch tx.w.r.wait("W commits", refused, silent, dies) {
+	case refused:
 		return errInjected
 	case silent:
 		tx.w.value.Store(1)
@@ -187,13 +187,13 @@ type read struct {
 	err          error
 }
 
-// state of the cache before anybody begins.
-type state string
+// cached is what there is before anybody begins.
+type cached string
 
 const (
-	empty state = "" // nothing is cached
-	fresh state = "the old answer is cached"
-	stale state = "the old answer is cached, and its time is over"
+	nothing cached = ""
+	fresh   cached = "the old answer"
+	stale   cached = "the old answer, and its time is over"
 )
 
 // Two reads and a write in every order there is, with one failure or none: once the write is
@@ -204,11 +204,11 @@ func TestEverySchedule(t *testing.T) {
 	for _, tt := range []plan{
 		{name: "two reads", readers: 2},
 		{name: "two reads in one process", readers: 2, together: true},
-		{name: "two reads in one process, and loads that take time", readers: 2, together: true, slow: true},
+		{name: "two reads in one process, and loads that take time", readers: 2, together: true, slow: true, many: true},
 		{name: "three reads in one process, after the fence", readers: 3, together: true, fenced: true},
 		{name: "two reads of what is cached", readers: 2, start: fresh},
 		{name: "two reads of what is stale", readers: 2, start: stale},
-		{name: "two reads in one process, a failure", readers: 2, together: true, faults: 1},
+		{name: "two reads in one process, a failure", readers: 2, together: true, faults: 1, many: true},
 		{name: "two reads of what is cached, a failure", readers: 2, faults: 1, start: fresh},
 		{name: "a read in two parts, a failure", readers: 1, apart: true, faults: 1},
 		{name: "a read in two parts of what is cached, a failure", readers: 1, apart: true, faults: 1, start: fresh},
@@ -219,7 +219,7 @@ func TestEverySchedule(t *testing.T) {
 		{name: "two reads in one process, two failures", readers: 2, together: true, faults: 2, start: fresh, long: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if tt.long && flag.Lookup("model.full").Value.String() != "true" {
+			if (tt.long || tt.many && raceEnabled) && !*full {
 				t.Skip("takes minutes: run with -model.full")
 			}
 			t.Parallel()
@@ -233,7 +233,7 @@ func TestEverySchedule(t *testing.T) {
 func (w *world) play(p plan) {
 	t, r := w.t, w.r
 	defer w.close()
-	if p.start != empty {
+	if p.start != nothing {
 		r.open = true
 		for _, err := w.queries[0].Get(t.Context(), 1); w.loads.Load() == 0 || err != nil; {
 			t.Fatal(err)
@@ -319,9 +319,9 @@ func (w *world) play(p plan) {
 func (w *world) judge(reads []read, acked int, acknowledged error, harm string) {
 	t := w.t
 	// What the protocol excuses: see "What is not promised" in docs/consistency.md.
-	unfenced := strings.HasSuffix(harm, " fences: "+lost)
-	unbumped := strings.HasSuffix(harm, " bumps: "+lost)
-	loadFailed := strings.HasSuffix(harm, " loads: "+lost)
+	unfenced := strings.HasSuffix(harm, " fences: "+refused)
+	unbumped := strings.HasSuffix(harm, " bumps: "+refused)
+	loadFailed := strings.HasSuffix(harm, " loads: "+refused)
 	if acknowledged != nil && harm == "" {
 		t.Errorf("nothing failed, and the write was not acknowledged: %v", acknowledged)
 	}

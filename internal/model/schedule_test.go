@@ -1,4 +1,4 @@
-package model_test
+package model
 
 import (
 	"context"
@@ -175,9 +175,9 @@ func (r *rehearsal) act(t *testing.T, done func() bool, before func(name string,
 
 // How a step may end.
 const (
-	lost   = "fails, and did nothing"
-	silent = "fails, and did it"
-	dies   = "its process dies"
+	refused = "fails, and did nothing"
+	silent  = "fails, and did it"
+	dies    = "its process dies"
 )
 
 var errInjected = errors.New("injected")
@@ -185,7 +185,7 @@ var errInjected = errors.New("injected")
 // stepped runs do between what the stage says.
 func (s *stage) stepped(ctx context.Context, name string, do func() error, ends ...string) error {
 	switch s.wait(name, ends...) {
-	case lost:
+	case refused:
 		return errInjected
 	case silent:
 		_ = do()
