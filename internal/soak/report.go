@@ -38,6 +38,8 @@ type measures struct {
 	Keys       int64  // in Redis
 	Lasting    int64  // of them, those without a time to live
 	Rows       int    // in the outbox
+	Redis      int    // connections to Redis
+	Postgres   int    // and to the database, of everybody
 	Near       bool   // there are near answers
 }
 
@@ -68,6 +70,10 @@ const (
 	moreGoroutines = 60
 	moreHeap       = 16 << 20
 	mostKeysPerRow = 20
+	// A worker reads, writes, listens to Redis and waits for announcements over connections of
+	// their own, and its pool has 12 to the database.
+	mostToRedis    = 10
+	mostToPostgres = 16
 )
 
 // finish completes the report at the end of the run.
@@ -90,6 +96,8 @@ func (r *Report) finish(of *run) {
 	grown("keys in Redis", 0, uint64(r.after.Keys), uint64(mostKeysPerRow*of.fleet.shape.all()))
 	grown("keys in Redis without a time to live", 0, uint64(r.after.Lasting), 0)
 	grown("rows in the outbox", 0, uint64(r.after.Rows), 0)
+	grown("connections to Redis", 0, uint64(r.after.Redis), uint64(mostToRedis*r.Workers))
+	grown("connections to the database", 0, uint64(r.after.Postgres), uint64(mostToPostgres*r.Workers))
 }
 
 // Reads returns how many answers were asked for, and Writes how many transactions were
@@ -128,6 +136,7 @@ func (r *Report) String() string {
 		f.Repair.Round(time.Millisecond), r.Agreed.Round(time.Millisecond), r.Recovered.Round(time.Millisecond))
 	p("sizes       %d goroutines and %.1f MB in a worker, %d keys in Redis, %d of them lasting, %d rows in the outbox",
 		r.after.Goroutines, float64(r.after.Heap)/1e6, r.after.Keys, r.after.Lasting, r.after.Rows)
+	p("            %d connections to Redis, %d to the database", r.after.Redis, r.after.Postgres)
 	if !r.after.Near {
 		p("            (no near answers: the store does not report changes)")
 	}

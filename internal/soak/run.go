@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -380,6 +381,16 @@ func (r *run) measure(ctx context.Context) (m measures, err error) {
 		return m, fmt.Errorf("count the keys of Redis: %w", err)
 	}
 	m.Keys, m.Lasting = keys[0], keys[1]
-	err = r.fleet.direct.QueryRow(ctx, `SELECT count(*) FROM cache_outbox`).Scan(&m.Rows)
+	clients, err := r.fleet.server().Do(ctx, "CLIENT", "LIST", "TYPE", "NORMAL").ToString()
+	if err != nil {
+		return m, fmt.Errorf("list the clients of Redis: %w", err)
+	}
+	listeners, err := r.fleet.server().Do(ctx, "CLIENT", "LIST", "TYPE", "PUBSUB").ToString()
+	if err != nil {
+		return m, fmt.Errorf("list the listeners of Redis: %w", err)
+	}
+	m.Redis = strings.Count(clients, "\n") + strings.Count(listeners, "\n")
+	err = r.fleet.direct.QueryRow(ctx, `SELECT (SELECT count(*) FROM cache_outbox),
+		(SELECT count(*) FROM pg_stat_activity WHERE datname = current_database())`).Scan(&m.Rows, &m.Postgres)
 	return m, err
 }
