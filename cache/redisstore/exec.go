@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/chainlearn/chainlearn/cache"
 )
 
 // command is a script on a key or, if script is nil, a plain command.
@@ -19,6 +21,13 @@ type command struct {
 
 // build makes the request. With whole the script is sent in full; the server then knows it.
 func (c command) build(b rueidis.Builder, whole bool) rueidis.Completed {
+	if c.script == turnScript {
+		// A new version each time it is sent: what is sent again because a connection was
+		// lost may run twice, with other writes in between, and under the same version
+		// would bring back what they have ended.
+		v := cache.NewVersion()
+		c.args = append([]string{string(v[:])}, c.args...)
+	}
 	switch {
 	case c.script == nil:
 		return b.Arbitrary(c.args[0]).Keys(c.key).Args(c.args[1:]...).Build()

@@ -137,6 +137,33 @@ func TestLostConnectionIsReplacedWithinTheCall(t *testing.T) {
 	}
 }
 
+// A bump whose reply is lost is sent again, and runs twice. Between the two others may have
+// depended on the first version and ended it: it must not come back.
+func TestRepeatedBumpIsAnotherVersion(t *testing.T) {
+	t.Parallel()
+	r := testservers.StartRedis(t, testservers.RedisConfig{})
+	proxy := testservers.StartProxy(t, r.Addr())
+	p := prefix()
+	s := open(t, redisstore.Config{URL: "redis://" + proxy.Addr(), Prefix: p, Timeout: 30 * time.Second})
+	version := func() string { return raw(t, r, p+"tag:"+string(tag)) }
+	testservers.Must(t, s.Bump(t.Context(), []cache.Tag{tag}, cache.NoMark)) // the script is known from here on
+	before := version()
+	proxy.Hold(testservers.Replies)
+	done := make(chan error, 1)
+	go func() { done <- s.Bump(t.Context(), []cache.Tag{tag}, cache.NoMark) }()
+	var first string
+	testservers.Eventually(t, 20*time.Second, func() (bool, string) {
+		first = version()
+		return first != before, "the bump has not run"
+	})
+	proxy.Reset()
+	testservers.Must(t, proxy.Heal())
+	testservers.Must(t, <-done)
+	if again := version(); again == first || again == before {
+		t.Errorf("the versions were %x, %x and %x, want three", before, first, again)
+	}
+}
+
 // A connection that ends in the middle of the replies gives no half of them.
 func TestReplyCutInTheMiddle(t *testing.T) {
 	t.Parallel()

@@ -29,8 +29,7 @@ func (s *Store) turn(ctx context.Context, tags []cache.Tag, mark cache.Mark, lea
 	life := millis(s.cfg.TagLife)
 	commands := make([]command, len(tags))
 	for i, tag := range tags {
-		fresh := cache.NewVersion()
-		commands[i] = command{turnScript, s.names.tag(tag), []string{string(fresh[:]), life, string(mark[:]), lease}}
+		commands[i] = command{turnScript, s.names.tag(tag), []string{life, string(mark[:]), lease}} // and a version, see build
 	}
 	_, err := s.exec(ctx, commands)
 	return err
