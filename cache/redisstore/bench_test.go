@@ -16,8 +16,9 @@ import (
 )
 
 // BenchmarkHit compares a hit with two tags with a bare GET of the same entry by the same
-// client, for one caller and for many. The two take turns, in one run, and medians are
-// compared, because a busy machine changes by more than the difference.
+// client, and with a GET for each of the three values, for one caller and for many. They take
+// turns, in one run, and medians are compared, because a busy machine changes by more than the
+// difference.
 func BenchmarkHit(b *testing.B) {
 	r := testservers.StartRedis(b, testservers.RedisConfig{})
 	s := open(b, redisstore.Config{URL: r.URL()})
@@ -49,6 +50,23 @@ func BenchmarkHit(b *testing.B) {
 			b.Error(err)
 		}
 	}
+	names := []string{"bare:tag:1", "bare:tag:2", "bare"}
+	for _, name := range names[:2] {
+		if err := client.Do(ctx, client.B().Set().Key(name).Value(string(make([]byte, 16))).Build()).Error(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	gets := func() {
+		commands := make([]rueidis.Completed, len(names))
+		for i, name := range names {
+			commands[i] = client.B().Get().Key(name).Build()
+		}
+		for _, reply := range client.DoMulti(ctx, commands...) {
+			if _, err := reply.AsBytes(); err != nil {
+				b.Error(err)
+			}
+		}
+	}
 	const batch = 200
 	measure := func(callers int, call func()) time.Duration {
 		start := time.Now()
@@ -68,16 +86,20 @@ func BenchmarkHit(b *testing.B) {
 	}
 	for _, callers := range []int{1, 64} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			var ours, bare []time.Duration
+			var ours, bare, three []time.Duration
 			for b.Loop() {
 				ours = append(ours, measure(callers, hit))
 				bare = append(bare, measure(callers, get))
+				three = append(three, measure(callers, gets))
 			}
 			slices.Sort(ours)
 			slices.Sort(bare)
+			slices.Sort(three)
 			b.ReportMetric(float64(ours[len(ours)/2].Nanoseconds()), "ns/hit")
 			b.ReportMetric(float64(bare[len(bare)/2].Nanoseconds()), "ns/GET")
+			b.ReportMetric(float64(three[len(three)/2].Nanoseconds()), "ns/3GETs")
 			b.ReportMetric(float64(ours[len(ours)/2])/float64(bare[len(bare)/2]), "×GET")
+			b.ReportMetric(float64(ours[len(ours)/2])/float64(three[len(three)/2]), "×3GETs")
 		})
 	}
 }
