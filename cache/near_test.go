@@ -415,6 +415,33 @@ func TestTagsOfNearAnswersAreBounded(t *testing.T) {
 	})
 }
 
+// Who may keep more answers may keep their tags as well.
+func TestRoomForTagsGrowsWithNearSize(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		s.delay = 0
+		query := s.nearQuery()
+		query.Fresh, query.NearSize = time.Hour, 20_000
+		query.Tags = func(id int) []cache.Tag {
+			if id == 1 {
+				return []cache.Tag{rowTag(id)}
+			}
+			tags := make([]cache.Tag, 1000)
+			for i := range tags {
+				tags[i] = cache.Tag(fmt.Sprint("many:", id, ":", i))
+			}
+			return tags
+		}
+		q := defineNear(c, query)
+		keepNear(t, q, 1, "one")
+		for id := 10; id < 145; id++ { // 135,001 tags, more than a smaller table has room for
+			s.set(id, "many")
+			mustGet(t, q, id, "many")
+		}
+		mustBeNear(t, q, 1, "one")
+	})
+}
+
 // Near answers are found by the parameter. It names the owner, so that one's answer is
 // never another's, and who has no name gets none.
 func TestPrivateAnswersStayPrivateNear(t *testing.T) {

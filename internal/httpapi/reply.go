@@ -1,10 +1,8 @@
 package httpapi
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -169,18 +167,12 @@ var (
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // append appends the data and the pagination.
-func (rep *reply) append(b []byte) ([]byte, error) {
+func (rep *reply) append(b []byte) (_ []byte, err error) {
 	b = append(b, `"data":`...)
 	if rep.document != nil {
 		b = rep.document.AppendTo(b, rep.enrolled)
-	} else {
-		buf := bytes.NewBuffer(b)
-		enc := json.NewEncoder(buf)
-		enc.SetEscapeHTML(false) // answers are served as JSON that nobody may sniff
-		if err := enc.Encode(rep.data); err != nil {
-			return b, err
-		}
-		b = buf.Bytes()[:buf.Len()-1] // without the encoder's line end
+	} else if b, err = learning.AppendJSON(b, rep.data); err != nil {
+		return nil, err
 	}
 	if p := rep.pagination; p != nil {
 		b = strconv.AppendInt(append(b, `,"pagination":{"page":`...), int64(p.Page), 10)
