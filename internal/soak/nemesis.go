@@ -249,7 +249,7 @@ func skewClocks(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) 
 		for _, m := range f.members() {
 			by := skew()
 			telling.Go(func() error {
-				_, err := m.call(context.WithoutCancel(ctx), request{Skew: &by})
+				_, err := m.call(context.WithoutCancel(ctx), request{Clock: &clockOrder{by}})
 				return err
 			})
 		}

@@ -12,13 +12,13 @@ import (
 // request asks a worker for one thing.
 type request struct {
 	ID     int64
-	Load   *Load          // begin to read and write at random
-	Pause  bool           // stop that, and answer when nothing is under way
-	Look   bool           // ask for every strict answer
-	Write  *writeOrder    // one write
-	Crowd  *crowdOrder    // many callers of one answer
-	Press  *pressOrder    // a steady stream of requests
-	Skew   *time.Duration // how far the wall clock is to be ahead
+	Load   *Load       // begin to read and write at random
+	Pause  bool        // stop that, and answer when nothing is under way
+	Look   bool        // ask for every strict answer
+	Write  *writeOrder // one write
+	Crowd  *crowdOrder // many callers of one answer
+	Press  *pressOrder // a steady stream of requests
+	Clock  *clockOrder // another wall clock
 	Vitals bool
 }
 
@@ -55,6 +55,10 @@ type writeOrder struct {
 	Keys []int
 	Die  step
 }
+
+// clockOrder sets the wall clock ahead. It is a struct since gob does not send a pointer to a
+// zero at all: a clock that was to be right again would stay wrong.
+type clockOrder struct{ Ahead time.Duration }
 
 // crowdOrder has Callers ask for one answer, all at the moment At.
 type crowdOrder struct {

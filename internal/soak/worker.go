@@ -181,10 +181,12 @@ func (w *worker) answer(ctx context.Context, r request, answer *reply) (err erro
 		answer.Crowd = w.crowd(ctx, *r.Crowd)
 	case r.Press != nil:
 		answer.Press = w.press(ctx, *r.Press)
-	case r.Skew != nil:
-		w.trap.skew.Store(int64(*r.Skew))
+	case r.Clock != nil:
+		w.trap.skew.Store(int64(r.Clock.Ahead))
 	case r.Vitals:
 		answer.Vitals, err = w.vitals()
+	default:
+		err = errors.New("nothing was asked")
 	}
 	return err
 }
