@@ -40,8 +40,8 @@ const (
 
 // Answer is a value and what happened on the way to it.
 type Answer[V any] struct {
-	// Value is shared with other callers when the answer was loaded: read it, do not
-	// change it. It is the zero value when the error is not nil.
+	// Value may be shared with other callers, who wait for the same load or read of the
+	// store: read it, do not change it. It is the zero value when the error is not nil.
 	Value  V
 	Status Status
 	Detail string        // one of the Detail constants, or empty

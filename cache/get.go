@@ -46,21 +46,14 @@ func (d *Cached[P, V]) Ask(ctx context.Context, p P) (Answer[V], error) {
 	if d.near != nil {
 		before = d.near.listen(tags)
 	}
-	snapshot, err := d.c.read(ctx, tags, []string{key})
+	seen, err := d.look(ctx, key, tags)
 	if err != nil {
 		if ctx.Err() != nil {
 			return Answer[V]{}, context.Cause(ctx)
 		}
 		return d.bypass(ctx, p, key, DetailUnavailable)
 	}
-
-	now := time.Now()
-	guard := guardOf(tags, snapshot.States)
-	fenced := anyFenced(snapshot.States)
-	var kept kept[V]
-	if !fenced {
-		kept = d.examine(snapshot.Entries[0], guard, now)
-	}
+	now, guard, fenced, kept := seen.at, seen.guard, seen.fenced, seen.kept
 	switch kept.state {
 	case entryFresh:
 		d.m.hit(now)

@@ -187,6 +187,7 @@ type Cached[P comparable, V any] struct {
 	Query[P, V]
 	c        *Cache
 	prefix   string // name, revision if any, and a colon
+	reads    reads[V]
 	flights  group[V]
 	failures errorMemory
 	near     *near[P, V]   // nil if Query.Near is 0
