@@ -50,6 +50,7 @@ func TestInvalidateIsHeardByEveryProcess(t *testing.T) {
 		s, fleet := newSource(), newFleet(t, 2)
 		q0, q1 := cache.Define(fleet[0].Cache, s.query()), cache.Define(fleet[1].Cache, s.query())
 		mustGet(t, q0, 1, "one")
+		synctest.Wait() // it is stored
 		mustAsk(t, q1, 1, cache.Hit)
 		s.set(1, "uno")
 		if err := fleet[0].Invalidate(t.Context(), rowTag(1)); err != nil {

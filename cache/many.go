@@ -70,18 +70,12 @@ type asked[P comparable, V any] struct {
 // look reads everything in one round trip and answers what it can.
 func (m *many[P, V]) look(ctx context.Context) {
 	var keys []string
-	var tags []Tag
-	tagAt := map[Tag]int{}
+	var u union
 	for i := range m.asked {
 		keys = append(keys, m.asked[i].key)
-		for _, tag := range m.asked[i].tags {
-			if _, ok := tagAt[tag]; !ok {
-				tagAt[tag] = len(tags)
-				tags = append(tags, tag)
-			}
-		}
+		u.add(m.asked[i].tags)
 	}
-	snapshot, err := m.c.read(ctx, tags, keys)
+	snapshot, err := m.c.read(ctx, u.tags, keys)
 	now := time.Now()
 	for i := range m.asked {
 		a := &m.asked[i]
@@ -92,10 +86,7 @@ func (m *many[P, V]) look(ctx context.Context) {
 			a.detail = DetailUnavailable
 			continue
 		}
-		states := make([]TagState, len(a.tags))
-		for j, tag := range a.tags {
-			states[j] = snapshot.States[tagAt[tag]]
-		}
+		states := u.statesOf(a.tags, snapshot.States)
 		if anyFenced(states) {
 			a.detail = DetailFenced
 			continue

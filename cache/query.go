@@ -209,6 +209,7 @@ func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
 	}
 	d.loads = newAdmission(q.Name, q.MaxLoads, q.MaxQueue, q.LoadTimeout)
 	d.m = c.metrics.query(q.Name)
+	d.coalesceReads()
 	if err := c.define(q.Name, d.warm); err != nil {
 		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
 	}

@@ -211,26 +211,6 @@ func TestSharedReadIsBounded(t *testing.T) {
 	})
 }
 
-func TestWhoSharesAReadMayLeave(t *testing.T) {
-	virtual(t, func(t *testing.T) {
-		_, _, _, q := newDistant(t, 500*time.Microsecond)
-		var callers sync.WaitGroup
-		occupy(t, q, &callers)
-		ctx, hangUp := context.WithCancelCause(t.Context())
-		left := errors.New("left")
-		callers.Go(func() {
-			if _, err := q.Get(ctx, 1); !errors.Is(err, left) {
-				t.Errorf("who left got %v", err)
-			}
-		})
-		synctest.Wait()
-		callers.Go(func() { check(t, q, 1, row(1)) })
-		synctest.Wait()
-		hangUp(left)
-		callers.Wait()
-	})
-}
-
 func TestSharedReadThatFailsIsLoadedForAll(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s, _, src, q := newDistant(t, 500*time.Microsecond)

@@ -1,0 +1,145 @@
+// Package coalesce makes one call of many that come at the same time.
+//
+// As many calls as keep the way to a server busy go at once, each alone. Callers who come
+// meanwhile wait for the next call and share it. It begins after all of them have come, which
+// makes its answer as good as that to a call of their own: what was so before they asked
+// shows in it. (What single flight does, joining a call that is under way, does not give
+// that.) The busier it is, the more callers share a call: nothing is ever held back to
+// wait for company.
+package coalesce
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Calls are those of one kind. Set the fields before the first call; the methods are safe for
+// concurrent use.
+type Calls[K comparable, A, R any] struct {
+	Alone int           // calls under way, from which on callers share the next
+	Most  int           // keys of a shared call
+	Wait  time.Duration // for a call under way to return, at most: who waits for a slow server waits once
+
+	// One answers one caller, with the caller's context.
+	One func(ctx context.Context, key K, arg A) (R, error)
+	// Many answers callers of different keys, in order. Callers of the same key share a result.
+	Many func(ctx context.Context, keys []K, args []A) ([]R, error)
+	// Spawn runs a shared call on a goroutine, or returns false if that cannot be any more;
+	// then its callers get Closed.
+	Spawn  func(func(context.Context)) bool
+	Closed error
+
+	mu   sync.Mutex
+	busy int              // calls under way, at least while anybody waits
+	next *shared[K, A, R] // whoever comes may join it; nil if nobody waits
+}
+
+// shared is one call for several callers.
+type shared[K comparable, A, R any] struct {
+	keys []K
+	args []A
+	at   map[K]int // index by key
+	late *time.Timer
+
+	done    chan struct{} // closed when what follows is set
+	results []R
+	err     error
+}
+
+// Do answers a caller by a call that begins after Do was called. arg says what the call needs
+// to know of key; of callers who share a key, one's is used. It returns the error of the
+// call, or the cause of ctx if that ends first.
+func (c *Calls[K, A, R]) Do(ctx context.Context, key K, arg A) (R, error) {
+	call, i := c.join(key, arg)
+	if call == nil {
+		defer c.leave()
+		return c.One(ctx, key, arg)
+	}
+	var none R
+	select {
+	case <-call.done:
+	case <-ctx.Done():
+		return none, context.Cause(ctx)
+	}
+	if call.err != nil {
+		return none, call.err
+	}
+	return call.results[i], nil
+}
+
+// join takes a place for a call of the caller's own, or if there is none returns the call that
+// the caller shares.
+func (c *Calls[K, A, R]) join(key K, arg A) (call *shared[K, A, R], i int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	call = c.next
+	if call != nil {
+		if i, ok := call.at[key]; ok {
+			return call, i
+		}
+	}
+	if c.busy < c.Alone || call != nil && len(call.keys) == c.Most {
+		c.busy++
+		return nil, 0
+	}
+	if call == nil {
+		call = &shared[K, A, R]{at: map[K]int{}, done: make(chan struct{})}
+		call.late = time.AfterFunc(c.Wait, func() { c.hurry(call) })
+		c.next = call
+	}
+	i = len(call.keys)
+	call.at[key] = i
+	call.keys, call.args = append(call.keys, key), append(call.args, arg)
+	return call, i
+}
+
+// leave gives a place to the call that waits for it, or back.
+func (c *Calls[K, A, R]) leave() {
+	if call := c.turn(); call != nil {
+		c.send(call)
+	}
+}
+
+// turn returns the call whose turn it is, or gives the place back.
+func (c *Calls[K, A, R]) turn() *shared[K, A, R] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	call := c.next
+	if call == nil {
+		c.busy--
+		return nil
+	}
+	c.next = nil // nobody joins it any more
+	return call
+}
+
+// hurry makes a place for a call that has waited long enough.
+func (c *Calls[K, A, R]) hurry(call *shared[K, A, R]) {
+	c.mu.Lock()
+	waits := c.next == call
+	if waits {
+		c.next = nil
+		c.busy++
+	}
+	c.mu.Unlock()
+	if waits {
+		c.send(call)
+	}
+}
+
+// send makes the call, and then those that became due meanwhile.
+func (c *Calls[K, A, R]) send(call *shared[K, A, R]) {
+	spawned := c.Spawn(func(ctx context.Context) {
+		for due := call; due != nil; due = c.turn() {
+			due.late.Stop()
+			due.results, due.err = c.Many(ctx, due.keys, due.args)
+			close(due.done)
+		}
+	})
+	if !spawned {
+		call.err = c.Closed
+		close(call.done)
+		c.leave()
+	}
+}
