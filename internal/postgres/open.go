@@ -112,6 +112,7 @@ func open(ctx context.Context, url string, cfg Config) (_ *Storage, err error) {
 	if err := migrate(ctx, s.pool.Config().ConnConfig, cfg.Logger); err != nil {
 		return nil, fmt.Errorf("migrate: %w", err)
 	}
+	s.lookups = newLookups(s.pool, cfg.ReadTimeout)
 	if cfg.ReplicaURL != "" {
 		pool, err := connect(ctx, cfg.ReplicaURL, cfg)
 		if err != nil {

@@ -67,10 +67,14 @@ func TestIndexesServeEveryStatement(t *testing.T) {
 			_, err := s.ListCourses(ctx, learning.ListParams{Difficulty: "advanced", Page: 1, Limit: 20})
 			return err
 		},
-		"count":            func() error { _, err := s.CountCourses(ctx, ""); return err },
-		"count of":         func() error { _, err := s.CountCourses(ctx, "advanced"); return err },
-		"detail":           func() error { _, err := s.CourseDetail(ctx, course); return err },
-		"enrolled":         func() error { _, err := s.Enrolled(ctx, user, []learning.CourseID{course}); return err },
+		"count":    func() error { _, err := s.CountCourses(ctx, ""); return err },
+		"count of": func() error { _, err := s.CountCourses(ctx, "advanced"); return err },
+		"detail":   func() error { _, err := s.CourseDetail(ctx, course); return err },
+		"enrolled": func() error { _, err := s.Enrolled(ctx, user, []learning.CourseID{course}); return err },
+		"enrolled, of many": func() error {
+			_, err := s.lookups.ask(ctx, slices.Repeat([]*lookup{{user, slices.Repeat([]learning.CourseID{course}, learning.MaxLimit)}}, lookupsShared)...)
+			return err
+		},
 		"completed module": func() error { _, err := s.CompletedModule(ctx, user, course, module); return err },
 		"profile":          func() error { _, err := s.Profile(ctx, user); return err },
 		"progress":         func() error { _, err := s.Progress(ctx, user); return err },

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
@@ -86,26 +84,6 @@ func (s *Storage) CourseDetail(ctx context.Context, id learning.CourseID) (learn
 	c.IsActive = true
 	c.Modules = learning.ModulesInOrder(modules)
 	return c, nil
-}
-
-const enrolled = `SELECT course_id FROM enrollments WHERE user_id = $1::uuid AND course_id = ANY ($2::text[]::uuid[])`
-
-// Enrolled asks the primary: it is the learner's own, asked for afresh, and cheap.
-func (s *Storage) Enrolled(ctx context.Context, user learning.UserID, courses []learning.CourseID) (map[learning.CourseID]bool, error) {
-	ids := make([]string, len(courses))
-	for i, c := range courses {
-		ids[i] = c.String()
-	}
-	rows, err := s.pool.Query(ctx, enrolled, user.UUID, ids)
-	if err != nil {
-		return nil, fmt.Errorf("enrolments of %s: %w", user, err)
-	}
-	in := make(map[learning.CourseID]bool)
-	var id learning.CourseID
-	if _, err := pgx.ForEachRow(rows, []any{&id.UUID}, func() error { in[id] = true; return nil }); err != nil {
-		return nil, fmt.Errorf("enrolments of %s: %w", user, err)
-	}
-	return in, nil
 }
 
 // passed is the condition that submission s of quiz q passes, as Submission.Passed has it.

@@ -20,6 +20,7 @@ import (
 type Storage struct {
 	pool    *pgxpool.Pool
 	replica *replica // nil: none
+	lookups *lookups
 	log     *outboxpostgres.Log
 	db      *outboxpostgres.DB
 	relay   *outbox.Relay // nil without a cache
@@ -39,6 +40,9 @@ func (s *Storage) Close() error {
 	}
 	if s.replica != nil {
 		s.replica.close()
+	}
+	if s.lookups != nil {
+		s.lookups.close()
 	}
 	if s.pool != nil {
 		s.pool.Close()

@@ -1,0 +1,129 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chainlearn/chainlearn/internal/coalesce"
+	"github.com/chainlearn/chainlearn/internal/learning"
+)
+
+// Whether a learner is enrolled is asked with every page of the catalogue that a learner
+// sees, and never kept. So learners who ask at the same time are answered by one
+// statement, which begins after all of them have asked.
+const (
+	lookupsAlone  = 4
+	lookupsShared = 32 // learners, of up to 50 courses each
+	lookupsWait   = time.Millisecond
+)
+
+// lookup is one learner's question. It is its own key: no two are the same.
+type lookup struct {
+	user    learning.UserID
+	courses []learning.CourseID
+}
+
+type enrolments = map[learning.CourseID]bool
+
+// lookups are those under way.
+type lookups struct {
+	coalesce.Calls[*lookup, struct{}, enrolments]
+	pool    *pgxpool.Pool
+	timeout time.Duration // of a shared lookup
+
+	mu      sync.Mutex
+	closed  bool
+	life    context.Context
+	end     context.CancelFunc
+	running sync.WaitGroup // added to under mu while not closed
+}
+
+var errClosed = errors.New("the storage is closed")
+
+func newLookups(pool *pgxpool.Pool, timeout time.Duration) *lookups {
+	l := &lookups{pool: pool, timeout: timeout}
+	l.life, l.end = context.WithCancel(context.Background())
+	l.Alone, l.Most, l.Wait = lookupsAlone, lookupsShared, lookupsWait
+	l.One = func(ctx context.Context, q *lookup, _ struct{}) (enrolments, error) {
+		results, err := l.ask(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		return results[0], nil
+	}
+	l.Many = func(ctx context.Context, all []*lookup, _ []struct{}) ([]enrolments, error) {
+		ctx, cancel := context.WithTimeout(ctx, l.timeout)
+		defer cancel()
+		return l.ask(ctx, all...)
+	}
+	l.Spawn, l.Closed = l.spawn, errClosed
+	return l
+}
+
+func (l *lookups) spawn(f func(context.Context)) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.running.Go(func() { f(l.life) })
+	return true
+}
+
+func (l *lookups) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.end()
+	l.running.Wait()
+}
+
+// enrolled is about the user $3[n] and each course whose n is the same. LIMIT has the index
+// asked for each, however many they are: the planner may not join the whole table.
+const enrolled = `
+SELECT asked.n, e.course_id
+FROM unnest($1::int[], $2::text[]) AS asked (n, course)
+CROSS JOIN LATERAL (
+    SELECT course_id FROM enrollments
+    WHERE user_id = ($3::text[])[asked.n]::uuid AND course_id = asked.course::uuid
+    LIMIT 1
+) e`
+
+func (l *lookups) ask(ctx context.Context, all ...*lookup) ([]enrolments, error) {
+	var numbers []int32
+	var courses, users []string
+	results := make([]enrolments, len(all))
+	for i, q := range all {
+		users = append(users, q.user.String())
+		for _, c := range q.courses {
+			numbers, courses = append(numbers, int32(i+1)), append(courses, c.String())
+		}
+		results[i] = enrolments{}
+	}
+	rows, err := l.pool.Query(ctx, enrolled, numbers, courses, users)
+	if err != nil {
+		return nil, err
+	}
+	var n int
+	var course learning.CourseID
+	_, err = pgx.ForEachRow(rows, []any{&n, &course.UUID}, func() error {
+		results[n-1][course] = true
+		return nil
+	})
+	return results, err
+}
+
+// Enrolled asks the primary: it is the learner's own, asked for afresh, and cheap.
+func (s *Storage) Enrolled(ctx context.Context, user learning.UserID, courses []learning.CourseID) (map[learning.CourseID]bool, error) {
+	in, err := s.lookups.Do(ctx, &lookup{user, courses}, struct{}{})
+	if err != nil {
+		return nil, fmt.Errorf("enrolments of %s: %w", user, err)
+	}
+	return in, nil
+}
