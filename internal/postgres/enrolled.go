@@ -2,9 +2,7 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -36,19 +34,10 @@ type lookups struct {
 	coalesce.Calls[*lookup, struct{}, enrolments]
 	pool    *pgxpool.Pool
 	timeout time.Duration // of a shared lookup
-
-	mu      sync.Mutex
-	closed  bool
-	life    context.Context
-	end     context.CancelFunc
-	running sync.WaitGroup // added to under mu while not closed
 }
 
-var errClosed = errors.New("the storage is closed")
-
-func newLookups(pool *pgxpool.Pool, timeout time.Duration) *lookups {
+func newLookups(pool *pgxpool.Pool, timeout time.Duration, crew *crew) *lookups {
 	l := &lookups{pool: pool, timeout: timeout}
-	l.life, l.end = context.WithCancel(context.Background())
 	l.Alone, l.Most, l.Wait = lookupsAlone, lookupsShared, lookupsWait
 	l.One = func(ctx context.Context, q *lookup, _ struct{}) (enrolments, error) {
 		results, err := l.ask(ctx, q)
@@ -62,26 +51,8 @@ func newLookups(pool *pgxpool.Pool, timeout time.Duration) *lookups {
 		defer cancel()
 		return l.ask(ctx, all...)
 	}
-	l.Spawn, l.Closed = l.spawn, errClosed
+	l.Spawn, l.Closed = crew.spawn, errClosed
 	return l
-}
-
-func (l *lookups) spawn(f func(context.Context)) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return false
-	}
-	l.running.Go(func() { f(l.life) })
-	return true
-}
-
-func (l *lookups) close() {
-	l.mu.Lock()
-	l.closed = true
-	l.mu.Unlock()
-	l.end()
-	l.running.Wait()
 }
 
 // enrolled is about the user $3[n] and each course whose n is the same. LIMIT has the index

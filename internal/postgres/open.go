@@ -100,7 +100,7 @@ func open(ctx context.Context, url string, cfg Config) (_ *Storage, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Storage{}
+	s := &Storage{crew: newCrew()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -112,13 +112,13 @@ func open(ctx context.Context, url string, cfg Config) (_ *Storage, err error) {
 	if err := migrate(ctx, s.pool.Config().ConnConfig, cfg.Logger); err != nil {
 		return nil, fmt.Errorf("migrate: %w", err)
 	}
-	s.lookups = newLookups(s.pool, cfg.ReadTimeout)
+	s.lookups = newLookups(s.pool, cfg.ReadTimeout, s.crew)
 	if cfg.ReplicaURL != "" {
 		pool, err := connect(ctx, cfg.ReplicaURL, cfg)
 		if err != nil {
 			return nil, fmt.Errorf("replica: %w", err)
 		}
-		s.replica = newReplica(s.pool, pool, cfg.ReplicaWait, cfg.Logger)
+		s.replica = newReplica(s.pool, pool, cfg.ReplicaWait, cfg.Logger, s.crew)
 	}
 	s.log = outboxpostgres.NewLog(s.pool, cfg.Logger)
 	if cfg.Cache != nil {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/chainlearn/chainlearn/internal/coalesce"
 )
 
 // A replica answers loads in place of the primary, if it knows enough.
@@ -41,8 +43,8 @@ type replica struct {
 	failing  bool      // the last try failed; guarded by mu
 }
 
-func newReplica(primary, pool *pgxpool.Pool, wait time.Duration, log *slog.Logger) *replica {
-	return &replica{pool: pool, wait: wait, log: log, tip: newTip(primary)}
+func newReplica(primary, pool *pgxpool.Pool, wait time.Duration, log *slog.Logger, crew *crew) *replica {
+	return &replica{pool: pool, wait: wait, log: log, tip: newTip(primary, crew)}
 }
 
 const (
@@ -62,7 +64,7 @@ func (r *replica) load(ctx context.Context, query string, args []any, fields []a
 	if !r.worthAsking() {
 		return false, nil
 	}
-	position, err := r.tip.ask(ctx)
+	position, err := r.tip.Do(ctx, struct{}{}, struct{}{})
 	if err != nil {
 		return false, err
 	}
@@ -111,7 +113,6 @@ func (r *replica) try(ctx context.Context, p position, query string, args []any,
 }
 
 func (r *replica) close() {
-	r.tip.asking.Wait()
 	r.pool.Close()
 }
 
@@ -147,65 +148,29 @@ type position struct {
 	timeline int64
 }
 
-// tip asks the primary how far its log reaches. At most one question is under way; whoever
-// comes meanwhile shares the next, since an answer to one that was asked before they
-// came may be too old for them.
-type tip struct {
-	primary *pgxpool.Pool
-	asking  sync.WaitGroup
-
-	mu      sync.Mutex
-	running bool     // guarded by mu
-	next    *tipCall // that begins when the running one has ended; guarded by mu
-}
-
-type tipCall struct {
-	done chan struct{} // closed when the rest is known
-	pos  position
-	err  error
-}
-
-func newTip(primary *pgxpool.Pool) *tip { return &tip{primary: primary} }
+// tip asks the primary how far its log reaches. One question is under way; whoever comes
+// meanwhile shares the next, since an answer to one that was asked before they came may
+// be too old for them.
+type tip = coalesce.Calls[struct{}, struct{}, position]
 
 const tipTimeout = 2 * time.Second
 
-func (t *tip) ask(ctx context.Context) (position, error) {
-	t.mu.Lock()
-	call := t.next
-	if call == nil {
-		call = &tipCall{done: make(chan struct{})}
-		t.next = call
-	}
-	if !t.running {
-		t.running = true
-		t.asking.Go(t.run)
-	}
-	t.mu.Unlock()
-	select {
-	case <-call.done:
-		return call.pos, call.err
-	case <-ctx.Done():
-		return position{}, context.Cause(ctx)
-	}
-}
-
-// run asks until nobody is left who wants to know.
-func (t *tip) run() {
-	for {
-		t.mu.Lock()
-		call := t.next
-		t.next = nil
-		if call == nil {
-			t.running = false
-			t.mu.Unlock()
-			return
-		}
-		t.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), tipTimeout) // it is nobody's in particular
-		call.err = t.primary.QueryRow(ctx, `
+func newTip(primary *pgxpool.Pool, crew *crew) *tip {
+	ask := func(ctx context.Context) (p position, err error) {
+		ctx, cancel := context.WithTimeout(ctx, tipTimeout)
+		defer cancel()
+		err = primary.QueryRow(ctx, `
 SELECT lsn::text, ('x' || left(pg_walfile_name(lsn), 8))::bit(32)::bigint
-FROM pg_current_wal_insert_lsn() AS lsn`).Scan(&call.pos.lsn, &call.pos.timeline)
-		cancel()
-		close(call.done)
+FROM pg_current_wal_insert_lsn() AS lsn`).Scan(&p.lsn, &p.timeline)
+		return p, err
+	}
+	return &tip{
+		Alone: 1, Most: 1, Wait: tipTimeout,
+		One: func(ctx context.Context, _, _ struct{}) (position, error) { return ask(ctx) },
+		Many: func(ctx context.Context, _, _ []struct{}) ([]position, error) {
+			p, err := ask(ctx)
+			return []position{p}, err
+		},
+		Spawn: crew.spawn, Closed: errClosed,
 	}
 }

@@ -21,6 +21,7 @@ type Storage struct {
 	pool    *pgxpool.Pool
 	replica *replica // nil: none
 	lookups *lookups
+	crew    *crew
 	log     *outboxpostgres.Log
 	db      *outboxpostgres.DB
 	relay   *outbox.Relay // nil without a cache
@@ -41,9 +42,7 @@ func (s *Storage) Close() error {
 	if s.replica != nil {
 		s.replica.close()
 	}
-	if s.lookups != nil {
-		s.lookups.close()
-	}
+	s.crew.close()
 	if s.pool != nil {
 		s.pool.Close()
 	}
