@@ -38,6 +38,7 @@ type DB struct {
 	log   *Log
 	cache *cache.Cache
 	cfg   Config
+	mode  pgx.QueryExecMode // of the pool's connections
 }
 
 // NewDB returns a DB that fences and bumps in c what its transactions touch. Without a cache
@@ -58,7 +59,7 @@ func NewDB(log *Log, c *cache.Cache, cfg Config) (*DB, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("outbox/postgres: %w", err)
 	}
-	return &DB{log, c, cfg}, nil
+	return &DB{log, c, cfg, log.pool.Config().ConnConfig.DefaultQueryExecMode}, nil
 }
 
 // Limits that the server enforces on each transaction.
@@ -70,7 +71,8 @@ func (db *DB) Limits() Limits { return db.cfg.Limits }
 // outbox.ErrUnknownOutcome leaves open whether it is; any other means that it is not.
 //
 // fn runs again when the database asks for it, so it changes nothing outside of tx. It must
-// not commit tx.
+// not commit tx. The transaction begins with the first statement of fn, in the same round trip
+// if that has arguments.
 func (db *DB) Write(ctx context.Context, fn func(ctx context.Context, tx pgx.Tx) error) error {
 	for attempt := 1; ; attempt++ {
 		err := db.try(ctx, fn)
@@ -93,7 +95,7 @@ func (db *DB) try(ctx context.Context, fn func(ctx context.Context, tx pgx.Tx) e
 	if db.cache != nil {
 		mark = cache.Mark(cache.NewVersion())
 	}
-	tx, err := begin(ctx, db.log.pool, db.cfg.Limits, db.cfg.Isolation, mark)
+	tx, err := begin(ctx, db.log.pool, db.cfg.Limits, db.cfg.Isolation, db.mode, mark)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -51,20 +52,33 @@ func (l Limits) check(lease time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// begin returns the statements that open a transaction with a mark (none if it is NoMark), to
-// be sent in one round trip. The limits are part of it, instead of being set once for each
-// connection, so that they hold through a proxy that pools transactions.
-func (l Limits) begin(isolation pgx.TxIsoLevel, mark cache.Mark, serverVersion string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "begin isolation level %s; set local statement_timeout = %d; set local idle_in_transaction_session_timeout = %d",
-		isolation, l.Statement.Milliseconds(), l.Idle.Milliseconds())
-	if major(serverVersion) >= 17 {
-		fmt.Fprintf(&b, "; set local transaction_timeout = %d", l.Transaction.Milliseconds())
-	}
+// opening returns how a transaction with a mark (none if it is NoMark) begins. The limits are
+// part of it, instead of being set once for each connection, so that they hold through a
+// proxy that pools transactions.
+func (l Limits) opening(isolation pgx.TxIsoLevel, mode pgx.QueryExecMode, mark cache.Mark, serverVersion string) opening {
+	o := opening{with: pgx.TxOptions{IsoLevel: isolation}}
 	if mark != cache.NoMark {
-		fmt.Fprintf(&b, "; set local cache.mark = '%x'", mark[:])
+		o.mark = hex.EncodeToString(mark[:])
 	}
-	return b.String()
+	var alone, set strings.Builder
+	fmt.Fprintf(&alone, "begin isolation level %s", isolation)
+	set.WriteString("SELECT set_config('cache.mark', $1, true)")
+	for _, limit := range []struct {
+		setting string
+		value   time.Duration
+		since   int
+	}{{"statement_timeout", l.Statement, 0}, {"idle_in_transaction_session_timeout", l.Idle, 0}, {"transaction_timeout", l.Transaction, 17}} {
+		if major(serverVersion) >= limit.since {
+			fmt.Fprintf(&alone, "; set local %s = %d", limit.setting, limit.value.Milliseconds())
+			fmt.Fprintf(&set, ", set_config('%s', '%d', true)", limit.setting, limit.value.Milliseconds())
+		}
+	}
+	if o.mark != "" {
+		fmt.Fprintf(&alone, "; set local cache.mark = '%s'", o.mark)
+	}
+	o.alone, o.set = alone.String(), set.String()
+	o.always = mode == pgx.QueryExecModeSimpleProtocol // in which any statement may be several
+	return o
 }
 
 // major returns the first number of a version such as "17.2 (Debian 17.2-1)" or "18beta1".
@@ -80,26 +94,23 @@ func major(version string) int {
 // Tx is a transaction whose outbox rows bear its mark. It implements outbox.Tx.
 type Tx struct {
 	conn *pgxpool.Conn // nil once it is given back
-	tx   pgx.Tx
+	tx   *lazyTx
 	mark cache.Mark
 }
 
 var _ outbox.Tx = (*Tx)(nil)
 
-// begin opens a transaction on a connection of the pool.
-func begin(ctx context.Context, pool *pgxpool.Pool, limits Limits, isolation pgx.TxIsoLevel, mark cache.Mark) (*Tx, error) {
+// begin opens a transaction on a connection of the pool, whose way to send statements is mode.
+func begin(ctx context.Context, pool *pgxpool.Pool, limits Limits, isolation pgx.TxIsoLevel, mode pgx.QueryExecMode, mark cache.Mark) (*Tx, error) {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
-	tx, err := conn.BeginTx(ctx, pgx.TxOptions{
-		BeginQuery: limits.begin(isolation, mark, conn.Conn().PgConn().ParameterStatus("server_version")),
-	})
-	if err != nil {
-		conn.Release()
-		return nil, fmt.Errorf("begin: %w", err)
-	}
-	return &Tx{conn, tx, mark}, nil
+	c := conn.Conn()
+	return &Tx{conn, &lazyTx{
+		conn: c, ctx: ctx,
+		opening: limits.opening(isolation, mode, mark, c.PgConn().ParameterStatus("server_version")),
+	}, mark}, nil
 }
 
 // release gives the connection back: it may be somebody else's from now on.
@@ -114,6 +125,9 @@ func (t *Tx) Mark() cache.Mark { return t.mark }
 // Touched returns what the transaction has recorded. Constraints and triggers that are
 // deferred to the commit run now: what they touch is to be fenced, too.
 func (t *Tx) Touched(ctx context.Context) ([]outbox.Row, error) {
+	if t.tx.unused() {
+		return nil, nil
+	}
 	var b pgx.Batch
 	var rows []outbox.Row
 	b.Queue(`SET CONSTRAINTS ALL IMMEDIATE`)
@@ -143,7 +157,7 @@ func (t *Tx) Commit(ctx context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("commit: %w", errors.Join(err, t.tx.Rollback(context.WithoutCancel(ctx))))
 	}
-	if t.tx.Conn().IsClosed() {
+	if t.conn.Conn().IsClosed() {
 		return fmt.Errorf("commit: %w", errLostBefore)
 	}
 	err := t.tx.Commit(ctx)
