@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"hash/maphash"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -54,9 +55,13 @@ type hearing struct {
 	era     atomic.Uint64 // raised when anything may have changed
 	deaf    atomic.Bool   // the store tells nothing, and never will
 
-	mu   sync.RWMutex
-	tags map[Tag]*nearTag // guarded by mu
-	most int              // of tags; guarded by mu
+	seed maphash.Seed
+
+	mu sync.RWMutex
+	// tags are known by their hash, which needs no memory for their text. Of two with the same
+	// hash each ends the other's answers too, which is no harm.
+	tags map[uint64]*nearTag // guarded by mu
+	most int                 // of tags; guarded by mu
 }
 
 type nearTag struct{ changes atomic.Uint64 }
@@ -68,13 +73,15 @@ type heard struct {
 }
 
 func newHearing(gaps func(), trusted *atomic.Bool) *hearing {
-	h := &hearing{birth: time.Now(), gaps: gaps, trusted: trusted, tags: map[Tag]*nearTag{}}
+	h := &hearing{birth: time.Now(), gaps: gaps, trusted: trusted, seed: maphash.MakeSeed(), tags: map[uint64]*nearTag{}}
 	h.proven.Store(never)
 	return h
 }
 
 // now is the monotonic clock of near answers.
 func (h *hearing) now() int64 { return int64(time.Since(h.birth)) }
+
+func (h *hearing) hash(tag Tag) uint64 { return maphash.String(h.seed, string(tag)) }
 
 // Changed implements Watcher.
 func (h *hearing) Changed(tags ...Tag) {
@@ -83,7 +90,7 @@ func (h *hearing) Changed(tags ...Tag) {
 	for _, tag := range tags {
 		// A tag nobody depends on has no count. Who begins to depend on it after
 		// this reads it after this.
-		if t := h.tags[tag]; t != nil {
+		if t := h.tags[h.hash(tag)]; t != nil {
 			t.changes.Add(1)
 		}
 	}
@@ -113,7 +120,7 @@ func (h *hearing) listen(tags []Tag) (era uint64, list []heard) {
 	era = h.era.Load()
 	missing := false
 	for i, tag := range tags {
-		t := h.tags[tag]
+		t := h.tags[h.hash(tag)]
 		if t == nil {
 			missing = true
 			break
@@ -131,10 +138,11 @@ func (h *hearing) listen(tags []Tag) (era uint64, list []heard) {
 		clear(h.tags)
 	}
 	for i, tag := range tags {
-		t := h.tags[tag]
+		hash := h.hash(tag)
+		t := h.tags[hash]
 		if t == nil {
 			t = &nearTag{}
-			h.tags[tag] = t
+			h.tags[hash] = t
 		}
 		list[i] = heard{t, t.changes.Load()}
 	}
