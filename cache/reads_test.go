@@ -88,10 +88,11 @@ func newDistant(t *testing.T, away time.Duration) (*distantStore, *cache.Cache, 
 
 func row(id int) string { return strings.Repeat("x", id+1) }
 
-// occupy takes all the places for reads that go alone, by callers of row 0.
+// occupy takes all the places for reads that go alone.
 func occupy(t *testing.T, q *cache.Cached[int, string], callers *sync.WaitGroup) {
-	for range alone {
-		callers.Go(func() { check(t, q, 0, row(0)) })
+	for i := range alone {
+		id := 2*most - 1 - i
+		callers.Go(func() { check(t, q, id, row(id)) })
 	}
 	synctest.Wait()
 }

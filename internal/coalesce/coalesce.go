@@ -1,7 +1,7 @@
 // Package coalesce makes one call of many that come at the same time.
 //
-// As many calls as keep the way to a server busy go at once, each alone. Callers who come
-// meanwhile wait for the next call and share it. It begins after all of them have come, which
+// As many calls as keep the way to a server busy go at once, each alone, of different keys.
+// Callers who come meanwhile wait for the next call and share it. It begins after all of them have come, which
 // makes its answer as good as that to a call of their own: what was so before they asked
 // shows in it. (What single flight does, joining a call that is under way, does not give
 // that.) The busier it is, the more callers share a call: nothing is ever held back to
@@ -17,7 +17,7 @@ import (
 // Calls are those of one kind. Set the fields before the first call; the methods are safe for
 // concurrent use.
 type Calls[K comparable, A, R any] struct {
-	Alone int           // calls under way, from which on callers share the next
+	Alone int           // calls under way, from which on callers share the next; of the same key: one
 	Most  int           // keys of a shared call
 	Wait  time.Duration // for a call under way to return, at most: who waits for a slow server waits once
 
@@ -31,7 +31,8 @@ type Calls[K comparable, A, R any] struct {
 	Closed error
 
 	mu   sync.Mutex
-	busy int              // calls under way, at least while anybody waits
+	busy int              // calls under way
+	keys map[K]int        // of calls under way; absent is none
 	next *shared[K, A, R] // whoever comes may join it; nil if nobody waits
 }
 
@@ -53,7 +54,7 @@ type shared[K comparable, A, R any] struct {
 func (c *Calls[K, A, R]) Do(ctx context.Context, key K, arg A) (R, error) {
 	call, i := c.join(key, arg)
 	if call == nil {
-		defer c.leave()
+		defer c.leave(key)
 		return c.One(ctx, key, arg)
 	}
 	var none R
@@ -79,8 +80,8 @@ func (c *Calls[K, A, R]) join(key K, arg A) (call *shared[K, A, R], i int) {
 			return call, i
 		}
 	}
-	if c.busy < c.Alone || call != nil && len(call.keys) == c.Most {
-		c.busy++
+	if c.busy < c.Alone && c.keys[key] == 0 || call != nil && len(call.keys) == c.Most {
+		c.begin(key)
 		return nil, 0
 	}
 	if call == nil {
@@ -94,36 +95,53 @@ func (c *Calls[K, A, R]) join(key K, arg A) (call *shared[K, A, R], i int) {
 	return call, i
 }
 
-// leave gives a place to the call that waits for it, or back.
-func (c *Calls[K, A, R]) leave() {
-	if call := c.turn(); call != nil {
+// begin notes a call; mu is held.
+func (c *Calls[K, A, R]) begin(keys ...K) {
+	if c.keys == nil {
+		c.keys = map[K]int{}
+	}
+	c.busy++
+	for _, key := range keys {
+		c.keys[key]++
+	}
+}
+
+// leave ends a call, and sends the one that waits for it.
+func (c *Calls[K, A, R]) leave(keys ...K) {
+	if call := c.turn(keys...); call != nil {
 		c.send(call)
 	}
 }
 
-// turn returns the call whose turn it is, or gives the place back.
-func (c *Calls[K, A, R]) turn() *shared[K, A, R] {
+// turn ends a call and begins the next, if any, which it returns.
+func (c *Calls[K, A, R]) turn(ended ...K) *shared[K, A, R] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	call := c.next
-	if call == nil {
-		c.busy--
+	c.busy--
+	for _, key := range ended {
+		if c.keys[key]--; c.keys[key] == 0 {
+			delete(c.keys, key)
+		}
+	}
+	return c.take(c.next)
+}
+
+// take begins call, which nobody joins any more, unless it is not the next; mu is held.
+func (c *Calls[K, A, R]) take(call *shared[K, A, R]) *shared[K, A, R] {
+	if call == nil || c.next != call {
 		return nil
 	}
-	c.next = nil // nobody joins it any more
+	c.next = nil
+	c.begin(call.keys...)
 	return call
 }
 
-// hurry makes a place for a call that has waited long enough.
+// hurry sends a call that has waited long enough.
 func (c *Calls[K, A, R]) hurry(call *shared[K, A, R]) {
 	c.mu.Lock()
-	waits := c.next == call
-	if waits {
-		c.next = nil
-		c.busy++
-	}
+	call = c.take(call)
 	c.mu.Unlock()
-	if waits {
+	if call != nil {
 		c.send(call)
 	}
 }
@@ -131,7 +149,7 @@ func (c *Calls[K, A, R]) hurry(call *shared[K, A, R]) {
 // send makes the call, and then those that became due meanwhile.
 func (c *Calls[K, A, R]) send(call *shared[K, A, R]) {
 	spawned := c.Spawn(func(ctx context.Context) {
-		for due := call; due != nil; due = c.turn() {
+		for due := call; due != nil; due = c.turn(due.keys...) {
 			due.late.Stop()
 			due.results, due.err = c.Many(ctx, due.keys, due.args)
 			close(due.done)
@@ -140,6 +158,6 @@ func (c *Calls[K, A, R]) send(call *shared[K, A, R]) {
 	if !spawned {
 		call.err = c.Closed
 		close(call.done)
-		c.leave()
+		c.leave(call.keys...)
 	}
 }

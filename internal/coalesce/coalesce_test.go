@@ -97,6 +97,28 @@ func TestCallersShareTheNextCall(t *testing.T) {
 	})
 }
 
+// Of one key there is one call at a time, also where there are places for more.
+func TestCallersOfAKeyShareTheNextCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &server{away: 500 * time.Microsecond}
+		c := s.calling(10, 10)
+		var callers sync.WaitGroup
+		for _, key := range []string{"a", "a", "b", "a"} {
+			asks(t, &callers, c, key, 0)
+		}
+		time.Sleep(s.away) // the second call of a is under way
+		for _, key := range []string{"a", "a", "c"} {
+			asks(t, &callers, c, key, 0)
+		}
+		callers.Wait()
+		wantCalls(t, s, []string{"a"}, []string{"b"}, []string{"a"}, []string{"c"}, []string{"a"})
+		asks(t, &callers, c, "a", 0)
+		asks(t, &callers, c, "b", 0)
+		callers.Wait()
+		wantCalls(t, s, []string{"a"}, []string{"b"})
+	})
+}
+
 // A call that is under way is joined by nobody, and who comes during a shared call shares
 // the one after it.
 func TestCallBeginsAfterItsCallersCame(t *testing.T) {

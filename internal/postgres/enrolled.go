@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chainlearn/chainlearn/internal/coalesce"
@@ -16,7 +17,7 @@ import (
 // sees, and never kept. So learners who ask at the same time are answered by one
 // statement, which begins after all of them have asked.
 const (
-	lookupsAlone  = 4
+	lookupsAlone  = 2
 	lookupsShared = 32 // learners, of up to 50 courses each
 	lookupsWait   = time.Millisecond
 )
@@ -59,21 +60,21 @@ func newLookups(pool *pgxpool.Pool, timeout time.Duration, crew *crew) *lookups 
 // asked for each, however many they are: the planner may not join the whole table.
 const enrolled = `
 SELECT asked.n, e.course_id
-FROM unnest($1::int[], $2::text[]) AS asked (n, course)
+FROM unnest($1::int[], $2::uuid[]) AS asked (n, course)
 CROSS JOIN LATERAL (
     SELECT course_id FROM enrollments
-    WHERE user_id = ($3::text[])[asked.n]::uuid AND course_id = asked.course::uuid
+    WHERE user_id = ($3::uuid[])[asked.n] AND course_id = asked.course
     LIMIT 1
 ) e`
 
 func (l *lookups) ask(ctx context.Context, all ...*lookup) ([]enrolments, error) {
 	var numbers []int32
-	var courses, users []string
+	var courses, users []pgtype.UUID
 	results := make([]enrolments, len(all))
 	for i, q := range all {
-		users = append(users, q.user.String())
+		users = append(users, pgtype.UUID{Bytes: q.user.UUID, Valid: true})
 		for _, c := range q.courses {
-			numbers, courses = append(numbers, int32(i+1)), append(courses, c.String())
+			numbers, courses = append(numbers, int32(i+1)), append(courses, pgtype.UUID{Bytes: c.UUID, Valid: true})
 		}
 		results[i] = enrolments{}
 	}
