@@ -5,6 +5,7 @@ import (
 	"crypto/md5"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/memstore"
+	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/learning"
 	"github.com/chainlearn/chainlearn/internal/testservers"
 )
@@ -21,15 +23,44 @@ import (
 // BenchmarkEnroll compares enrolling through the outbox (triggers, fence, commit, bump, and the
 // forgetting of the rows) with the same statements in a plain transaction on tables without
 // triggers. The two take turns, so that whatever else the machine does slows both. The
-// server flushes what it commits, as one in service does. The shared tier is in process:
-// its two round trips come on top.
+// server flushes what it commits, as one in service does. With the shared tier in process what
+// the database does shows, with Redis also the two round trips there.
 //
 //	go test -bench Enroll -run '^$' ./internal/postgres
 func BenchmarkEnroll(b *testing.B) {
 	server := testservers.StartPostgres(b, testservers.PostgresConfig{Durable: true})
+	for _, tier := range []struct {
+		name string
+		open func(b *testing.B) cache.Store
+	}{
+		{"in process", func(*testing.B) cache.Store { return memstore.New(memstore.Config{}) }},
+		{"Redis", func(b *testing.B) cache.Store { return redis(b, 0) }},
+		{"Redis with a million keys", func(b *testing.B) cache.Store { return redis(b, 1_000_000) }},
+	} {
+		b.Run(tier.name, func(b *testing.B) { benchmarkEnroll(b, server, tier.open) })
+	}
+}
+
+// redis returns a store on a server that has keys of other programs.
+func redis(b *testing.B, keys int) cache.Store {
+	b.Helper()
+	r := testservers.StartRedis(b, testservers.RedisConfig{})
+	const fill = `for i = ARGV[1], ARGV[2] do redis.call('SET', 'other:' .. i, 'a value of some length, as values go') end return 1`
+	for from := 0; from < keys; from += 10_000 {
+		testservers.Must(b, r.Do(b.Context(), "EVAL", fill, "0", strconv.Itoa(from), strconv.Itoa(from+9_999)).Error())
+	}
+	s, err := redisstore.Open(b.Context(), redisstore.Config{URL: r.URL(), Timeout: time.Second})
+	testservers.Must(b, err)
+	return s
+}
+
+func benchmarkEnroll(b *testing.B, server *testservers.Postgres, open func(*testing.B) cache.Store) {
+	b.Helper()
 	for _, parallel := range []int{1, 8} {
 		b.Run(fmt.Sprintf("%d at once", parallel), func(b *testing.B) {
-			write := [2]func(b *testing.B){enroller(b, server.Database(b), false), enroller(b, server.Database(b), true)}
+			store := open(b)
+			b.Cleanup(func() { testservers.Must(b, store.Close()) })
+			write := [2]func(b *testing.B){enroller(b, store, server.Database(b), false), enroller(b, store, server.Database(b), true)}
 			var took [2][]time.Duration // plain, through the outbox
 			var mu sync.Mutex
 			var wg sync.WaitGroup
@@ -65,10 +96,8 @@ func BenchmarkEnroll(b *testing.B) {
 }
 
 // enroller returns a function that enrols a learner in a course, never the same twice.
-func enroller(b *testing.B, url string, outbox bool) func(b *testing.B) {
+func enroller(b *testing.B, store cache.Store, url string, outbox bool) func(b *testing.B) {
 	b.Helper()
-	store := memstore.New(memstore.Config{})
-	b.Cleanup(func() { testservers.Must(b, store.Close()) })
 	c, err := cache.New(cache.Config{Store: store, StoreTimeout: time.Second})
 	testservers.Must(b, err)
 	b.Cleanup(func() { testservers.Must(b, c.Close()) })
