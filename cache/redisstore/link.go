@@ -124,7 +124,8 @@ func (l *link) revive(ctx context.Context, ln *lane) error {
 
 var errSilent = errors.New("it does not answer")
 
-// keepLanes closes the lanes to servers that are no masters any more.
+// keepLanes closes the lanes to servers that are no masters any more, and forgets them when their
+// connections have ended.
 func (l *link) keepLanes(v *view) {
 	for addr, ln := range l.lanes {
 		if v.find(addr) == nil {
@@ -132,6 +133,8 @@ func (l *link) keepLanes(v *view) {
 			l.wg.Go(ln.client.Close)
 		}
 	}
+	l.ctl.forget(v)
+	l.reads.forget(v)
 }
 
 // cut ends the connections to addr. They are made again when they are needed.

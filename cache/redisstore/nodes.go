@@ -24,8 +24,7 @@ type node struct {
 	nameless  uint64   // the generation that anonymous belongs to, 0 for none; guarded by mu
 }
 
-// nodes dials for rueidis, and knows every connection that is open. The addresses are
-// those of the deployment's servers, past and present.
+// nodes dials for rueidis, and knows every connection that is open.
 type nodes struct {
 	dialFn dialFn
 	ctx    context.Context // ends all dialling
@@ -72,6 +71,11 @@ func dialTCP(ctx context.Context, addr string, d *net.Dialer, cfg *tls.Config) (
 func (n *nodes) at(addr string) *node {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.find(addr)
+}
+
+// find returns the node at addr; mu is held.
+func (n *nodes) find(addr string) *node {
 	nd := n.byAddr[addr]
 	if nd == nil {
 		nd = &node{addr: addr}
@@ -89,13 +93,25 @@ func (n *nodes) dial(ctx context.Context, addr string, d *net.Dialer, cfg *tls.C
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: raw, nodes: n, node: n.at(addr)}
 	n.mu.Lock()
+	defer n.mu.Unlock()
+	c := &conn{Conn: raw, nodes: n, node: n.find(addr)}
 	n.conns[c] = struct{}{}
-	n.mu.Unlock()
-	c.node.live.Add(1)
+	c.node.live.Add(1) // before mu is let go: forget must not take it for one of the past
 	c.node.gen.Add(1)
 	return c, nil
+}
+
+// forget drops the addresses of the past: those that v does not have, and no connection leads to.
+// What an older view proved of them ended with their last connection.
+func (n *nodes) forget(v *view) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for addr, nd := range n.byAddr {
+		if nd.live.Load() == 0 && v.find(addr) == nil {
+			delete(n.byAddr, addr)
+		}
+	}
 }
 
 // cut ends the connections to addr.
