@@ -109,7 +109,7 @@ var firsts = map[string]func(ctx context.Context, tx pgx.Tx, value int) error{
 		var id int
 		err := tx.QueryRow(ctx, `UPDATE items SET value = 0 WHERE id = $1::int RETURNING id`, 99).Scan(&id)
 		if !errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("got %v, want ErrNoRows", err)
+			return fmt.Errorf("want ErrNoRows, got: %w", err)
 		}
 		_, err = tx.Exec(ctx, setItem, 1, value)
 		return err
