@@ -72,14 +72,14 @@ func runService(ctx context.Context, l *lab) error {
 		return err
 	}
 	err = withRedis(ctx, func(r *testservers.Redis) error {
-		return l.onServers(ctx, binary, pg, []string{
+		return l.onServers(ctx, binary, pg, r, []string{
 			"DATABASE_URL=" + pg.URL(), "REDIS_URL=" + r.URL(), "JWT_SECRET=" + serviceSecret,
 		})
 	})
 	return errors.Join(err, pg.Close())
 }
 
-func (l *lab) onServers(ctx context.Context, binary string, pg *testservers.Postgres, env []string) (err error) {
+func (l *lab) onServers(ctx context.Context, binary string, pg *testservers.Postgres, r *testservers.Redis, env []string) (err error) {
 	if err := command(ctx, binary, env, "migrate"); err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (l *lab) onServers(ctx context.Context, binary string, pg *testservers.Post
 		return err
 	}
 	cases := serviceCases(learners, course)
-	if err := l.besideBare(ctx, cases, s, binary, env); err != nil {
+	if err := l.besideBare(ctx, cases, s, binary, env, []worker{{"Redis", r.PIDs}, {"PostgreSQL", pg.PIDs}}); err != nil {
 		return err
 	}
 	tolerant, err := startService(ctx, tolerating, binary, append(slices.Clone(env), tolerateSetting))
@@ -118,7 +118,7 @@ func (l *lab) onServers(ctx context.Context, binary string, pg *testservers.Post
 
 // besideBare measures the paths of the service, of one that keeps the catalogue near, and of
 // a bare handler.
-func (l *lab) besideBare(ctx context.Context, cases []serviceCase, s *service, binary string, env []string) (err error) {
+func (l *lab) besideBare(ctx context.Context, cases []serviceCase, s *service, binary string, env []string, others []worker) (err error) {
 	near, err := startService(ctx, keepingNear, binary, append(slices.Clone(env), nearSetting))
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ func (l *lab) besideBare(ctx context.Context, cases []serviceCase, s *service, b
 		return err
 	}
 	defer func() { err = errors.Join(err, bare.stop()) }()
-	return l.paths(ctx, cases, s, near, bare)
+	return l.paths(ctx, cases, s, near, bare, others)
 }
 
 // learner is somebody who can ask.

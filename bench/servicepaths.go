@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -16,20 +17,41 @@ import (
 // The metrics of a server.
 const (
 	serverCPU = "server cpu ns"
+	cpuOf     = "cpu ns of " // followed by who else works for a request
 	p999      = "p99.9 ns"
 )
 
+// worker is who else works for a request.
+type worker struct {
+	name string
+	pids func() ([]int, error)
+}
+
+const theClient = "the client"
+
 // paths measures every case with all servers in turns: first how much they can do, then how
 // long clients wait at a rate that all can take.
-func (l *lab) paths(ctx context.Context, cases []serviceCase, s, near, bare *service) error {
+func (l *lab) paths(ctx context.Context, cases []serviceCase, s, near, bare *service, others []worker) error {
+	others = append(others, worker{theClient, func() ([]int, error) { return []int{os.Getpid()}, nil }})
 	slice := 4 * l.slice
 	for round := -1; round < l.rounds; round++ {
 		err := eachPath(round, cases, s, near, bare, func(c serviceCase, srv *service) error {
+			before, err := spent(others)
+			if err != nil {
+				return err
+			}
 			o, cpu, err := drive(srv, func() load.Outcome {
 				return load.Closed(ctx, &load.Target{Addr: srv.addr, Requests: c.requests}, connections, slice)
 			})
 			if err != nil || round < 0 { // warming up
 				return err
+			}
+			after, err := spent(others)
+			if err != nil {
+				return err
+			}
+			for i, w := range others {
+				l.Add(round, c.name, srv.name, cpuOf+w.name, float64(since(before[i], after[i]))/float64(o.Requests))
 			}
 			l.Add(round, c.name, srv.name, measure.Rate, o.Rate())
 			l.Add(round, c.name, srv.name, serverCPU, float64(cpu)/float64(o.Requests))
@@ -65,6 +87,7 @@ func (l *lab) paths(ctx context.Context, cases []serviceCase, s, near, bare *ser
 		l.say("latencies, round %d", round+1)
 	}
 	l.tabulatePaths(cases)
+	l.tabulateWork(cases, others)
 	return nil
 }
 
@@ -86,6 +109,34 @@ func eachPath(round int, cases []serviceCase, s, near, bare *service, f func(ser
 		}
 	}
 	return nil
+}
+
+// spent returns the processor time that each process of each worker has used so far.
+func spent(workers []worker) ([]map[int]time.Duration, error) {
+	all := make([]map[int]time.Duration, len(workers))
+	for i, w := range workers {
+		pids, err := w.pids()
+		if err != nil {
+			return nil, fmt.Errorf("processes of %s: %w", w.name, err)
+		}
+		all[i] = map[int]time.Duration{}
+		for _, pid := range pids {
+			if cpu, err := measure.CPUOf(pid); err == nil { // it may have ended
+				all[i][pid] = cpu
+			}
+		}
+	}
+	return all, nil
+}
+
+// since adds up what processes used that were there all the time.
+func since(before, after map[int]time.Duration) (sum time.Duration) {
+	for pid, cpu := range after {
+		if was, ok := before[pid]; ok {
+			sum += cpu - was
+		}
+	}
+	return sum
 }
 
 // drive runs a load, and returns also the processor time that the server took for it.
@@ -134,6 +185,38 @@ func (l *lab) tabulatePaths(cases []serviceCase) {
 		tails.Rows = append(tails.Rows, row)
 	}
 	l.section.Tables = append(l.section.Tables, rates, tails)
+}
+
+// tabulateWork tells where the time of the machine's processors goes, of which all have a share.
+func (l *lab) tabulateWork(cases []serviceCase, others []worker) {
+	t := report.Table{
+		Caption: "Processor time of everybody who works for one request, at full rate. As all of them share the machine, nothing makes a path faster but what makes its sum smaller.",
+		Head:    []string{"", "", "server"},
+	}
+	for _, w := range others {
+		t.Head = append(t.Head, w.name)
+	}
+	t.Head = append(t.Head, "sum (ratio to the bare handler's)")
+	for _, c := range cases {
+		sums := map[string]float64{}
+		var rows [][]string
+		for _, name := range []string{theBare, theService, keepingNear} {
+			cpu, ok := l.Median(c.name, name, serverCPU)
+			if !ok {
+				continue
+			}
+			row := []string{c.name, name, report.Nanoseconds(cpu)}
+			sums[name] = cpu
+			for _, w := range others {
+				v, _ := l.Median(c.name, name, cpuOf+w.name)
+				row = append(row, report.Nanoseconds(v))
+				sums[name] += v
+			}
+			rows = append(rows, append(row, fmt.Sprintf("%s (%s)", report.Nanoseconds(sums[name]), report.Times(sums[name]/sums[theBare]))))
+		}
+		t.Rows = append(t.Rows, rows...)
+	}
+	l.section.Tables = append(l.section.Tables, t)
 }
 
 func (l *lab) latencies(case_, name string) string {
