@@ -58,7 +58,7 @@ var ablations = []ablation{
 	},
 	{
 		"bypass: nothing that is loaded under a fence is stored",
-		"cache/get.go", "fenced := anyFenced(snapshot.States)", "fenced := false",
+		"cache/reads.go", "fenced: anyFenced(f.states)", "fenced: false",
 		[]caught{unit(inCache, "TestFencedTagSendsReadersToTheSource")},
 	},
 	{

@@ -36,6 +36,9 @@ type FleetConfig struct {
 	StoreTimeout time.Duration
 	// Lease of a fence. Default 2 s, so that leases of the dead run out during a run.
 	Lease time.Duration
+	// Linger holds each writer up between its commit and its bump, for up to so long: the gap
+	// that a fence closes is short otherwise. Default: not at all.
+	Linger time.Duration
 	// Near bounds the near answers. Default 1 s.
 	Near time.Duration
 	// Postgres is a server to use. Default: one of its own.
@@ -191,6 +194,7 @@ func (f *Fleet) start(ctx context.Context, at int) error {
 		Shape:        f.shape,
 		StoreTimeout: f.cfg.StoreTimeout,
 		Lease:        f.cfg.Lease,
+		Linger:       f.cfg.Linger,
 		Near:         f.cfg.Near,
 		Verbose:      f.cfg.Verbose,
 	}, at, f.hear)

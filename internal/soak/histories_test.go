@@ -31,7 +31,8 @@ func TestHistories(t *testing.T) {
 func TestAcknowledgedWritesAreSeenEverywhere(t *testing.T) {
 	r := runHistory(t, Config{
 		Seed: *seed, Calm: true, Writes: 2000, Duration: 15 * time.Second, Strangers: -1,
-		FleetConfig: FleetConfig{StoreTimeout: time.Second}, // a downgrade would be an excuse
+		// A downgrade would be an excuse.
+		FleetConfig: FleetConfig{StoreTimeout: time.Second, Linger: 5 * time.Millisecond},
 		Load:        Load{Readers: 4, Writers: 1, Pace: 5 * time.Millisecond, WritePace: time.Millisecond},
 	})
 	if r.Writes() < 300 && !t.Failed() {

@@ -3,6 +3,7 @@ package soak
 import (
 	"bytes"
 	"context"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -47,6 +48,7 @@ type trap struct {
 	fenced func(op int64)
 	commit atomic.Bool  // the write that is to die during COMMIT has been fenced
 	skew   atomic.Int64 // by how much the wall clock is ahead
+	linger time.Duration
 
 	mu     sync.Mutex
 	writes map[cache.Mark]*traced
@@ -137,6 +139,9 @@ func (s trappedStore) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mar
 	case halfBumped:
 		_ = s.Store.Bump(ctx, tags[:(len(tags)+1)/2], mark)
 		die()
+	}
+	if w.op != 0 && s.linger > 0 {
+		_ = wait(ctx, rand.N(s.linger))
 	}
 	err := s.Store.Bump(ctx, tags, mark)
 	if err == nil && w.op != 0 {

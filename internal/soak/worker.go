@@ -35,6 +35,7 @@ type workerConfig struct {
 	Shape        shape
 	StoreTimeout time.Duration
 	Lease        time.Duration
+	Linger       time.Duration
 	Near         time.Duration
 	Verbose      bool
 }
@@ -96,6 +97,7 @@ func runWorker(text string, in io.Reader, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	w.trap.linger = w.cfg.Linger
 	w.store = w.trap.wrap(store)
 	w.cache, err = cache.New(cache.Config{
 		Store: w.store, Registerer: w.reg, Logger: logger,
