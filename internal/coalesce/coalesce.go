@@ -81,7 +81,8 @@ func (c *Calls[K, A, R]) join(key K, arg A) (call *shared[K, A, R], i int) {
 		}
 	}
 	if c.busy < c.Alone && c.keys[key] == 0 || call != nil && len(call.keys) == c.Most {
-		c.begin(key)
+		c.busy++
+		c.count(key, 1)
 		return nil, 0
 	}
 	if call == nil {
@@ -95,14 +96,13 @@ func (c *Calls[K, A, R]) join(key K, arg A) (call *shared[K, A, R], i int) {
 	return call, i
 }
 
-// begin notes a call; mu is held.
-func (c *Calls[K, A, R]) begin(keys ...K) {
+// count notes that so many more calls of key are under way; mu is held.
+func (c *Calls[K, A, R]) count(key K, more int) {
 	if c.keys == nil {
 		c.keys = map[K]int{}
 	}
-	c.busy++
-	for _, key := range keys {
-		c.keys[key]++
+	if c.keys[key] += more; c.keys[key] == 0 {
+		delete(c.keys, key)
 	}
 }
 
@@ -119,9 +119,7 @@ func (c *Calls[K, A, R]) turn(ended ...K) *shared[K, A, R] {
 	defer c.mu.Unlock()
 	c.busy--
 	for _, key := range ended {
-		if c.keys[key]--; c.keys[key] == 0 {
-			delete(c.keys, key)
-		}
+		c.count(key, -1)
 	}
 	return c.take(c.next)
 }
@@ -132,7 +130,10 @@ func (c *Calls[K, A, R]) take(call *shared[K, A, R]) *shared[K, A, R] {
 		return nil
 	}
 	c.next = nil
-	c.begin(call.keys...)
+	c.busy++
+	for _, key := range call.keys {
+		c.count(key, 1)
+	}
 	return call
 }
 
