@@ -110,7 +110,7 @@ var ablations = []ablation{
 	{
 		"joining: only a load that began under the versions that the caller has seen",
 		"cache/flight.go", "if s.guarded != nil && s.guarded.guard == guard {", "if s.guarded != nil {",
-		[]caught{unit(inCache, "TestLoadUnderOldVersionsIsNotJoined"), acknowledgedWrites},
+		[]caught{unit(inCache, "TestLoadUnderOldVersionsIsNotJoined")},
 	},
 	{
 		"near's deafness: nothing near is served beyond the last proof of hearing",
