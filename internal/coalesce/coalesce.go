@@ -86,9 +86,9 @@ func (c *Calls[K, A, R]) join(key K, arg A) (call *shared[K, A, R], i int) {
 		return nil, 0
 	}
 	if call == nil {
-		call = &shared[K, A, R]{at: map[K]int{}, done: make(chan struct{})}
-		call.late = time.AfterFunc(c.Wait, func() { c.hurry(call) })
-		c.next = call
+		next := &shared[K, A, R]{at: map[K]int{}, done: make(chan struct{})}
+		next.late = time.AfterFunc(c.Wait, func() { c.hurry(next) }) // not call: who goes alone would pay for it
+		c.next, call = next, next
 	}
 	i = len(call.keys)
 	call.at[key] = i

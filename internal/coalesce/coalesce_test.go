@@ -229,3 +229,14 @@ func TestClosed(t *testing.T) {
 		wantCalls(t, s, []string{"a"}, []string{"c"})
 	})
 }
+
+func TestCallAloneAllocatesNothing(t *testing.T) {
+	c := &coalesce.Calls[string, int, int]{
+		Alone: 8, Most: 8, Wait: time.Second,
+		One: func(context.Context, string, int) (int, error) { return 1, nil },
+	}
+	ctx := t.Context()
+	if n := testing.AllocsPerRun(1000, func() { _, _ = c.Do(ctx, "key", 1) }); n >= 1 {
+		t.Errorf("%.0f allocations", n)
+	}
+}
