@@ -106,7 +106,8 @@ func TestCallersOfAKeyShareTheNextCall(t *testing.T) {
 		for _, key := range []string{"a", "a", "b", "a"} {
 			asks(t, &callers, c, key, 0)
 		}
-		time.Sleep(s.away) // the second call of a is under way
+		time.Sleep(s.away)
+		synctest.Wait() // the second call of a is under way
 		for _, key := range []string{"a", "a", "c"} {
 			asks(t, &callers, c, key, 0)
 		}
