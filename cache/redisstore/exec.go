@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,35 +13,45 @@ import (
 	"github.com/chainlearn/chainlearn/cache"
 )
 
-// command is a script on a key or, if script is nil, a plain command.
+// command is a script or, if that is nil, a plain command. Those scripts that do the same to each
+// of their keys may be given several, and are sent as few times as the server allows.
 type command struct {
 	script *script
-	key    string
-	args   []string // of the script, or the whole plain command
+	keys   []string
+	args   []string // of the script, or the whole plain command but for its key
 }
 
-// build makes the request. With whole the script is sent in full; the server then knows it.
-func (c command) build(b rueidis.Builder, whole bool) rueidis.Completed {
+// mostKeys bounds how long one script keeps all others waiting.
+const mostKeys = 64
+
+// build makes the request for some of the command's keys. With whole the script is sent in full; the
+// server then knows it.
+func (c command) build(b rueidis.Builder, keys []string, whole bool) rueidis.Completed {
+	args := c.args
 	if c.script == turnScript {
-		// A new version each time it is sent: what is sent again because a connection was
-		// lost may run twice, with other writes in between, and under the same version
+		// New versions each time it is sent: what is sent again because a connection was
+		// lost may run twice, with other writes in between, and under the same versions
 		// would bring back what they have ended.
-		v := cache.NewVersion()
-		c.args = append([]string{string(v[:])}, c.args...)
+		args = slices.Grow(slices.Clone(args), len(keys))
+		for range keys {
+			v := cache.NewVersion()
+			args = append(args, string(v[:]))
+		}
 	}
+	n := int64(len(keys))
 	switch {
 	case c.script == nil:
-		return b.Arbitrary(c.args[0]).Keys(c.key).Args(c.args[1:]...).Build()
+		return b.Arbitrary(args[0]).Keys(keys...).Args(args[1:]...).Build()
 	case whole:
-		return b.Eval().Script(c.script.source).Numkeys(1).Key(c.key).Arg(c.args...).Build()
+		return b.Eval().Script(c.script.source).Numkeys(n).Key(keys...).Arg(args...).Build()
 	default:
-		return b.Evalsha().Sha1(c.script.digest).Numkeys(1).Key(c.key).Arg(c.args...).Build()
+		return b.Evalsha().Sha1(c.script.digest).Numkeys(n).Key(keys...).Arg(args...).Build()
 	}
 }
 
 // exec sends commands to the masters of their keys, in one trip, following redirections,
-// and returns the replies in order; it fails if any of them did. Commands for one slot are
-// run in order. All of them may be repeated without harm, and together they are: once if a
+// and returns the replies in order, one for each command if all of them have one key; it fails if any
+// of them did. Commands for one slot are run in order. All of them may be repeated without harm, and together they are: once if a
 // server did not know a script, and once if a connection was lost.
 func (s *Store) exec(ctx context.Context, commands []command) ([]rueidis.RedisResult, error) {
 	if len(commands) == 0 {
@@ -121,14 +132,18 @@ func (s *Store) address(commands []command, whole bool) (rueidis.Client, []rueid
 	if v == nil || writer == nil {
 		return nil, nil, nil
 	}
-	built := make([]rueidis.Completed, len(commands))
-	for i, c := range commands {
-		built[i] = c.build((*writer).B(), whole)
-		if sh := v.shard(built[i].Slot()); sh != nil && sh.node.live.Load() == 0 {
-			if sh.err != nil {
+	together := mostKeys
+	if v.slots != nil {
+		together = 1 // each key is in a slot of its own
+	}
+	built := make([]rueidis.Completed, 0, len(commands))
+	for _, c := range commands {
+		for keys := range slices.Chunk(c.keys, together) {
+			request := c.build((*writer).B(), keys, whole)
+			if sh := v.shard(request.Slot()); sh != nil && sh.node.live.Load() == 0 {
 				return nil, nil, sh.err
 			}
-			return nil, nil, nil
+			built = append(built, request)
 		}
 	}
 	return *writer, built, nil

@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -18,8 +19,8 @@ func (s *Store) Claim(ctx context.Context, claims []cache.Claim) ([]cache.Claime
 		// script on two keys, which fails while the slot is being moved.
 		entry := s.names.entry(c.Key)
 		commands = append(commands,
-			command{claimScript, s.names.lease(c.Key), []string{string(c.Token[:]), string(c.Guard[:]), millis(c.TTL)}},
-			command{nil, entry, []string{"GET"}})
+			command{claimScript, []string{s.names.lease(c.Key)}, []string{string(c.Token[:]), string(c.Guard[:]), millis(c.TTL)}},
+			command{nil, []string{entry}, []string{"GET"}})
 	}
 	replies, err := s.exec(ctx, commands)
 	if err != nil {
@@ -64,7 +65,7 @@ func readClaimed(r rueidis.RedisResult, answer *cache.Claimed) error {
 
 // Renew implements cache.Store.
 func (s *Store) Renew(ctx context.Context, key string, token cache.Token, ttl time.Duration) error {
-	replies, err := s.exec(ctx, []command{{renewScript, s.names.lease(key), []string{string(token[:]), millis(ttl)}}})
+	replies, err := s.exec(ctx, []command{{renewScript, []string{s.names.lease(key)}, []string{string(token[:]), millis(ttl)}}})
 	if err != nil {
 		return fmt.Errorf("redisstore: renew %q: %w", name(key), err)
 	}
@@ -79,33 +80,34 @@ func (s *Store) Renew(ctx context.Context, key string, token cache.Token, ttl ti
 // Settle implements cache.Store. The announcement follows the entry, on the same
 // connection: who hears of it finds it.
 func (s *Store) Settle(ctx context.Context, fills []cache.Fill) error {
-	commands := make([]command, 0, 4*len(fills))
-	kept := make(map[cache.Tag]time.Duration, len(fills))
+	commands := make([]command, 0, 1+2*len(fills))
+	var tags []string
+	var life time.Duration
 	for _, f := range fills {
 		if f.Entry == nil {
 			continue
 		}
 		for _, tag := range f.Tags {
-			// Twice as long as the entry: keepScript is not exact, and the next entry under
-			// the same versions comes later.
-			if life := max(s.cfg.TagLife, 2*f.Life); life > kept[tag] {
-				kept[tag] = life
-			}
+			tags = append(tags, s.names.tag(tag))
 		}
+		// Twice as long as the entry: keepScript is not exact, and the next entry under
+		// the same versions comes later.
+		life = max(life, s.cfg.TagLife, 2*f.Life)
 	}
-	for tag, life := range kept {
-		commands = append(commands, command{keepScript, s.names.tag(tag), []string{millis(life)}})
+	if len(tags) > 0 {
+		slices.Sort(tags)
+		commands = append(commands, command{keepScript, slices.Compact(tags), []string{millis(life)}})
 	}
 	for _, f := range fills {
 		outcome := ""
 		switch {
 		case f.Entry != nil:
 			outcome = "filled"
-			commands = append(commands, command{nil, s.names.entry(f.Key), []string{"SET", s.pack(f.Entry), "PX", millis(f.Life)}})
+			commands = append(commands, command{nil, []string{s.names.entry(f.Key)}, []string{"SET", s.pack(f.Entry), "PX", millis(f.Life)}})
 		case f.Failure != nil:
 			outcome = "failed"
 		}
-		commands = append(commands, command{settleScript, s.names.lease(f.Key),
+		commands = append(commands, command{settleScript, []string{s.names.lease(f.Key)},
 			[]string{string(f.Token[:]), outcome, string(f.Failure), millis(f.Hold), s.names.channel(), f.Key}})
 	}
 	if _, err := s.exec(ctx, commands); err != nil {

@@ -139,9 +139,9 @@ func (s *Store) look(ctx context.Context, v *view, names []string, indexes []int
 		looked[n] = names[i]
 	}
 	for _, whole := range []bool{false, true} {
-		for n, name := range looked {
+		for n := range looked {
 			fresh := cache.NewVersion()
-			scripts[n] = command{lookScript, name, []string{string(fresh[:]), life}}.build(v.build, whole)
+			scripts[n] = command{lookScript, nil, []string{string(fresh[:]), life}}.build(v.build, looked[n:n+1], whole)
 		}
 		replies, err := s.ask(ctx, v, scripts)
 		if err != nil {

@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// script is Lua that the server runs on one key. The client computes the digest that
-// EVALSHA names it by.
+// script is Lua that the server runs. The client computes the digest that EVALSHA names it by.
 type script struct{ source, digest string }
 
 func newScript(parts ...string) *script {
@@ -64,23 +63,29 @@ if #rest < #v then redis.call('SET', KEYS[1], rest, 'KEEPTTL') end
 return rest
 `)
 
-	// turnScript gives a tag the version in ARGV[1] for at least ARGV[2] ms, and takes the
-	// mark ARGV[3] from it or, if ARGV[4] is more than 0, lets it bear that mark for so
-	// many ms. It never shortens the life of the key: a longer one protects an entry.
+	// turnScript gives the tag in KEYS[i] the version in ARGV[3 + i] for at least ARGV[1] ms,
+	// and takes the mark ARGV[2] from it or, if ARGV[3] is more than 0, lets it bear that mark
+	// for so many ms. It never shortens the life of the key: a longer one protects an entry.
 	turnScript = newScript(luaTag, `
 local t = now()
-local lease = tonumber(ARGV[4])
-local v = ARGV[1] .. (marks(get(KEYS[1]), ARGV[3], t) or '')
-if lease > 0 then v = v .. ARGV[3] .. struct.pack('>I8', t + lease) end
-local life = math.max(redis.call('PTTL', KEYS[1]), tonumber(ARGV[2]), lease)
-redis.call('SET', KEYS[1], v, 'PX', string.format('%.0f', life))
+local life = tonumber(ARGV[1])
+local lease = tonumber(ARGV[3])
+local mark = ''
+if lease > 0 then mark = ARGV[2] .. struct.pack('>I8', t + lease) end
+for i, key in ipairs(KEYS) do
+  local v = ARGV[3 + i] .. (marks(get(key), ARGV[2], t) or '') .. mark
+  local left = math.max(redis.call('PTTL', key), life, lease)
+  redis.call('SET', key, v, 'PX', string.format('%.0f', left))
+end
 `)
 
-	// keepScript lets a key that exists live for about ARGV[1] ms, seven eighths at least:
-	// not every entry of a busy tag has to write it, and replicas to hear of it.
+	// keepScript lets those of KEYS that exist live for about ARGV[1] ms, seven eighths at
+	// least: not every entry of a busy tag has to write it, and replicas to hear of it.
 	keepScript = newScript(`
-local left = redis.call('PTTL', KEYS[1])
-if left ~= -2 and left < ARGV[1] * 7 / 8 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+for _, key in ipairs(KEYS) do
+  local left = redis.call('PTTL', key)
+  if left ~= -2 and left < ARGV[1] * 7 / 8 then redis.call('PEXPIRE', key, ARGV[1]) end
+end
 `)
 )
 

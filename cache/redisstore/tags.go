@@ -26,11 +26,11 @@ func (s *Store) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mark) err
 
 // turn gives each tag a version of its own: one for all would tell what changed together.
 func (s *Store) turn(ctx context.Context, tags []cache.Tag, mark cache.Mark, lease string) error {
-	life := millis(s.cfg.TagLife)
-	commands := make([]command, len(tags))
+	names := make([]string, len(tags))
 	for i, tag := range tags {
-		commands[i] = command{turnScript, s.names.tag(tag), []string{life, string(mark[:]), lease}} // and a version, see build
+		names[i] = s.names.tag(tag)
 	}
-	_, err := s.exec(ctx, commands)
+	args := []string{millis(s.cfg.TagLife), string(mark[:]), lease} // and the versions, see build
+	_, err := s.exec(ctx, []command{{turnScript, names, args}})
 	return err
 }

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
@@ -105,20 +106,28 @@ func checkFenceRenews(k *kit) {
 }
 
 func checkFenceOfMany(k *kit) {
-	tags := []cache.Tag{"catalog", "course:1", "user:2"}
+	tags := make([]cache.Tag, 300) // more than a store is likely to send at once
+	for i := range tags {
+		tags[i] = cache.Tag(fmt.Sprintf("course:%d", i))
+	}
 	mark := newMark()
 	before := k.states(tags...)
 	k.fence(mark, long, tags...)
 	fenced := k.states(tags...)
-	k.bump(mark, tags[:2]...)
+	last := len(tags) - 1
+	k.bump(mark, tags[:last]...)
 	after := k.states(tags...)
 	for i, tag := range tags {
 		k.wantMoved(tag, before[i].Version, fenced[i].Version, "a fence")
 		if !fenced[i].Fenced {
 			k.Errorf("%s, tag %d of a fence, does not show it", tag, i)
 		}
-		if bumped := i < 2; after[i].Fenced == bumped {
-			k.Errorf("%s after a bump of the first two: fenced is %t", tag, after[i].Fenced)
+		bumped := i < last
+		if after[i].Fenced == bumped {
+			k.Errorf("%s after a bump of all but the last: fenced is %t", tag, after[i].Fenced)
+		}
+		if bumped {
+			k.wantMoved(tag, fenced[i].Version, after[i].Version, "a bump")
 		}
 	}
 }
