@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,39 +29,53 @@ import (
 //
 //	go test -bench Enroll -run '^$' ./internal/postgres
 func BenchmarkEnroll(b *testing.B) {
+	const trip = time.Millisecond
 	server := testservers.StartPostgres(b, testservers.PostgresConfig{Durable: true})
 	for _, tier := range []struct {
 		name string
+		trip time.Duration
 		open func(b *testing.B) cache.Store
 	}{
-		{"in process", func(*testing.B) cache.Store { return memstore.New(memstore.Config{}) }},
-		{"Redis", func(b *testing.B) cache.Store { return redis(b, 0) }},
-		{"Redis with a million keys", func(b *testing.B) cache.Store { return redis(b, 1_000_000) }},
+		{"in process", 0, func(*testing.B) cache.Store { return memstore.New(memstore.Config{}) }},
+		{"Redis", 0, func(b *testing.B) cache.Store { return redis(b, 0, 0) }},
+		{"Redis with a million keys", 0, func(b *testing.B) cache.Store { return redis(b, 0, 1_000_000) }},
+		{"Redis over a network", trip, func(b *testing.B) cache.Store { return redis(b, trip, 0) }},
 	} {
-		b.Run(tier.name, func(b *testing.B) { benchmarkEnroll(b, server, tier.open) })
+		b.Run(tier.name, func(b *testing.B) { benchmarkEnroll(b, server, tier.trip, tier.open) })
 	}
 }
 
+// far returns a server's URL over a network in which a round trip takes that much longer.
+func far(b *testing.B, url, addr string, trip time.Duration) string {
+	b.Helper()
+	if trip == 0 {
+		return url
+	}
+	p := testservers.StartProxy(b, addr)
+	p.Delay(trip, testservers.Replies)
+	return strings.Replace(url, addr, p.Addr(), 1)
+}
+
 // redis returns a store on a server that has keys of other programs.
-func redis(b *testing.B, keys int) cache.Store {
+func redis(b *testing.B, trip time.Duration, keys int) cache.Store {
 	b.Helper()
 	r := testservers.StartRedis(b, testservers.RedisConfig{})
 	const fill = `for i = ARGV[1], ARGV[2] do redis.call('SET', 'other:' .. i, 'a value of some length, as values go') end return 1`
 	for from := 0; from < keys; from += 10_000 {
 		testservers.Must(b, r.Do(b.Context(), "EVAL", fill, "0", strconv.Itoa(from), strconv.Itoa(from+9_999)).Error())
 	}
-	s, err := redisstore.Open(b.Context(), redisstore.Config{URL: r.URL(), Timeout: time.Second})
+	s, err := redisstore.Open(b.Context(), redisstore.Config{URL: far(b, r.URL(), r.Addr(), trip), Timeout: time.Second})
 	testservers.Must(b, err)
 	return s
 }
 
-func benchmarkEnroll(b *testing.B, server *testservers.Postgres, open func(*testing.B) cache.Store) {
+func benchmarkEnroll(b *testing.B, server *testservers.Postgres, trip time.Duration, open func(*testing.B) cache.Store) {
 	b.Helper()
 	for _, parallel := range []int{1, 8} {
 		b.Run(fmt.Sprintf("%d at once", parallel), func(b *testing.B) {
 			store := open(b)
 			b.Cleanup(func() { testservers.Must(b, store.Close()) })
-			write := [2]func(b *testing.B){enroller(b, store, server.Database(b), false), enroller(b, store, server.Database(b), true)}
+			write := [2]func(b *testing.B){enroller(b, store, server, trip, false), enroller(b, store, server, trip, true)}
 			var took [2][]time.Duration // plain, through the outbox
 			var mu sync.Mutex
 			var wg sync.WaitGroup
@@ -96,12 +111,13 @@ func benchmarkEnroll(b *testing.B, server *testservers.Postgres, open func(*test
 }
 
 // enroller returns a function that enrols a learner in a course, never the same twice.
-func enroller(b *testing.B, store cache.Store, url string, outbox bool) func(b *testing.B) {
+func enroller(b *testing.B, store cache.Store, server *testservers.Postgres, trip time.Duration, outbox bool) func(b *testing.B) {
 	b.Helper()
+	url := server.Database(b)
 	c, err := cache.New(cache.Config{Store: store, StoreTimeout: time.Second})
 	testservers.Must(b, err)
 	b.Cleanup(func() { testservers.Must(b, c.Close()) })
-	s := storage(b, url, Config{Cache: c})
+	s := storage(b, far(b, url, server.Addr(), trip), Config{Cache: c})
 	const users, courses = 20_000, 100
 	execute(b, url,
 		fmt.Sprintf(`INSERT INTO courses (id, title) SELECT md5('c' || i)::uuid, 'Course' FROM generate_series(0, %d) i`, courses-1),

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	outbox "github.com/chainlearn/chainlearn/cache/outbox/postgres"
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
@@ -27,7 +28,7 @@ func (t *tx) InsertEnrollment(ctx context.Context, e learning.Enrollment) error 
 INSERT INTO enrollments (id, user_id, course_id, enrolled_at)
 VALUES ($1::uuid, $2::uuid, $3::uuid, $4)
 ON CONFLICT DO NOTHING`,
-		uuid.Must(uuid.NewV7()), e.UserID.UUID, e.CourseID.UUID, e.EnrolledAt.UTC())
+		outbox.Last, uuid.Must(uuid.NewV7()), e.UserID.UUID, e.CourseID.UUID, e.EnrolledAt.UTC())
 }
 
 // Enrolled locks the enrolment against whoever else asks.
@@ -75,7 +76,7 @@ func (t *tx) UpdateProfile(ctx context.Context, p learning.Profile, at time.Time
 UPDATE users
 SET display_name = $2, background = $3, learning_goal = $4, pace = $5, language = $6, updated_at = $7
 WHERE id = $1::uuid`,
-		p.ID.UUID, p.DisplayName, p.Background, p.LearningGoal, string(p.Pace), p.Language, at.UTC())
+		outbox.Last, p.ID.UUID, p.DisplayName, p.Background, p.LearningGoal, string(p.Pace), p.Language, at.UTC())
 }
 
 func (t *tx) AddCredits(ctx context.Context, user learning.UserID, n int, at time.Time) error {
@@ -157,7 +158,7 @@ func (t *tx) InsertQuiz(ctx context.Context, q learning.Quiz) error {
 INSERT INTO quizzes (id, course_id, module_id, questions, generated_for, created_at)
 VALUES ($1::uuid, $2::uuid, $3::text, $4::text::jsonb, $5::uuid, $6)
 ON CONFLICT DO NOTHING`,
-		q.ID.UUID, q.CourseID.UUID, string(q.ModuleID), string(questions), generatedFor, q.CreatedAt.UTC())
+		outbox.Last, q.ID.UUID, q.CourseID.UUID, string(q.ModuleID), string(questions), generatedFor, q.CreatedAt.UTC())
 }
 
 func (t *tx) Quiz(ctx context.Context, id learning.QuizID) (learning.Quiz, error) {

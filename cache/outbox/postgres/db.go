@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/outbox"
@@ -72,7 +73,7 @@ func (db *DB) Limits() Limits { return db.cfg.Limits }
 //
 // fn runs again when the database asks for it, so it changes nothing outside of tx. It must
 // not commit tx. The transaction begins with the first statement of fn, in the same round trip
-// if that has arguments.
+// if that has arguments; the option Last saves another one at its end.
 func (db *DB) Write(ctx context.Context, fn func(ctx context.Context, tx pgx.Tx) error) error {
 	for attempt := 1; ; attempt++ {
 		err := db.try(ctx, fn)
@@ -120,5 +121,12 @@ type uncommitted struct {
 var errCommitInside = errors.New("outbox/postgres: the transaction is committed by Write, after fn has returned")
 
 func (uncommitted) Commit(context.Context) error { return errCommitInside }
+
+func (u uncommitted) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	if len(args) > 0 && args[0] == any(Last) {
+		return u.t.execLast(ctx, sql, args[1:])
+	}
+	return u.Tx.Exec(ctx, sql, args...)
+}
 
 func (u uncommitted) Rollback(ctx context.Context) error { return u.t.Rollback(ctx) }

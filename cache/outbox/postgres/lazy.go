@@ -33,6 +33,8 @@ type lazyTx struct {
 	opening opening
 	tx      pgx.Tx // nil until it has begun
 	err     error  // why it cannot go on although it has not begun
+	sent    int    // how often its user has sent something
+	escaped bool   // its user has something that can send statements without it
 }
 
 var _ pgx.Tx = (*lazyTx)(nil)
@@ -42,6 +44,7 @@ func (l *lazyTx) unused() bool { return l.tx == nil && l.err == nil }
 
 // begun returns the transaction, which is begun if need be.
 func (l *lazyTx) begun(ctx context.Context) (pgx.Tx, error) {
+	l.sent++
 	if l.tx != nil || l.err != nil {
 		return l.tx, l.err
 	}
@@ -56,7 +59,12 @@ func (l *lazyTx) begun(ctx context.Context) (pgx.Tx, error) {
 
 // beginsWith says whether a statement with these arguments is to begin the transaction.
 func (l *lazyTx) beginsWith(args []any) bool {
-	if l.tx != nil || l.err != nil || l.opening.always || len(args) == 0 {
+	return l.tx == nil && l.err == nil && l.batchable(args)
+}
+
+// batchable says whether a statement with these arguments can be sent with others.
+func (l *lazyTx) batchable(args []any) bool {
+	if l.opening.always || len(args) == 0 {
 		return false
 	}
 	switch args[0].(type) {
@@ -68,6 +76,7 @@ func (l *lazyTx) beginsWith(args []any) bool {
 
 // begin begins the transaction with the first statements. Their results are next to be read.
 func (l *lazyTx) begin(ctx context.Context, statements ...*pgx.QueuedQuery) (*firstResults, error) {
+	l.sent++
 	var b pgx.Batch
 	b.BeginTx(l.opening.with)
 	b.Queue(l.opening.set, l.opening.mark)
@@ -171,6 +180,7 @@ func (l *lazyTx) Prepare(ctx context.Context, name, sql string) (*pgconn.Stateme
 
 // Begin sets a savepoint.
 func (l *lazyTx) Begin(ctx context.Context) (pgx.Tx, error) {
+	l.escaped = true
 	tx, err := l.begun(ctx)
 	if err != nil {
 		return nil, err
@@ -179,6 +189,7 @@ func (l *lazyTx) Begin(ctx context.Context) (pgx.Tx, error) {
 }
 
 func (l *lazyTx) LargeObjects() pgx.LargeObjects {
+	l.escaped = true
 	tx, err := l.begun(l.ctx)
 	if err != nil {
 		tx = failed(err).Tx()
@@ -189,6 +200,7 @@ func (l *lazyTx) LargeObjects() pgx.LargeObjects {
 // Conn returns the connection within the transaction. If that cannot begin, the connection is
 // closed: what its user sends must not take effect outside.
 func (l *lazyTx) Conn() *pgx.Conn {
+	l.escaped = true
 	// After the end it may be somebody else's.
 	if _, err := l.begun(l.ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
 		_ = l.conn.Close(l.ctx)

@@ -56,6 +56,13 @@ var firsts = map[string]func(ctx context.Context, tx pgx.Tx, value int) error{
 		}
 		return err
 	},
+	"Exec as last": func(ctx context.Context, tx pgx.Tx, value int) error {
+		tag, err := tx.Exec(ctx, setItem, Last, 1, value)
+		if err == nil && tag.String() != "UPDATE 1" {
+			err = fmt.Errorf("got %q", tag)
+		}
+		return err
+	},
 	"Exec of several": func(ctx context.Context, tx pgx.Tx, value int) error {
 		_, err := tx.Exec(ctx, fmt.Sprintf(`UPDATE items SET value = %d; UPDATE items SET value = 0 WHERE id = 2`, value))
 		return err
@@ -227,7 +234,8 @@ func TestFirstStatementFails(t *testing.T) {
 			"before it is sent":  {`SELECT $1::int`, make(chan int), ""},
 		} {
 			for way, first := range map[string]func(ctx context.Context, tx pgx.Tx) error{
-				"Exec": func(ctx context.Context, tx pgx.Tx) error { return onlyErr(tx.Exec(ctx, c.query, c.arg)) },
+				"Exec":      func(ctx context.Context, tx pgx.Tx) error { return onlyErr(tx.Exec(ctx, c.query, c.arg)) },
+				"Exec last": func(ctx context.Context, tx pgx.Tx) error { return onlyErr(tx.Exec(ctx, c.query, Last, c.arg)) },
 				"Query": func(ctx context.Context, tx pgx.Tx) error {
 					rows, _ := tx.Query(ctx, c.query, c.arg)
 					_, err := pgx.CollectRows(rows, pgx.RowTo[int32])
@@ -393,6 +401,11 @@ func TestRoundTripsOfAWrite(t *testing.T) {
 		}
 		if n := write(set("1", 2)); n != 3 { // the statement, the tags, the commit
 			t.Errorf("%s: a write takes %d round trips, want 3", mode, n)
+		}
+		last := func(ctx context.Context, tx pgx.Tx) error { return onlyErr(tx.Exec(ctx, setItem, Last, 1, 3)) }
+		write(last)                   // prepares
+		if n := write(last); n != 2 { // the statement and the tags, the commit
+			t.Errorf("%s: a write whose only statement is the last takes %d round trips, want 2", mode, n)
 		}
 		if n := write(func(context.Context, pgx.Tx) error { return nil }); n != 0 {
 			t.Errorf("%s: a write of nothing takes %d round trips", mode, n)

@@ -96,6 +96,9 @@ type Tx struct {
 	conn *pgxpool.Conn // nil once it is given back
 	tx   *lazyTx
 	mark cache.Mark
+
+	touched []outbox.Row // as of when tx had sent asOf times; 0: unknown
+	asOf    int
 }
 
 var _ outbox.Tx = (*Tx)(nil)
@@ -107,10 +110,10 @@ func begin(ctx context.Context, pool *pgxpool.Pool, limits Limits, isolation pgx
 		return nil, fmt.Errorf("begin: %w", err)
 	}
 	c := conn.Conn()
-	return &Tx{conn, &lazyTx{
+	return &Tx{conn: conn, mark: mark, tx: &lazyTx{
 		conn: c, ctx: ctx,
 		opening: limits.opening(isolation, mode, mark, c.PgConn().ParameterStatus("server_version")),
-	}, mark}, nil
+	}}, nil
 }
 
 // release gives the connection back: it may be somebody else's from now on.
@@ -122,27 +125,37 @@ func (t *Tx) release() {
 // Mark of the transaction.
 func (t *Tx) Mark() cache.Mark { return t.mark }
 
-// Touched returns what the transaction has recorded. Constraints and triggers that are
-// deferred to the commit run now: what they touch is to be fenced, too.
-func (t *Tx) Touched(ctx context.Context) ([]outbox.Row, error) {
-	if t.tx.unused() {
-		return nil, nil
-	}
-	var b pgx.Batch
-	var rows []outbox.Row
+// queueTouched adds the reading of what was touched to a batch, whose end fills the rows.
+// Constraints and triggers that are deferred to the commit run before: what they touch is
+// to be fenced, too.
+func (t *Tx) queueTouched(b *pgx.Batch) *[]outbox.Row {
+	rows := new([]outbox.Row)
 	b.Queue(`SET CONSTRAINTS ALL IMMEDIATE`)
 	b.Queue(`SELECT id, tag FROM cache_touched($1::bytea)`, t.mark[:]).Query(func(found pgx.Rows) (err error) {
-		rows, err = pgx.CollectRows(found, func(r pgx.CollectableRow) (outbox.Row, error) {
+		*rows, err = pgx.CollectRows(found, func(r pgx.CollectableRow) (outbox.Row, error) {
 			row := outbox.Row{Mark: t.mark}
 			err := r.Scan(&row.ID, &row.Tag)
 			return row, err
 		})
 		return err
 	})
+	return rows
+}
+
+// Touched returns what the transaction has recorded.
+func (t *Tx) Touched(ctx context.Context) ([]outbox.Row, error) {
+	if t.tx.unused() {
+		return nil, nil
+	}
+	if t.asOf > 0 && t.asOf == t.tx.sent && !t.tx.escaped {
+		return t.touched, nil
+	}
+	var b pgx.Batch
+	rows := t.queueTouched(&b)
 	if err := t.tx.SendBatch(ctx, &b).Close(); err != nil {
 		return nil, fmt.Errorf("read touched tags: %w", err)
 	}
-	return rows, nil
+	return *rows, nil
 }
 
 // Commit commits. Its error matches outbox.ErrUnknownOutcome when the connection was lost

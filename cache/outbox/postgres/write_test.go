@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -252,14 +253,16 @@ func TestRequireFence(t *testing.T) {
 	}
 }
 
+// deferred are items, and orders that change them no earlier than at COMMIT.
+var deferred = append(slices.Clone(items),
+	`CREATE TABLE orders (item int)`,
+	`CREATE FUNCTION apply() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE items SET value = value + 1 WHERE id = NEW.item; RETURN NULL; END'`,
+	`CREATE CONSTRAINT TRIGGER apply AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION apply()`)
+
 // What runs no earlier than at COMMIT is fenced all the same.
 func TestDeferredTriggersAreFenced(t *testing.T) {
 	t.Parallel()
-	url := database(t, append(items,
-		`CREATE TABLE orders (item int)`,
-		`CREATE FUNCTION apply() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN UPDATE items SET value = value + 1 WHERE id = NEW.item; RETURN NULL; END'`,
-		`CREATE CONSTRAINT TRIGGER apply AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION apply()`)...)
-	p := newProcess(t, pool(t, url), nil, outbox.RelayConfig{}, Config{}) // its relay does not run
+	p := newProcess(t, pool(t, database(t, deferred...)), nil, outbox.RelayConfig{}, Config{}) // its relay does not run
 	for value := 1; value <= 3; value++ {
 		p.warm(t, "1", value-1)
 		testservers.Must(t, p.db.Write(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
