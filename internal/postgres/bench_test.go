@@ -40,6 +40,7 @@ func BenchmarkEnroll(b *testing.B) {
 		{"Redis", 0, func(b *testing.B) cache.Store { return redis(b, 0, 0) }},
 		{"Redis with a million keys", 0, func(b *testing.B) cache.Store { return redis(b, 0, 1_000_000) }},
 		{"Redis over a network", trip, func(b *testing.B) cache.Store { return redis(b, trip, 0) }},
+		{"Redis with a million keys over a network", trip, func(b *testing.B) cache.Store { return redis(b, trip, 1_000_000) }},
 	} {
 		b.Run(tier.name, func(b *testing.B) { benchmarkEnroll(b, server, tier.trip, tier.open) })
 	}

@@ -34,7 +34,7 @@ type Config[V any] struct {
 }
 
 // TTL is how long all of them keep an answer.
-const TTL = 10 * time.Minute
+const TTL = time.Hour
 
 // Cache is a library set up for one kind of answer. It is safe for concurrent use.
 type Cache[V any] interface {
