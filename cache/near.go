@@ -52,7 +52,7 @@ type hearing struct {
 	gaps    func()        // counts
 	trusted *atomic.Bool  // health's: while it is not, bumps may not have reached the store, nor be reported
 	proven  atomic.Int64  // since birth: everything before has been reported
-	era     atomic.Uint64 // raised when anything may have changed
+	era     atomic.Uint32 // raised when anything may have changed
 	deaf    atomic.Bool   // the store tells nothing, and never will
 
 	seed maphash.Seed
@@ -66,10 +66,28 @@ type hearing struct {
 
 type nearTag struct{ changes atomic.Uint64 }
 
-// heard is one tag as it was before an answer was read.
+// heards are the tags of an answer as they were before it was read. Two are kept in the answer itself,
+// because few have more and a pointer less to follow is a good part of a hit.
+type heards struct {
+	first [2]heard
+	more  *heards
+}
+
 type heard struct {
-	tag     *nearTag
+	tag     *nearTag // nil: none
 	changes uint64
+}
+
+// changed says whether any of the tags is not as it was.
+func (l *heards) changed() bool {
+	for ; l != nil; l = l.more {
+		for i := range l.first {
+			if h := &l.first[i]; h.tag != nil && h.tag.changes.Load() != h.changes {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func newHearing(gaps func(), trusted *atomic.Bool) *hearing {
@@ -114,21 +132,12 @@ func (h *hearing) Proven(at time.Time) { h.proven.Store(int64(at.Sub(h.birth))) 
 
 // listen notes how tags are now. Call it before reading what depends on them: whatever
 // changes afterwards will make a difference, also if it does before the read.
-func (h *hearing) listen(tags []Tag) (era uint64, list []heard) {
-	list = make([]heard, len(tags))
+func (h *hearing) listen(tags []Tag) (era uint32, list heards) {
 	h.mu.RLock()
 	era = h.era.Load()
-	missing := false
-	for i, tag := range tags {
-		t := h.tags[h.hash(tag)]
-		if t == nil {
-			missing = true
-			break
-		}
-		list[i] = heard{t, t.changes.Load()}
-	}
+	list, known := h.look(tags, nil)
 	h.mu.RUnlock()
-	if !missing {
+	if known {
 		return era, list
 	}
 	h.mu.Lock()
@@ -137,16 +146,34 @@ func (h *hearing) listen(tags []Tag) (era uint64, list []heard) {
 		h.era.Add(1)
 		clear(h.tags)
 	}
+	list, _ = h.look(tags, func(hash uint64) *nearTag {
+		t := &nearTag{}
+		h.tags[hash] = t
+		return t
+	})
+	return h.era.Load(), list
+}
+
+// look notes how tags are, if all of them are known or create makes those that are not.
+func (h *hearing) look(tags []Tag, create func(hash uint64) *nearTag) (list heards, known bool) {
+	l := &list
 	for i, tag := range tags {
+		at := i % len(l.first)
+		if i > 0 && at == 0 {
+			l.more = &heards{}
+			l = l.more
+		}
 		hash := h.hash(tag)
 		t := h.tags[hash]
 		if t == nil {
-			t = &nearTag{}
-			h.tags[hash] = t
+			if create == nil {
+				return heards{}, false
+			}
+			t = create(hash)
 		}
-		list[i] = heard{t, t.changes.Load()}
+		l.first[at] = heard{t, t.changes.Load()}
 	}
-	return h.era.Load(), list
+	return list, true
 }
 
 // near keeps a query's answers in process, as values: no bytes, no decoding.
@@ -160,12 +187,12 @@ type near[P comparable, V any] struct {
 type nearAnswer[V any] struct {
 	value  V
 	etag   ETag
-	found  bool
 	at     int64 // when the source was asked, by hearing.now
 	until  int64 // fresh
 	read   int64 // when the store was asked
-	era    uint64
-	heards []heard
+	era    uint32
+	found  bool
+	heards heards
 }
 
 // expect makes room for the tags of so many answers more.
@@ -199,13 +226,8 @@ func (n *near[P, V]) get(p P) (a *nearAnswer[V], now int64) {
 		return nil, 0
 	}
 	now = n.now()
-	if !n.trusted.Load() || now >= a.until || now-max(n.proven.Load(), n.unproven(a)) > n.bound || a.era != n.era.Load() {
+	if !n.trusted.Load() || now >= a.until || now-max(n.proven.Load(), n.unproven(a)) > n.bound || a.era != n.era.Load() || a.heards.changed() {
 		return nil, now
-	}
-	for i := range a.heards {
-		if h := &a.heards[i]; h.tag.changes.Load() != h.changes {
-			return nil, now
-		}
 	}
 	return a, now
 }
@@ -221,8 +243,8 @@ func (n *near[P, V]) unproven(a *nearAnswer[V]) int64 {
 // nearby is what must be known before an answer is read, to keep it near afterwards.
 type nearby struct {
 	read   int64
-	era    uint64
-	heards []heard
+	era    uint32
+	heards heards
 }
 
 func (n *near[P, V]) listen(tags []Tag) nearby {

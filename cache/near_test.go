@@ -185,6 +185,27 @@ func TestOwnWriteEndsNearAnswersAtOnce(t *testing.T) {
 	}
 }
 
+func TestEachTagEndsANearAnswer(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		query := s.nearQuery()
+		var tags []cache.Tag
+		for i := range 5 { // the fifth is alone behind two pairs
+			tags = append(tags, cache.Tag(fmt.Sprintf("tag:%d", i)))
+		}
+		query.Tags = func(int) []cache.Tag { return tags }
+		q := defineNear(c, query)
+		row := "one"
+		for _, tag := range tags {
+			keepNear(t, q, 1, row)
+			row = "after " + string(tag)
+			s.set(1, row)
+			mustInvalidate(t, c, tag)
+			mustNotBeNear(t, q, 1, row)
+		}
+	})
+}
+
 func TestAnotherProcessesWriteEndsNearAnswersWhenReported(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s, fleet := newSource(), newFleet(t, 2)

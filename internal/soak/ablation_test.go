@@ -122,7 +122,7 @@ var ablations = []ablation{
 	},
 	{
 		"near: changes end the answers that depend on them",
-		"cache/near.go", "if h := &a.heards[i]; h.tag.changes.Load() != h.changes {", "if a.heards[i].tag == nil {",
+		"cache/near.go", " || a.heards.changed() {", " {",
 		[]caught{unit(inCache, "TestOwnWriteEndsNearAnswersAtOnce")},
 	},
 	{
