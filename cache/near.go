@@ -66,11 +66,11 @@ type hearing struct {
 
 type nearTag struct{ changes atomic.Uint64 }
 
-// heards are the tags of an answer as they were before it was read. Two are kept in the answer itself,
-// because few have more and a pointer less to follow is a good part of a hit.
+// heards are the tags of an answer as they were before it was read. Two are kept in the answer itself:
+// many have no more, and a pointer less to follow is a good part of a hit.
 type heards struct {
 	first [2]heard
-	more  *heards
+	more  []heard
 }
 
 type heard struct {
@@ -78,13 +78,16 @@ type heard struct {
 	changes uint64
 }
 
+func (h *heard) changed() bool { return h.tag != nil && h.tag.changes.Load() != h.changes }
+
 // changed says whether any of the tags is not as it was.
 func (l *heards) changed() bool {
-	for ; l != nil; l = l.more {
-		for i := range l.first {
-			if h := &l.first[i]; h.tag != nil && h.tag.changes.Load() != h.changes {
-				return true
-			}
+	if l.first[0].changed() || l.first[1].changed() {
+		return true
+	}
+	for i := range l.more {
+		if l.more[i].changed() {
+			return true
 		}
 	}
 	return false
@@ -156,13 +159,10 @@ func (h *hearing) listen(tags []Tag) (era uint32, list heards) {
 
 // look notes how tags are, if all of them are known or create makes those that are not.
 func (h *hearing) look(tags []Tag, create func(hash uint64) *nearTag) (list heards, known bool) {
-	l := &list
+	if more := len(tags) - len(list.first); more > 0 {
+		list.more = make([]heard, more)
+	}
 	for i, tag := range tags {
-		at := i % len(l.first)
-		if i > 0 && at == 0 {
-			l.more = &heards{}
-			l = l.more
-		}
 		hash := h.hash(tag)
 		t := h.tags[hash]
 		if t == nil {
@@ -171,7 +171,12 @@ func (h *hearing) look(tags []Tag, create func(hash uint64) *nearTag) (list hear
 			}
 			t = create(hash)
 		}
-		l.first[at] = heard{t, t.changes.Load()}
+		now := heard{t, t.changes.Load()}
+		if i < len(list.first) {
+			list.first[i] = now
+		} else {
+			list.more[i-len(list.first)] = now
+		}
 	}
 	return list, true
 }

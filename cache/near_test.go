@@ -190,7 +190,7 @@ func TestEachTagEndsANearAnswer(t *testing.T) {
 		s, c := newSource(), newCache(t)
 		query := s.nearQuery()
 		var tags []cache.Tag
-		for i := range 5 { // the fifth is alone behind two pairs
+		for i := range 5 { // more than are kept in the answer itself
 			tags = append(tags, cache.Tag(fmt.Sprintf("tag:%d", i)))
 		}
 		query.Tags = func(int) []cache.Tag { return tags }
