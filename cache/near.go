@@ -189,15 +189,17 @@ type near[P comparable, V any] struct {
 	table *otter.Cache[P, *nearAnswer[V]]
 }
 
+// nearAnswer has first what every hit looks at, in as few cache lines as that takes.
 type nearAnswer[V any] struct {
 	value  V
-	etag   ETag
-	at     int64 // when the source was asked, by hearing.now
 	until  int64 // fresh
-	read   int64 // when the store was asked
 	era    uint32
 	found  bool
 	heards heards
+
+	etag ETag
+	at   int64 // when the source was asked, by hearing.now
+	read int64 // when the store was asked
 }
 
 // expect makes room for the tags of so many answers more.
