@@ -13,8 +13,8 @@ import (
 	"github.com/chainlearn/chainlearn/cache"
 )
 
-// command is a script or, if that is nil, a plain command. Those scripts that do the same to each
-// of their keys may be given several, and are sent as few times as the server allows.
+// command is a script or, if that is nil, a plain command. Those scripts that do the same to
+// each of their keys may be given several, and are sent as few times as the server allows.
 type command struct {
 	script *script
 	keys   []string
@@ -24,8 +24,8 @@ type command struct {
 // mostKeys bounds how long one script keeps all others waiting.
 const mostKeys = 64
 
-// build makes the request for some of the command's keys. With whole the script is sent in full; the
-// server then knows it.
+// build makes the request for some of the command's keys. With whole the script is sent in
+// full; the server then knows it.
 func (c command) build(b rueidis.Builder, keys []string, whole bool) rueidis.Completed {
 	args := c.args
 	if c.script == turnScript {
@@ -49,10 +49,11 @@ func (c command) build(b rueidis.Builder, keys []string, whole bool) rueidis.Com
 	}
 }
 
-// exec sends commands to the masters of their keys, in one trip, following redirections,
-// and returns the replies in order, one for each command if all of them have one key; it fails if any
-// of them did. Commands for one slot are run in order. All of them may be repeated without harm, and together they are: once if a
-// server did not know a script, and once if a connection was lost.
+// exec sends commands to the masters of their keys, in one trip, following redirections, and
+// returns the replies in order, one for each command if all of them have one key; it fails if
+// any of them did. Commands for one slot are run in order. All of them may be repeated without
+// harm, and together they are: once if a server did not know a script, and once if a connection
+// was lost.
 func (s *Store) exec(ctx context.Context, commands []command) ([]rueidis.RedisResult, error) {
 	if len(commands) == 0 {
 		return nil, ctx.Err()

@@ -11,10 +11,12 @@ import (
 )
 
 // Last is an option of Exec, before the arguments of a statement with arguments, that says: this
-// is the last statement of a transaction of DB.Write. What the transaction has touched then comes back with
-// it, which saves a round trip. Constraints and triggers that are deferred to the commit run
-// with it, and their error is the statement's. If another statement follows nevertheless, nothing is
-// saved; in any other transaction, nothing is different.
+// is the last statement of a transaction of DB.Write. What the transaction has touched then comes
+// back with it, which saves a round trip. Constraints and triggers that are deferred to the commit
+// run with it, and their error is the statement's. If another statement follows nevertheless,
+// nothing is saved; in any other transaction, nothing is different.
+//
+//	tx.Exec(ctx, `UPDATE courses SET title = $2 WHERE id = $1`, postgres.Last, id, title)
 var Last pgx.QueryRewriter = last{}
 
 type last struct{}
