@@ -66,8 +66,8 @@ type hearing struct {
 
 type nearTag struct{ changes atomic.Uint64 }
 
-// heards are the tags of an answer as they were before it was read. Two are kept in the answer itself:
-// many have no more, and a pointer less to follow is a good part of a hit.
+// heards are the tags of an answer as they were before it was read. Two are kept in the answer
+// itself: many have no more, and a hit follows a pointer less.
 type heards struct {
 	first [2]heard
 	more  []heard
@@ -138,7 +138,7 @@ func (h *hearing) Proven(at time.Time) { h.proven.Store(int64(at.Sub(h.birth))) 
 func (h *hearing) listen(tags []Tag) (era uint32, list heards) {
 	h.mu.RLock()
 	era = h.era.Load()
-	list, known := h.look(tags, nil)
+	list, known := h.look(tags, false)
 	h.mu.RUnlock()
 	if known {
 		return era, list
@@ -149,16 +149,13 @@ func (h *hearing) listen(tags []Tag) (era uint32, list heards) {
 		h.era.Add(1)
 		clear(h.tags)
 	}
-	list, _ = h.look(tags, func(hash uint64) *nearTag {
-		t := &nearTag{}
-		h.tags[hash] = t
-		return t
-	})
+	list, _ = h.look(tags, true)
 	return h.era.Load(), list
 }
 
-// look notes how tags are, if all of them are known or create makes those that are not.
-func (h *hearing) look(tags []Tag, create func(hash uint64) *nearTag) (list heards, known bool) {
+// look notes how tags are, if all of them are known or may be created, which takes the lock for
+// writing.
+func (h *hearing) look(tags []Tag, create bool) (list heards, known bool) {
 	if more := len(tags) - len(list.first); more > 0 {
 		list.more = make([]heard, more)
 	}
@@ -166,10 +163,11 @@ func (h *hearing) look(tags []Tag, create func(hash uint64) *nearTag) (list hear
 		hash := h.hash(tag)
 		t := h.tags[hash]
 		if t == nil {
-			if create == nil {
+			if !create {
 				return heards{}, false
 			}
-			t = create(hash)
+			t = &nearTag{}
+			h.tags[hash] = t
 		}
 		now := heard{t, t.changes.Load()}
 		if i < len(list.first) {
