@@ -25,7 +25,8 @@ import (
 // forgetting of the rows) with the same statements in a plain transaction on tables without
 // triggers. The two take turns, so that whatever else the machine does slows both. The
 // server flushes what it commits, as one in service does. With the shared tier in process what
-// the database does shows, with Redis also the two round trips there.
+// the database does shows, with Redis also the two round trips there, and over a network in which
+// each takes a millisecond longer, how many there are of all.
 //
 //	go test -bench Enroll -run '^$' ./internal/postgres
 func BenchmarkEnroll(b *testing.B) {
