@@ -21,7 +21,7 @@ build: ## compile the one static binary, bin/chainlearn
 test: ## install what the tests need if it is missing, and run them all
 	@scripts/install-deps.sh
 	$(RACE) -timeout 20m ./...
-	go test -run TestEverySchedule ./internal/model # with the race detector they are too many
+	go test -run TestEverySchedule ./internal/proof/model # with the race detector they are too many
 	cd bench && $(RACE) -timeout 20m ./...
 
 lint: ## look at the code without running it
@@ -33,11 +33,11 @@ bench: ## measure against other libraries (ARGS="…" is passed on)
 
 soak: ## attack the cache with real servers for DURATION (default 10m) and report what broke
 	@scripts/install-deps.sh
-	go run ./internal/soak/cmd/soak -duration $(DURATION) $(ARGS)
+	go run ./internal/proof/soak/cmd/soak -duration $(DURATION) $(ARGS)
 
 ablate: ## take out each mechanism of the protocol in turn and see that tests fail
 	@scripts/install-deps.sh
-	go test ./internal/soak -run TestEveryMechanismIsMissed -ablate -v -timeout 60m
+	go test ./internal/proof/soak -run TestEveryMechanismIsMissed -ablate -v -timeout 60m
 
 fuzz: ## run each fuzz test for FUZZTIME (default 30s)
 	@scripts/fuzz.sh $(FUZZTIME)

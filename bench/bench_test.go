@@ -9,7 +9,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/bench/internal/child"
 	"github.com/chainlearn/chainlearn/bench/internal/peers"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 func TestMain(m *testing.M) {

@@ -15,7 +15,7 @@ import (
 	"github.com/chainlearn/chainlearn/bench/internal/measure"
 	"github.com/chainlearn/chainlearn/bench/internal/report"
 	"github.com/chainlearn/chainlearn/bench/load"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // enrolments returns enrolments of the learners that are not there yet, in an order in which

@@ -10,7 +10,7 @@ import (
 	"github.com/chainlearn/chainlearn/bench/internal/child"
 	"github.com/chainlearn/chainlearn/bench/internal/peers"
 	"github.com/chainlearn/chainlearn/bench/internal/report"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 const (

@@ -14,7 +14,7 @@ import (
 	"github.com/chainlearn/chainlearn/bench/internal/peers"
 	"github.com/chainlearn/chainlearn/bench/internal/report"
 	"github.com/chainlearn/chainlearn/cache"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // oursNear is ours with the near tier, where both tiers are in one table.

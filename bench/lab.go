@@ -15,7 +15,7 @@ import (
 	"github.com/chainlearn/chainlearn/bench/internal/measure"
 	"github.com/chainlearn/chainlearn/bench/internal/peers"
 	"github.com/chainlearn/chainlearn/bench/internal/report"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // experiment is one section of the report.

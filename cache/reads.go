@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/chainlearn/chainlearn/internal/coalesce"
+	"github.com/chainlearn/chainlearn/cache/coalesce"
 )
 
 // Many callers ask a store for less when they ask together: one command instead of a hundred,

@@ -16,7 +16,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // release is a process of one release of a program: a cache with a query, and the loads that

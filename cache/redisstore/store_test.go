@@ -17,7 +17,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/cache/storetest"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 func TestMain(m *testing.M) {

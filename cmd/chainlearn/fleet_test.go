@@ -17,7 +17,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/internal/httpapi"
 	"github.com/chainlearn/chainlearn/internal/learning"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // fleet is several processes that serve one database, and share a Redis that is theirs alone.

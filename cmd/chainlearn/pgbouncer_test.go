@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // With a PgBouncer that pools transactions between them and the database, processes are one

@@ -26,7 +26,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/internal/httpapi"
 	"github.com/chainlearn/chainlearn/internal/learning"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // asProgram is set for a test binary that is to be the program itself: it has the same main,

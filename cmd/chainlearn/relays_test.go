@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // gauge returns a metric of a process, and false if it is absent.

@@ -18,7 +18,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/learning"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // BenchmarkEnroll compares enrolling through the outbox (triggers, fence, commit, bump, and the

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/chainlearn/chainlearn/internal/coalesce"
+	"github.com/chainlearn/chainlearn/cache/coalesce"
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 

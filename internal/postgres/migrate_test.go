@@ -15,7 +15,7 @@ import (
 
 	outbox "github.com/chainlearn/chainlearn/cache/outbox/postgres"
 	"github.com/chainlearn/chainlearn/internal/learning"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // foreign is the schema of a database made by another program: the columns that are documented,

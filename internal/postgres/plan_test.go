@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/internal/learning"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // volume fills a migrated database with as many rows as make reading a whole table cost more

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/chainlearn/chainlearn/internal/coalesce"
+	"github.com/chainlearn/chainlearn/cache/coalesce"
 )
 
 // A replica answers loads in place of the primary, if it knows enough.

@@ -13,8 +13,8 @@ import (
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/internal/learning"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 	"github.com/chainlearn/chainlearn/internal/storagetest"
-	"github.com/chainlearn/chainlearn/internal/testservers"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(testservers.Main(m)) }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/bench/internal/payload"
 	"github.com/chainlearn/chainlearn/bench/internal/peers"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 func TestMain(m *testing.M) { os.Exit(testservers.Main(m).Run()) }

@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/chainlearn/chainlearn/cache/outbox"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 const lastItem = `UPDATE items SET value = $1::int WHERE id = 2`

@@ -18,7 +18,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // eachWay runs test for all ways to send statements. url is of a database with items; the pool

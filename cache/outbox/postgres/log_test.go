@@ -17,7 +17,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/outbox"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 func openLog(t *testing.T, p *pgxpool.Pool, logger *slog.Logger) *Log {

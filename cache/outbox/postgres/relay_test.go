@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/outbox"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // With polls a minute apart, only a notification can be what wakes the relay.

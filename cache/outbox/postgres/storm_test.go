@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/outbox"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 var storm = flag.Duration("storm", 2*time.Second, "how long TestOutboxStaysSmall writes")

@@ -19,7 +19,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 	"github.com/chainlearn/chainlearn/cache/storetest"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // steps is a shared tier that tells when a writer fences, which is just before it commits,

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // A fault is one way to harm a fleet, for about d.

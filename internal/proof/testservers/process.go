@@ -16,7 +16,7 @@ import (
 // Supervisor names the goroutine that stands behind each running server, for
 // goleak.IgnoreAnyFunction in a package whose shared server runs on while the
 // tests look for leaks. It ends with its server.
-const Supervisor = "github.com/chainlearn/chainlearn/internal/testservers.(*process).supervise"
+const Supervisor = "github.com/chainlearn/chainlearn/internal/proof/testservers.(*process).supervise"
 
 // A process is one running server program.
 type process struct {

@@ -6,8 +6,8 @@
 //
 // Run it with
 //
-//	go test -v ./internal/model
-//	go test -v -timeout 30m ./internal/model -model.full
+//	go test -v ./internal/proof/model
+//	go test -v -timeout 30m ./internal/proof/model -model.full
 //
 // The first prints what was explored as a table, and for every mechanism of the
 // protocol the shortest run that goes wrong without it. The second adds larger

@@ -13,7 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // Config of a Run.

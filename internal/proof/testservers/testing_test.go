@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // A verdict is a test that records how it was ended.

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // A line is a client that speaks Redis's inline protocol through a proxy.

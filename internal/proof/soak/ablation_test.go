@@ -37,7 +37,7 @@ const (
 	inCache   = "./cache"
 	inOutbox  = "./cache/outbox"
 	inRedis   = "./cache/redisstore"
-	inHere    = "./internal/soak"
+	inHere    = "./internal/proof/soak"
 	goTimeout = 5 * time.Minute
 )
 

@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // With this variable set the test binary is the child of TestServersDieWithTheirProcess.

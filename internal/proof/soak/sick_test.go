@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // Redis accepts and never answers, under 500 requests a second: no request fails, each pays

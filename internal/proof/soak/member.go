@@ -13,7 +13,7 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // A Member is one worker process of a Fleet, from its start to its end. A worker that is

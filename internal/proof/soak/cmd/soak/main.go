@@ -18,7 +18,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/chainlearn/chainlearn/internal/soak"
+	"github.com/chainlearn/chainlearn/internal/proof/soak"
 )
 
 func main() {

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	outboxpg "github.com/chainlearn/chainlearn/cache/outbox/postgres"
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // shape is how many rows there are: Groups lists of Keys rows each. The last row of each

@@ -7,7 +7,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/chainlearn/chainlearn/internal/testservers"
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 var (

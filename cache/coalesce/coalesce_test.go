@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/chainlearn/chainlearn/internal/coalesce"
+	"github.com/chainlearn/chainlearn/cache/coalesce"
 )
 
 var errClosed = errors.New("closed")
