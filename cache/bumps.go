@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 const (
@@ -75,7 +77,7 @@ func (r *recentBumps) coarsen(now time.Time) {
 }
 
 // replay bumps what is owed, and with all everything remembered, in the store.
-func (r *recentBumps) replay(ctx context.Context, store Store, all bool) error {
+func (r *recentBumps) replay(ctx context.Context, store driver.Store, all bool) error {
 	r.mu.Lock()
 	var tags []Tag
 	for _, b := range r.list {
@@ -89,7 +91,7 @@ func (r *recentBumps) replay(ctx context.Context, store Store, all bool) error {
 	slices.Sort(tags)
 	tags = slices.Compact(tags)
 	for batch := range slices.Chunk(tags, replayBatch) {
-		if err := store.Bump(ctx, batch, NoMark); err != nil {
+		if err := store.Bump(ctx, batch, driver.NoMark); err != nil {
 			return err
 		}
 	}

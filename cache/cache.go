@@ -37,6 +37,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/chainlearn/chainlearn/cache/driver"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -44,7 +46,7 @@ import (
 type Config struct {
 	// Store is the tier that processes share: memstore.New for a single process,
 	// redisstore.Open for many.
-	Store Store
+	Store driver.Store
 
 	// Registerer receives the metrics. Default nil: they are kept, but not registered.
 	Registerer prometheus.Registerer

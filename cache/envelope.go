@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"time"
+
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // An entry in a store is an envelope: what the library must know of an answer, and then
@@ -52,7 +54,7 @@ func (t ETag) String() string {
 
 type envelope struct {
 	found    bool
-	guard    Guard
+	guard    driver.Guard
 	etag     ETag
 	loadedAt time.Time
 	fresh    time.Duration
@@ -86,7 +88,7 @@ func (e *envelope) decode(b []byte) (ok bool) {
 		return false
 	}
 	e.found = b[1] == 1
-	e.guard = Guard(b[2:18])
+	e.guard = driver.Guard(b[2:18])
 	e.etag = ETag(b[18:34])
 	e.loadedAt = time.UnixMilli(int64(binary.BigEndian.Uint64(b[34:])))
 	e.fresh = milliseconds(b[42:])

@@ -5,10 +5,12 @@ import (
 	"encoding/hex"
 	"testing"
 	"time"
+
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 func FuzzEnvelope(f *testing.F) {
-	whole := envelope{found: true, guard: Guard{1}, loadedAt: time.UnixMilli(1), fresh: time.Second, stale: time.Minute, payload: []byte("x")}
+	whole := envelope{found: true, guard: driver.Guard{1}, loadedAt: time.UnixMilli(1), fresh: time.Second, stale: time.Minute, payload: []byte("x")}
 	f.Add(whole.encode())
 	f.Add([]byte{})
 	f.Add(make([]byte, envelopeHeader))
@@ -26,7 +28,7 @@ func FuzzEnvelope(f *testing.F) {
 
 func TestEnvelopeSurvivesTheTrip(t *testing.T) {
 	in := envelope{
-		found: true, guard: Guard{1, 2}, etag: etagOf([]byte("body")),
+		found: true, guard: driver.Guard{1, 2}, etag: etagOf([]byte("body")),
 		loadedAt: time.UnixMilli(1_700_000_000_123), fresh: time.Minute, stale: time.Hour, payload: []byte("body"),
 	}
 	var out envelope
@@ -54,18 +56,18 @@ func TestEveryFlippedBitIsNoticed(t *testing.T) {
 // A guard is of tags and versions together: moving a byte from one to the other,
 // swapping two tags, or any other version gives another guard.
 func TestGuardTellsEverythingApart(t *testing.T) {
-	v, w := NewVersion(), NewVersion()
-	state := func(v Version) TagState { return TagState{Version: v} }
-	seen := map[Guard]string{}
-	for name, g := range map[string]Guard{
-		"a, b":    guardOf([]Tag{"a", "b"}, []TagState{state(v), state(w)}),
-		"b, a":    guardOf([]Tag{"b", "a"}, []TagState{state(v), state(w)}),
-		"swapped": guardOf([]Tag{"a", "b"}, []TagState{state(w), state(v)}),
-		"only a":  guardOf([]Tag{"a"}, []TagState{state(v)}),
-		"ab":      guardOf([]Tag{"ab"}, []TagState{state(v)}),
+	v, w := driver.NewVersion(), driver.NewVersion()
+	state := func(v driver.Version) driver.TagState { return driver.TagState{Version: v} }
+	seen := map[driver.Guard]string{}
+	for name, g := range map[string]driver.Guard{
+		"a, b":    guardOf([]Tag{"a", "b"}, []driver.TagState{state(v), state(w)}),
+		"b, a":    guardOf([]Tag{"b", "a"}, []driver.TagState{state(v), state(w)}),
+		"swapped": guardOf([]Tag{"a", "b"}, []driver.TagState{state(w), state(v)}),
+		"only a":  guardOf([]Tag{"a"}, []driver.TagState{state(v)}),
+		"ab":      guardOf([]Tag{"ab"}, []driver.TagState{state(v)}),
 		"none":    guardOf(nil, nil),
-		"a at w":  guardOf([]Tag{"a"}, []TagState{state(w)}),
-		"a zero":  guardOf([]Tag{"a"}, []TagState{{}}),
+		"a at w":  guardOf([]Tag{"a"}, []driver.TagState{state(w)}),
+		"a zero":  guardOf([]Tag{"a"}, []driver.TagState{{}}),
 	} {
 		if other, ok := seen[g]; ok {
 			t.Errorf("%s and %s have one guard", name, other)
@@ -92,4 +94,4 @@ func TestRecentBumpsAreBounded(t *testing.T) {
 	}
 }
 
-func versionText() string { v := NewVersion(); return hex.EncodeToString(v[:]) }
+func versionText() string { v := driver.NewVersion(); return hex.EncodeToString(v[:]) }

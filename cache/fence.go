@@ -4,13 +4,15 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // Fence is a writer's announcement that it is about to change what some tags name. From
 // before Fence returns until Bump, no reader serves a stored answer that depends on them.
 type Fence struct {
 	c        *Cache
-	mark     Mark
+	mark     driver.Mark
 	tags     []Tag
 	deadline time.Time // by this process's monotonic clock; never later than the store's
 	standing bool
@@ -23,7 +25,7 @@ type Fence struct {
 // The Fence is never nil. The error says that the store could not be told: readers may go
 // on serving stored answers until Bump, or until somebody else delivers the
 // invalidation. Safe for concurrent use, as are the methods of Fence one after another.
-func (c *Cache) Fence(ctx context.Context, mark Mark, tags []Tag) (*Fence, error) {
+func (c *Cache) Fence(ctx context.Context, mark driver.Mark, tags []Tag) (*Fence, error) {
 	f := &Fence{c: c, mark: mark, tags: tags}
 	err := f.Renew(ctx)
 	if err != nil {
@@ -68,7 +70,7 @@ func (f *Fence) Bump(ctx context.Context) error { return f.c.Bump(ctx, f.mark, f
 // Bump gives tags new versions, and removes the fence of the writer that mark identifies.
 // It is for whoever delivers invalidations for others, like the relay of an outbox; see
 // also Fence.Bump and Invalidate.
-func (c *Cache) Bump(ctx context.Context, mark Mark, tags []Tag) error {
+func (c *Cache) Bump(ctx context.Context, mark driver.Mark, tags []Tag) error {
 	if len(tags) == 0 {
 		return nil
 	}
@@ -96,7 +98,7 @@ func (c *Cache) Invalidate(ctx context.Context, tags ...Tag) error {
 	if c.life.Err() != nil {
 		return ErrClosed
 	}
-	if err := c.Bump(ctx, NoMark, tags); err != nil {
+	if err := c.Bump(ctx, driver.NoMark, tags); err != nil {
 		return fmt.Errorf("invalidate: %w: %w", ErrUnavailable, err)
 	}
 	return nil

@@ -7,9 +7,10 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
-var writer = cache.Mark{1}
+var writer = driver.Mark{1}
 
 func mustFence(t *testing.T, c process, tags ...cache.Tag) *cache.Fence {
 	t.Helper()
@@ -119,7 +120,7 @@ func TestFencesOfTwoWritersStandIndependently(t *testing.T) {
 		s, c := newSource(), newCache(t)
 		q := cache.Define(c.Cache, s.query())
 		first := mustFence(t, c, rowTag(1))
-		second, err := c.Fence(t.Context(), cache.Mark{2}, []cache.Tag{rowTag(1)})
+		second, err := c.Fence(t.Context(), driver.Mark{2}, []cache.Tag{rowTag(1)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,11 +3,13 @@ package cache
 import (
 	"sync"
 	"time"
+
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // flight is one load under way, for everybody in this process who may share its result.
 type flight[V any] struct {
-	guard Guard         // the versions it loads under; zero for a bypass
+	guard driver.Guard  // the versions it loads under; zero for a bypass
 	done  chan struct{} // closed when out is set
 	out   outcome[V]
 	begun bool   // of a bypass: its loader may have read the source; guarded by group.mu
@@ -70,7 +72,7 @@ func (g *group[V]) slot(key string) *slot[V] {
 
 // join returns the flight that loads key under guard. If lead, it is new, and the caller
 // must see that it flies and ends.
-func (g *group[V]) join(key string, guard Guard) (f *flight[V], lead bool) {
+func (g *group[V]) join(key string, guard driver.Guard) (f *flight[V], lead bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := g.slot(key)

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 )
 
@@ -113,7 +114,7 @@ func FuzzStoredAnswer(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		err := store.Settle(t.Context(), []cache.Fill{{Key: "rows:one:" + strconv.Itoa(id), Entry: entry, Life: time.Hour}})
+		err := store.Settle(t.Context(), []driver.Fill{{Key: "rows:one:" + strconv.Itoa(id), Entry: entry, Life: time.Hour}})
 		if err != nil {
 			t.Fatal(err)
 		}

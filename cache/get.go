@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // Get returns the answer for p: from the cache if it is there and nothing it depends on
@@ -116,7 +118,7 @@ func (d *Cached[P, V]) keepNear(p P, before nearby, a Answer[V], err error) {
 
 // read asks the store for the versions of tags and for entries, unless entries are not to
 // be trusted.
-func (c *Cache) read(ctx context.Context, tags []Tag, keys []string) (s Snapshot, err error) {
+func (c *Cache) read(ctx context.Context, tags []Tag, keys []string) (s driver.Snapshot, err error) {
 	if !c.health.isTrusted() {
 		return s, ErrUnavailable
 	}
@@ -161,7 +163,7 @@ func (k *kept[V]) err() error {
 
 // examine reads an entry. Validity comes first: of an entry under another guard nothing is
 // served, however fresh it is.
-func (d *Cached[P, V]) examine(raw []byte, guard Guard, now time.Time) (k kept[V]) {
+func (d *Cached[P, V]) examine(raw []byte, guard driver.Guard, now time.Time) (k kept[V]) {
 	if raw == nil {
 		return k
 	}

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/chainlearn/chainlearn/cache/driver"
+
 	"github.com/sony/gobreaker/v2"
 )
 
@@ -29,7 +31,7 @@ const (
 //   - May its entries be trusted? Not after an outage, a failed bump, or a change of
 //     identity, until everything that was written meanwhile has been delivered.
 type health struct {
-	store   Store
+	store   driver.Store
 	budget  time.Duration
 	log     *slog.Logger
 	m       *metrics
@@ -64,9 +66,9 @@ func newHealth(cfg Config, m *metrics, bumps *recentBumps) *health {
 			return n.ConsecutiveFailures >= tripAfter ||
 				n.Requests >= tripVolume && float64(n.TotalFailures) >= tripRatio*float64(n.Requests)
 		},
-		IsSuccessful: func(err error) bool { return err == nil || errors.Is(err, ErrLeaseLost) },
+		IsSuccessful: func(err error) bool { return err == nil || errors.Is(err, driver.ErrLeaseLost) },
 		IsExcluded: func(err error) bool {
-			return errors.Is(err, errCallerLeft) || errors.Is(err, ErrUnproven)
+			return errors.Is(err, errCallerLeft) || errors.Is(err, driver.ErrUnproven)
 		},
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			h.down.Store(to != gobreaker.StateClosed)
@@ -87,11 +89,11 @@ func (h *health) call(ctx context.Context, op string, f func(context.Context) er
 	}
 	err := h.try(ctx, f)
 	switch {
-	case err == nil, errors.Is(err, ErrLeaseLost):
+	case err == nil, errors.Is(err, driver.ErrLeaseLost):
 		return err
 	case errors.Is(err, errCallerLeft):
 		return context.Cause(ctx)
-	case errors.Is(err, ErrUnproven):
+	case errors.Is(err, driver.ErrUnproven):
 		h.doubt(err, false)
 		return err
 	}

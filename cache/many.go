@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // GetMany returns the answers for ps, in order: what is stored is read in one round trip,
@@ -52,7 +54,7 @@ type asked[P comparable, V any] struct {
 	p      P
 	key    string
 	tags   []Tag
-	guard  Guard
+	guard  driver.Guard
 	detail string  // why it must bypass, if it must
 	kept   kept[V] // what the store had
 	result *Result[V]
@@ -62,8 +64,8 @@ type asked[P comparable, V any] struct {
 	had    bool // the flight had landed when this call came
 
 	// While it leads its flight in a batch.
-	token   Token
-	claimed Claimed
+	token   driver.Token
+	claimed driver.Claimed
 	ended   bool // or handed over to a goroutine that ends it
 }
 
@@ -176,21 +178,21 @@ func (a *asked[P, V]) collect(ctx context.Context, d *Cached[P, V]) error {
 func (m *many[P, V]) flyTogether(ctx context.Context, batch []*asked[P, V]) {
 	m.claimTogether(ctx, batch)
 	var aboard []*asked[P, V]
-	var leases []Claim
-	var fills []Fill
+	var leases []driver.Claim
+	var fills []driver.Fill
 	for _, a := range batch {
 		k := m.examine(a.claimed.Entry, a.guard, time.Now())
-		switch granted := a.claimed.State == Granted; {
+		switch granted := a.claimed.State == driver.Granted; {
 		case a.detail != "":
 			aboard = append(aboard, a)
 		case k.state == entryFresh:
 			m.land(a.flight, m.outcomeOf(k, Hit))
 			if granted {
-				fills = append(fills, Fill{Key: a.key, Token: a.token})
+				fills = append(fills, driver.Fill{Key: a.key, Token: a.token})
 			}
 		case granted:
 			aboard = append(aboard, a)
-			leases = append(leases, Claim{Key: a.key, Token: a.token})
+			leases = append(leases, driver.Claim{Key: a.key, Token: a.token})
 		default:
 			m.launch(ctx, a.flight, func(ctx context.Context) { m.fly(ctx, a.flight, a.p, a.key, a.tags) }, a.key)
 			a.ended = true
@@ -212,12 +214,12 @@ func (m *many[P, V]) flyTogether(ctx context.Context, batch []*asked[P, V]) {
 }
 
 func (m *many[P, V]) claimTogether(ctx context.Context, batch []*asked[P, V]) {
-	var claims []Claim
+	var claims []driver.Claim
 	var claiming []*asked[P, V]
 	for _, a := range batch {
 		if a.detail == "" {
-			a.token = Token(NewVersion())
-			claims = append(claims, Claim{Key: a.key, Token: a.token, Guard: a.guard, TTL: leaseTTL})
+			a.token = driver.Token(driver.NewVersion())
+			claims = append(claims, driver.Claim{Key: a.key, Token: a.token, Guard: a.guard, TTL: leaseTTL})
 			claiming = append(claiming, a)
 		}
 	}
@@ -236,7 +238,7 @@ func (m *many[P, V]) claimTogether(ctx context.Context, batch []*asked[P, V]) {
 }
 
 // loadTogether loads and lands aboard, and returns what is to be stored.
-func (m *many[P, V]) loadTogether(ctx context.Context, aboard []*asked[P, V]) (fills []Fill) {
+func (m *many[P, V]) loadTogether(ctx context.Context, aboard []*asked[P, V]) (fills []driver.Fill) {
 	ps, keys := make([]P, len(aboard)), make([]string, len(aboard))
 	for i, a := range aboard {
 		ps[i], keys[i] = a.p, a.key

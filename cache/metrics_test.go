@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 )
 
@@ -146,7 +147,7 @@ func TestUnreadableEntriesAreMissesAndCounted(t *testing.T) {
 				case "undecodable":
 					bad, broken = good, true
 				}
-				if err := c.store.Settle(t.Context(), []cache.Fill{{Key: "rows:one:1", Entry: bad, Life: time.Minute}}); err != nil {
+				if err := c.store.Settle(t.Context(), []driver.Fill{{Key: "rows:one:1", Entry: bad, Life: time.Minute}}); err != nil {
 					t.Fatal(err)
 				}
 				if a := mustAsk(t, q, 1, cache.Miss); a.Value != "one" {

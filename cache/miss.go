@@ -5,6 +5,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"time"
+
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 const (
@@ -15,7 +17,7 @@ const (
 )
 
 // join waits for the load of key under guard, beginning it if nobody has.
-func (d *Cached[P, V]) join(ctx context.Context, p P, key string, tags []Tag, guard Guard) (Answer[V], error) {
+func (d *Cached[P, V]) join(ctx context.Context, p P, key string, tags []Tag, guard driver.Guard) (Answer[V], error) {
 	f, lead := d.flights.join(key, guard)
 	if lead {
 		d.launch(ctx, f, func(ctx context.Context) { d.fly(ctx, f, p, key, tags) }, key)
@@ -132,18 +134,18 @@ func (d *Cached[P, V]) fly(ctx context.Context, f *flight[V], p P, key string, t
 
 // obtain returns the answer, and a function that brings it to the store (nil if there is
 // nothing to bring).
-func (d *Cached[P, V]) obtain(ctx context.Context, p P, key string, tags []Tag, guard Guard) (outcome[V], func()) {
+func (d *Cached[P, V]) obtain(ctx context.Context, p P, key string, tags []Tag, guard driver.Guard) (outcome[V], func()) {
 	unstored := func(detail string) (outcome[V], func()) {
 		d.countBypass(detail)
 		d.m.refused.Inc()
 		return outcome[V]{loaded: d.load(ctx, p, key, nil), status: Bypass, detail: detail}, nil
 	}
-	token := Token(NewVersion())
+	token := driver.Token(driver.NewVersion())
 	announced, unsubscribe := d.c.cfg.Store.Announced(key) // before the claim: nothing is missed
 	defer unsubscribe()
 	patience := time.Now().Add(d.LoadTimeout)
 	for {
-		claims, err := d.c.claim(ctx, []Claim{{Key: key, Token: token, Guard: guard, TTL: leaseTTL}})
+		claims, err := d.c.claim(ctx, []driver.Claim{{Key: key, Token: token, Guard: guard, TTL: leaseTTL}})
 		if err != nil {
 			return unstored(DetailUnavailable)
 		}
@@ -151,15 +153,15 @@ func (d *Cached[P, V]) obtain(ctx context.Context, p P, key string, tags []Tag, 
 		if k := d.examine(claimed.Entry, guard, time.Now()); k.state == entryFresh {
 			// Another load has stored it between our read and our claim.
 			out := d.outcomeOf(k, Hit)
-			if claimed.State == Granted {
-				return out, func() { _ = d.c.settle(ctx, []Fill{{Key: key, Token: token}}) }
+			if claimed.State == driver.Granted {
+				return out, func() { _ = d.c.settle(ctx, []driver.Fill{{Key: key, Token: token}}) }
 			}
 			return out, nil
 		}
 		switch claimed.State {
-		case Granted:
+		case driver.Granted:
 			return d.loadUnderLease(ctx, p, key, tags, guard, token, claimed.Failure)
-		case Failed:
+		case driver.Failed:
 			return d.remembered(key, claimed.Failure), nil
 		}
 		// Held: another process is loading. Look again when it has settled, or when its
@@ -215,17 +217,17 @@ func (d *Cached[P, V]) remembered(key string, failure []byte) outcome[V] {
 }
 
 // loadUnderLease loads, keeping the lease alive meanwhile.
-func (d *Cached[P, V]) loadUnderLease(ctx context.Context, p P, key string, tags []Tag, guard Guard, token Token, failure []byte) (outcome[V], func()) {
-	stop := d.c.keepLeases(ctx, []Claim{{Key: key, Token: token}})
+func (d *Cached[P, V]) loadUnderLease(ctx context.Context, p P, key string, tags []Tag, guard driver.Guard, token driver.Token, failure []byte) (outcome[V], func()) {
+	stop := d.c.keepLeases(ctx, []driver.Claim{{Key: key, Token: token}})
 	l := d.load(ctx, p, key, nil)
 	stop()
 	fill, fresh := d.fillFor(key, tags, guard, token, l, failure)
-	return outcome[V]{loaded: l, status: Miss, fresh: fresh}, func() { d.settleAll(ctx, []Fill{fill}) }
+	return outcome[V]{loaded: l, status: Miss, fresh: fresh}, func() { d.settleAll(ctx, []driver.Fill{fill}) }
 }
 
 // fillFor says what a load leaves in the store, and for how long the answer is fresh.
-func (d *Cached[P, V]) fillFor(key string, tags []Tag, guard Guard, token Token, l loaded[V], failure []byte) (Fill, time.Duration) {
-	fill := Fill{Key: key, Token: token, Tags: tags}
+func (d *Cached[P, V]) fillFor(key string, tags []Tag, guard driver.Guard, token driver.Token, l loaded[V], failure []byte) (driver.Fill, time.Duration) {
+	fill := driver.Fill{Key: key, Token: token, Tags: tags}
 	if l.err != nil {
 		if e, ok := errors.AsType[*LoadError](l.err); ok {
 			failures, _ := decodeFailure(failure)
@@ -255,7 +257,7 @@ func shorten(d time.Duration) time.Duration {
 	return d - time.Duration(rand.Float64()*float64(d)/10)
 }
 
-func (c *Cache) claim(ctx context.Context, claims []Claim) (claimed []Claimed, err error) {
+func (c *Cache) claim(ctx context.Context, claims []driver.Claim) (claimed []driver.Claimed, err error) {
 	err = c.health.call(ctx, "claim", func(ctx context.Context) (err error) {
 		claimed, err = c.cfg.Store.Claim(ctx, claims)
 		return err
@@ -263,13 +265,13 @@ func (c *Cache) claim(ctx context.Context, claims []Claim) (claimed []Claimed, e
 	return claimed, err
 }
 
-func (d *Cached[P, V]) settleAll(ctx context.Context, fills []Fill) {
+func (d *Cached[P, V]) settleAll(ctx context.Context, fills []driver.Fill) {
 	if d.c.settle(ctx, fills) != nil {
 		d.m.refused.Add(float64(len(fills)))
 	}
 }
 
-func (c *Cache) settle(ctx context.Context, fills []Fill) error {
+func (c *Cache) settle(ctx context.Context, fills []driver.Fill) error {
 	// Also when the cache is closing: who waits for the lease elsewhere should not have to.
 	ctx = context.WithoutCancel(ctx)
 	return c.health.call(ctx, "settle", func(ctx context.Context) error {
@@ -278,7 +280,7 @@ func (c *Cache) settle(ctx context.Context, fills []Fill) error {
 }
 
 // keepLeases renews leases until the returned function is called.
-func (c *Cache) keepLeases(ctx context.Context, leases []Claim) (stop func()) {
+func (c *Cache) keepLeases(ctx context.Context, leases []driver.Claim) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	if len(leases) == 0 {
 		return cancel

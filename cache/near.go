@@ -8,31 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/chainlearn/chainlearn/cache/driver"
+
 	"github.com/maypok86/otter/v2"
 )
-
-// Watchable is a Store that tells of changes as they happen. Near answers need it.
-type Watchable interface {
-	Store
-
-	// Watch reports to w until ctx ends, and then returns nil. It reconnects by itself
-	// after a gap. It fails at once when the store does not offer this at all.
-	Watch(ctx context.Context, w Watcher) error
-}
-
-// Watcher is told of changes by a Watchable. Its methods return at once and are safe for
-// concurrent use.
-type Watcher interface {
-	// Changed says that tags have other versions, or other marks, than before.
-	Changed(tags ...Tag)
-	// Missed says that there may have been changes which were not reported: it comes after
-	// the watching began, and began again after a gap.
-	Missed()
-	// Proven says that everything which changed before at has been reported. at is by
-	// this process's monotonic clock; a store that reports within the call that makes
-	// a change may name a moment to come.
-	Proven(at time.Time)
-}
 
 const (
 	// Beyond so many tags everything near is dropped and begins anew: as many as most programs
@@ -273,7 +252,7 @@ func (n *near[P, V]) put(p P, b nearby, value V, etag ETag, found bool, age, ttl
 // watch keeps c's hearing up to date. It is started with the first query that wants it.
 func (c *Cache) watch() {
 	c.watching.Do(func() {
-		store, ok := c.cfg.Store.(Watchable)
+		store, ok := c.cfg.Store.(driver.Watcher)
 		if !ok {
 			c.cfg.Logger.Warn("near answers are off: this store does not tell of changes")
 			c.hearing.deaf.Store(true)

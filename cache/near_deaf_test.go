@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/storetest"
 )
@@ -90,16 +91,16 @@ func TestGapDropsEverythingNear(t *testing.T) {
 
 // Not even in the first moments of the process.
 func TestWithoutReportsNothingIsNear(t *testing.T) {
-	for name, open := range map[string]func(f *storetest.Faulty) cache.Store{
-		"watching is refused": func(f *storetest.Faulty) cache.Store {
+	for name, open := range map[string]func(f *storetest.Faulty) driver.Store{
+		"watching is refused": func(f *storetest.Faulty) driver.Store {
 			f.Fail(errDown, storetest.OpWatch)
 			return f
 		},
-		"the store is silent": func(f *storetest.Faulty) cache.Store {
+		"the store is silent": func(f *storetest.Faulty) driver.Store {
 			f.Hang(storetest.OpWatch)
 			return f
 		},
-		"there is no watching": func(f *storetest.Faulty) cache.Store { return struct{ cache.Store }{f} },
+		"there is no watching": func(f *storetest.Faulty) driver.Store { return struct{ driver.Store }{f} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			virtual(t, func(t *testing.T) {
@@ -143,12 +144,12 @@ func TestNothingIsNearAfterTheStoreIsClosed(t *testing.T) {
 }
 
 func TestNearByAge(t *testing.T) {
-	for name, open := range map[string]func(f *storetest.Faulty) cache.Store{
-		"where watching is refused": func(f *storetest.Faulty) cache.Store {
+	for name, open := range map[string]func(f *storetest.Faulty) driver.Store{
+		"where watching is refused": func(f *storetest.Faulty) driver.Store {
 			f.Fail(errDown, storetest.OpWatch)
 			return f
 		},
-		"where there is none": func(f *storetest.Faulty) cache.Store { return struct{ cache.Store }{f} },
+		"where there is none": func(f *storetest.Faulty) driver.Store { return struct{ driver.Store }{f} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			virtual(t, func(t *testing.T) {

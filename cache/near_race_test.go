@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/storetest"
 )
@@ -48,7 +49,7 @@ func (l *ledger) due(id, process int, bound time.Duration) (number int64) {
 
 // write is one transaction on process: fenced, committed, bumped, acknowledged.
 func (l *ledger) write(ctx context.Context, c process, process, id int) error {
-	f, err := c.Fence(ctx, cache.Mark(cache.NewVersion()), []cache.Tag{rowTag(id)})
+	f, err := c.Fence(ctx, driver.Mark(driver.NewVersion()), []cache.Tag{rowTag(id)})
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/storetest"
 )
@@ -141,7 +142,7 @@ func TestNearHitAllocatesNothing(t *testing.T) {
 	}
 }
 
-func (s *betweenReads) Read(ctx context.Context, tags []cache.Tag, keys []string) (cache.Snapshot, error) {
+func (s *betweenReads) Read(ctx context.Context, tags []cache.Tag, keys []string) (driver.Snapshot, error) {
 	snap, err := s.Faulty.Read(ctx, tags, keys)
 	if s.then != nil {
 		s.then()
@@ -271,9 +272,9 @@ func TestStrictReadsDoNotLookNear(t *testing.T) {
 }
 
 func TestClosedCacheServesNothingNear(t *testing.T) {
-	for name, store := range map[string]func(s *memstore.Store) cache.Store{
-		"proven":       func(s *memstore.Store) cache.Store { return s },
-		"young enough": func(s *memstore.Store) cache.Store { return struct{ cache.Store }{s} },
+	for name, store := range map[string]func(s *memstore.Store) driver.Store{
+		"proven":       func(s *memstore.Store) driver.Store { return s },
+		"young enough": func(s *memstore.Store) driver.Store { return struct{ driver.Store }{s} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			virtual(t, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/storetest"
 )
 
@@ -27,7 +28,7 @@ func TestOwnWriteEndsNearAnswersAtOnce(t *testing.T) {
 		},
 		"a bump for somebody else": func(t *testing.T, s *source, c process) {
 			s.set(1, "uno")
-			if err := c.Bump(t.Context(), cache.NoMark, []cache.Tag{rowTag(1)}); err != nil {
+			if err := c.Bump(t.Context(), driver.NoMark, []cache.Tag{rowTag(1)}); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/chainlearn/chainlearn/cache/driver"
+
 	"github.com/chainlearn/chainlearn/cache/coalesce"
 )
 
@@ -21,7 +23,7 @@ type reads[V any] = coalesce.Calls[string, []Tag, found[V]]
 
 // found is what the store said of one key.
 type found[V any] struct {
-	states []TagState
+	states []driver.TagState
 	entry  []byte
 	shared *sharedSight[V] // nil if nobody shares it
 }
@@ -35,7 +37,7 @@ type sharedSight[V any] struct {
 // sight is what a read of the store showed of one key.
 type sight[V any] struct {
 	at     time.Time
-	guard  Guard
+	guard  driver.Guard
 	fenced bool
 	kept   kept[V] // nothing if fenced
 }
@@ -108,8 +110,8 @@ func (u *union) add(tags []Tag) {
 }
 
 // statesOf picks the states of tags from those of the union.
-func (u *union) statesOf(tags []Tag, states []TagState) []TagState {
-	own := make([]TagState, len(tags))
+func (u *union) statesOf(tags []Tag, states []driver.TagState) []driver.TagState {
+	own := make([]driver.TagState, len(tags))
 	for i, tag := range tags {
 		own[i] = states[u.at[tag]]
 	}

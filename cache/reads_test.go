@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 )
 
 // distantStore is a store whose replies are a while on their way: what a read saw is older than
 // its reply.
 type distantStore struct {
-	cache.Store
+	driver.Store
 	away time.Duration
 
 	mu    sync.Mutex
@@ -30,7 +31,7 @@ type read struct {
 	tags []cache.Tag
 }
 
-func (s *distantStore) Read(ctx context.Context, tags []cache.Tag, keys []string) (cache.Snapshot, error) {
+func (s *distantStore) Read(ctx context.Context, tags []cache.Tag, keys []string) (driver.Snapshot, error) {
 	s.mu.Lock()
 	s.reads = append(s.reads, read{time.Now(), keys, tags})
 	err := s.err
@@ -233,7 +234,7 @@ func TestSharedReadThatFailsIsLoadedForAll(t *testing.T) {
 func TestSharersGetTheirOwn(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		_, c, src, q := newDistant(t, 500*time.Microsecond)
-		f, err := c.Fence(t.Context(), cache.Mark{1}, []cache.Tag{rowTag(2)})
+		f, err := c.Fence(t.Context(), driver.Mark{1}, []cache.Tag{rowTag(2)})
 		if err != nil {
 			t.Fatal(err)
 		}

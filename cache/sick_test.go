@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/storetest"
 )
 
@@ -134,7 +135,7 @@ func TestNothingWrittenDuringAnOutageIsServedStaleAfterIt(t *testing.T) {
 				return errors.New("database is busy")
 			}
 			if pending.Swap(false) {
-				return c.Bump(ctx, cache.NoMark, []cache.Tag{rowTag(2)})
+				return c.Bump(ctx, driver.NoMark, []cache.Tag{rowTag(2)})
 			}
 			return nil
 		})
@@ -181,7 +182,7 @@ func TestTrustWaitsForTheLastProcessToFenceAgain(t *testing.T) {
 		var pending atomic.Bool // in the outbox
 		first.OnRecovery(func(ctx context.Context) error {
 			if pending.Swap(false) {
-				return first.Bump(ctx, cache.NoMark, []cache.Tag{rowTag(1)})
+				return first.Bump(ctx, driver.NoMark, []cache.Tag{rowTag(1)})
 			}
 			return nil
 		})

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/chainlearn/chainlearn/cache/driver"
+
 	"github.com/maypok86/otter/v2"
 )
 
@@ -35,7 +37,7 @@ type storm[V any] struct {
 }
 
 type seenState struct {
-	guard Guard
+	guard driver.Guard
 	at    time.Time // when first seen
 }
 
@@ -57,7 +59,7 @@ func (s *storms[P, V]) of(p P) *storm[V] {
 // see is called when an answer must be loaded, and notes the state of its tags if a write
 // is the reason. It returns whether it rains, and if so what was loaded last, unless that
 // is older than is tolerated.
-func (s *storms[P, V]) see(p P, guard Guard, written bool, now time.Time) (a Answer[V], rains, ok bool) {
+func (s *storms[P, V]) see(p P, guard driver.Guard, written bool, now time.Time) (a Answer[V], rains, ok bool) {
 	st := s.of(p)
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // Warm loads what the queries with a Warm function want warm, unless it is in the cache
@@ -65,10 +67,10 @@ func (d *Cached[P, V]) keepWarm(ctx context.Context) {
 // myTurn takes the lease of the query's warming for most of a period. It is kept, not given
 // back: until it runs out, the fleet's answers are as warm as one warmer makes them.
 func (d *Cached[P, V]) myTurn(ctx context.Context) bool {
-	claimed, err := d.c.claim(ctx, []Claim{{
-		Key: "warm:" + d.Name, Token: Token(NewVersion()), TTL: d.WarmEvery * 8 / 10,
+	claimed, err := d.c.claim(ctx, []driver.Claim{{
+		Key: "warm:" + d.Name, Token: driver.Token(driver.NewVersion()), TTL: d.WarmEvery * 8 / 10,
 	}})
-	return err == nil && claimed[0].State == Granted
+	return err == nil && claimed[0].State == driver.Granted
 }
 
 // renew loads one answer anew, however fresh the stored one is: at the next turn it might

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // What a hit costs: the states of two tags and one entry of 2 KiB, out of 10,000.
@@ -31,7 +31,7 @@ func BenchmarkRead(b *testing.B) {
 func BenchmarkReadFenced(b *testing.B) {
 	s := newStore(b, Config{})
 	tags, keys := filled(b, s, 1, 2048)
-	must(b, s.Fence(b.Context(), tags[0], cache.Mark{1}, time.Hour))
+	must(b, s.Fence(b.Context(), tags[0], driver.Mark{1}, time.Hour))
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := s.Read(b.Context(), tags[0], keys); err != nil {
@@ -48,12 +48,12 @@ func BenchmarkClaimAndSettle(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
-		token := cache.Token(cache.NewVersion())
+		token := driver.Token(driver.NewVersion())
 		for i := rand.IntN(len(keys)); pb.Next(); i++ {
 			i %= len(keys)
-			_, err := s.Claim(b.Context(), []cache.Claim{{Key: keys[i], Token: token, TTL: time.Second}})
+			_, err := s.Claim(b.Context(), []driver.Claim{{Key: keys[i], Token: token, TTL: time.Second}})
 			must(b, err)
-			must(b, s.Settle(b.Context(), []cache.Fill{{Key: keys[i], Token: token, Entry: payload, Life: time.Hour}}))
+			must(b, s.Settle(b.Context(), []driver.Fill{{Key: keys[i], Token: token, Entry: payload, Life: time.Hour}}))
 		}
 	})
 }
@@ -65,7 +65,7 @@ func BenchmarkFenceAndBump(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
-		mark := cache.Mark(cache.NewVersion())
+		mark := driver.Mark(driver.NewVersion())
 		for i := rand.IntN(len(tags)); pb.Next(); i++ {
 			written := tags[i%len(tags)][1:]
 			must(b, s.Fence(b.Context(), written, mark, time.Second))
@@ -75,10 +75,10 @@ func BenchmarkFenceAndBump(b *testing.B) {
 }
 
 // filled stores n entries. Entry i depends on a tag that all share and on one of its own.
-func filled(b *testing.B, s *Store, n, size int) (tags [][]cache.Tag, keys []string) {
+func filled(b *testing.B, s *Store, n, size int) (tags [][]driver.Tag, keys []string) {
 	for i := range n {
 		keys = append(keys, fmt.Sprint("courses:detail:", i))
-		tags = append(tags, []cache.Tag{"catalog", cache.Tag(fmt.Sprint("course:", i))})
+		tags = append(tags, []driver.Tag{"catalog", driver.Tag(fmt.Sprint("course:", i))})
 		put(b, s, keys[i], make([]byte, size))
 		for _, tag := range tags[i] {
 			state(b, s, tag)

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 func newStore(t testing.TB, cfg Config) *Store {
@@ -26,16 +26,16 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func state(t testing.TB, s *Store, tag cache.Tag) cache.TagState {
+func state(t testing.TB, s *Store, tag driver.Tag) driver.TagState {
 	t.Helper()
-	snap, err := s.Read(t.Context(), []cache.Tag{tag}, nil)
+	snap, err := s.Read(t.Context(), []driver.Tag{tag}, nil)
 	must(t, err)
 	return snap.States[0]
 }
 
 func put(t testing.TB, s *Store, key string, payload []byte) {
 	t.Helper()
-	must(t, s.Settle(t.Context(), []cache.Fill{{Key: key, Entry: payload, Life: time.Hour}}))
+	must(t, s.Settle(t.Context(), []driver.Fill{{Key: key, Entry: payload, Life: time.Hour}}))
 }
 
 // heap returns the bytes that live objects take.
@@ -105,9 +105,9 @@ func TestExpiredEntriesAreRemoved(t *testing.T) {
 		s := newStore(t, Config{})
 		for i := range 10_000 {
 			life := time.Duration(i%60+1) * time.Second
-			must(t, s.Settle(t.Context(), []cache.Fill{{Key: fmt.Sprint(i), Entry: []byte("v"), Life: life}}))
-			claim := cache.Claim{Key: fmt.Sprint(i), Token: cache.Token{1}, TTL: life}
-			if _, err := s.Claim(t.Context(), []cache.Claim{claim}); err != nil {
+			must(t, s.Settle(t.Context(), []driver.Fill{{Key: fmt.Sprint(i), Entry: []byte("v"), Life: life}}))
+			claim := driver.Claim{Key: fmt.Sprint(i), Token: driver.Token{1}, TTL: life}
+			if _, err := s.Claim(t.Context(), []driver.Claim{claim}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -126,19 +126,19 @@ func TestExpiredEntriesAreRemoved(t *testing.T) {
 func TestTagsStayWithinMaxTags(t *testing.T) {
 	const maxTags = 1000
 	s := newStore(t, Config{MaxTags: maxTags})
-	name := func(i int) cache.Tag { return cache.Tag(fmt.Sprint("course:", i)) }
-	fenced := make(map[cache.Tag]cache.TagState)
+	name := func(i int) driver.Tag { return driver.Tag(fmt.Sprint("course:", i)) }
+	fenced := make(map[driver.Tag]driver.TagState)
 	for i := range 500 {
 		tag := name(i)
 		state(t, s, tag)
 		if i%10 == 0 {
-			must(t, s.Fence(t.Context(), []cache.Tag{tag}, cache.Mark{1}, time.Hour))
+			must(t, s.Fence(t.Context(), []driver.Tag{tag}, driver.Mark{1}, time.Hour))
 			fenced[tag] = state(t, s, tag)
 		}
 	}
 	for i := 500; i < 20_000; i++ {
 		state(t, s, name(i))
-		must(t, s.Bump(t.Context(), []cache.Tag{name(i)}, cache.NoMark))
+		must(t, s.Bump(t.Context(), []driver.Tag{name(i)}, driver.NoMark))
 	}
 	s.tags.states.CleanUp()
 	if got := s.Stats().Tags; got > maxTags {
@@ -166,12 +166,12 @@ func TestTagsStayWithinMaxTags(t *testing.T) {
 		t.Error("of 20,000 tags no fenced one was evicted: the test shows nothing")
 	}
 	for tag := range fenced {
-		must(t, s.Fence(t.Context(), []cache.Tag{tag}, cache.Mark{2}, time.Hour))
-		must(t, s.Bump(t.Context(), []cache.Tag{tag}, cache.Mark{1}))
+		must(t, s.Fence(t.Context(), []driver.Tag{tag}, driver.Mark{2}, time.Hour))
+		must(t, s.Bump(t.Context(), []driver.Tag{tag}, driver.Mark{1}))
 		if !state(t, s, tag).Fenced {
 			t.Errorf("%s lost its second mark with its first", tag)
 		}
-		must(t, s.Bump(t.Context(), []cache.Tag{tag}, cache.Mark{2}))
+		must(t, s.Bump(t.Context(), []driver.Tag{tag}, driver.Mark{2}))
 	}
 	for tag := range fenced {
 		if state(t, s, tag).Fenced {
@@ -187,7 +187,7 @@ func TestMarksAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore(t, Config{MaxTags: maxMarks / 4}) // most marks are those of evicted tags
 		fence := func(i int, lease time.Duration) error {
-			return s.Fence(t.Context(), []cache.Tag{cache.Tag(fmt.Sprint("course:", i))}, cache.Mark{1}, lease)
+			return s.Fence(t.Context(), []driver.Tag{driver.Tag(fmt.Sprint("course:", i))}, driver.Mark{1}, lease)
 		}
 		for range 100 {
 			must(t, fence(0, time.Hour))
@@ -216,8 +216,8 @@ func TestMarksAreBounded(t *testing.T) {
 func TestLeasesAreBounded(t *testing.T) {
 	s := newStore(t, Config{})
 	for i := range 60_000 {
-		claim := cache.Claim{Key: fmt.Sprint("course:", i), Token: cache.Token{1}, TTL: time.Hour}
-		if _, err := s.Claim(t.Context(), []cache.Claim{claim}); err != nil {
+		claim := driver.Claim{Key: fmt.Sprint("course:", i), Token: driver.Token{1}, TTL: time.Hour}
+		if _, err := s.Claim(t.Context(), []driver.Claim{claim}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -249,13 +249,13 @@ func TestWeightsAreHonest(t *testing.T) {
 		put(t, s, fmt.Sprintf("courses:detail:%05d", i), make([]byte, 512))
 	})
 	check("tag", len("course:00000"), 160, func(i int) {
-		must(t, s.Bump(t.Context(), []cache.Tag{cache.Tag(fmt.Sprintf("course:%05d", i))}, cache.NoMark))
-		must(t, s.Bump(t.Context(), []cache.Tag{cache.Tag(fmt.Sprintf("course:%05d", i))}, cache.NoMark))
+		must(t, s.Bump(t.Context(), []driver.Tag{driver.Tag(fmt.Sprintf("course:%05d", i))}, driver.NoMark))
+		must(t, s.Bump(t.Context(), []driver.Tag{driver.Tag(fmt.Sprintf("course:%05d", i))}, driver.NoMark))
 	})
 	check("lease", len("courses:detail:00000"), leaseOverhead, func(i int) {
-		claim := cache.Claim{Key: fmt.Sprintf("courses:detail:%05d", i), Token: cache.Token{1}, TTL: time.Hour}
+		claim := driver.Claim{Key: fmt.Sprintf("courses:detail:%05d", i), Token: driver.Token{1}, TTL: time.Hour}
 		for range 2 { // as a load that is renewed
-			if _, err := s.Claim(t.Context(), []cache.Claim{claim}); err != nil {
+			if _, err := s.Claim(t.Context(), []driver.Claim{claim}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -266,7 +266,7 @@ func TestWeightsAreHonest(t *testing.T) {
 func TestCloseDropsEverything(t *testing.T) {
 	s := New(Config{})
 	put(t, s, "k", []byte("v"))
-	must(t, s.Fence(t.Context(), []cache.Tag{"course:1"}, cache.Mark{1}, time.Hour))
+	must(t, s.Fence(t.Context(), []driver.Tag{"course:1"}, driver.Mark{1}, time.Hour))
 	_, cancel := s.Announced("k")
 	must(t, s.Close())
 	if stats := s.Stats(); stats.Entries != 0 || stats.Tags != 0 {
@@ -294,19 +294,19 @@ func TestFencesSurviveEvictionUnderway(t *testing.T) {
 	wg.Go(func() {
 		defer close(done)
 		for i := range 3000 {
-			mark := cache.Mark{1, byte(i), byte(i >> 8)}
+			mark := driver.Mark{1, byte(i), byte(i >> 8)}
 			must := func(err error) {
 				if err != nil {
 					t.Error(err)
 				}
 			}
-			must(s.Fence(t.Context(), []cache.Tag{tag}, mark, time.Hour))
+			must(s.Fence(t.Context(), []driver.Tag{tag}, mark, time.Hour))
 			standing.Add(1)
 			for j := range 10 { // push it out
-				s.tags.state(cache.Tag(fmt.Sprint("other:", i, j)))
+				s.tags.state(driver.Tag(fmt.Sprint("other:", i, j)))
 			}
 			standing.Add(1)
-			must(s.Bump(t.Context(), []cache.Tag{tag}, mark))
+			must(s.Bump(t.Context(), []driver.Tag{tag}, mark))
 		}
 	})
 	for reader := range 3 {
@@ -323,7 +323,7 @@ func TestFencesSurviveEvictionUnderway(t *testing.T) {
 					t.Errorf("%s does not show a fence that stands", tag)
 					return
 				}
-				s.tags.state(cache.Tag(fmt.Sprint("more:", reader, i%100)))
+				s.tags.state(driver.Tag(fmt.Sprint("more:", reader, i%100)))
 			}
 		})
 	}

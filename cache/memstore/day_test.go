@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // A day of virtual time in which no name comes twice: answers of all kinds, failures, callers
@@ -30,7 +31,7 @@ func TestDayOfEverNewNames(t *testing.T) {
 		q := cache.Define(c, cache.Query[int, string]{
 			Name: "rows:one",
 			Key:  func(id int) string { return cache.Key(id) },
-			Tags: func(id int) []cache.Tag { return []cache.Tag{cache.Tag(fmt.Sprint("row:", id))} },
+			Tags: func(id int) []driver.Tag { return []driver.Tag{driver.Tag(fmt.Sprint("row:", id))} },
 			Load: func(_ context.Context, id int) (string, error) {
 				switch id % 4 {
 				case 1:
@@ -60,14 +61,14 @@ func TestDayOfEverNewNames(t *testing.T) {
 				cancel()
 				ask(ctx, -step)
 			}
-			tag := []cache.Tag{cache.Tag(fmt.Sprint("row:", step))}
-			mark := cache.Mark{1, byte(step), byte(step >> 8), byte(step >> 16)}
+			tag := []driver.Tag{driver.Tag(fmt.Sprint("row:", step))}
+			mark := driver.Mark{1, byte(step), byte(step >> 8), byte(step >> 16)}
 			must(t, s.Fence(t.Context(), tag, mark, 10*time.Second))
 			if step%100 != 0 { // else the writer dies
 				must(t, s.Bump(t.Context(), tag, mark))
 			}
-			claim := cache.Claim{Key: fmt.Sprint("abandoned:", step), Token: cache.Token{1}, TTL: time.Second}
-			if _, err := s.Claim(t.Context(), []cache.Claim{claim}); err != nil {
+			claim := driver.Claim{Key: fmt.Sprint("abandoned:", step), Token: driver.Token{1}, TTL: time.Second}
+			if _, err := s.Claim(t.Context(), []driver.Claim{claim}); err != nil {
 				t.Fatal(err)
 			}
 			_, end := s.Announced(fmt.Sprint("waited for:", step))

@@ -5,7 +5,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 const (
@@ -23,8 +23,8 @@ type leaseTable struct {
 }
 
 type lease struct {
-	token cache.Token
-	guard cache.Guard
+	token driver.Token
+	guard driver.Guard
 	until time.Time // the load has the lease; zero when it was given back
 
 	failure  []byte // of the last load; nil for none
@@ -47,7 +47,7 @@ func newLeaseTable() *leaseTable {
 	}
 }
 
-func (l lease) heldBy(token cache.Token, now time.Time) bool {
+func (l lease) heldBy(token driver.Token, now time.Time) bool {
 	return l.token == token && now.Before(l.until)
 }
 
@@ -65,7 +65,7 @@ func (t *leaseTable) update(key string, next func(l lease, now time.Time) lease)
 	t.leases.Compute(key, func(l lease, _ bool) (lease, otter.ComputeOp) {
 		now := time.Now()
 		if !now.Before(l.until) {
-			l.token, l.guard, l.until = cache.Token{}, cache.Guard{}, time.Time{}
+			l.token, l.guard, l.until = driver.Token{}, driver.Guard{}, time.Time{}
 		}
 		if !now.Before(l.forgetAt) {
 			l.failure, l.retry, l.forgetAt = nil, time.Time{}, time.Time{}
@@ -78,16 +78,16 @@ func (t *leaseTable) update(key string, next func(l lease, now time.Time) lease)
 	})
 }
 
-func (t *leaseTable) claim(c cache.Claim) (answer cache.Claimed) {
+func (t *leaseTable) claim(c driver.Claim) (answer driver.Claimed) {
 	t.update(c.Key, func(l lease, now time.Time) lease {
 		switch {
 		case now.Before(l.retry):
-			answer = cache.Claimed{State: cache.Failed, Wait: l.retry.Sub(now), Failure: l.failure}
+			answer = driver.Claimed{State: driver.Failed, Wait: l.retry.Sub(now), Failure: l.failure}
 		// Who asks again under its own token repeats a claim whose answer it did not get.
 		case now.Before(l.until) && l.guard == c.Guard && l.token != c.Token:
-			answer = cache.Claimed{State: cache.Held, Wait: l.until.Sub(now)}
+			answer = driver.Claimed{State: driver.Held, Wait: l.until.Sub(now)}
 		default:
-			answer = cache.Claimed{State: cache.Granted, Failure: l.failure}
+			answer = driver.Claimed{State: driver.Granted, Failure: l.failure}
 			l.token, l.guard, l.until = c.Token, c.Guard, now.Add(c.TTL)
 		}
 		return l
@@ -95,7 +95,7 @@ func (t *leaseTable) claim(c cache.Claim) (answer cache.Claimed) {
 	return answer
 }
 
-func (t *leaseTable) renew(key string, token cache.Token, ttl time.Duration) (ok bool) {
+func (t *leaseTable) renew(key string, token driver.Token, ttl time.Duration) (ok bool) {
 	t.update(key, func(l lease, now time.Time) lease {
 		if ok = l.heldBy(token, now); ok {
 			l.until = now.Add(ttl)
@@ -105,7 +105,7 @@ func (t *leaseTable) renew(key string, token cache.Token, ttl time.Duration) (ok
 	return ok
 }
 
-func (t *leaseTable) settle(f cache.Fill) {
+func (t *leaseTable) settle(f driver.Fill) {
 	t.update(f.Key, func(l lease, now time.Time) lease {
 		if !l.heldBy(f.Token, now) {
 			return l

@@ -1,4 +1,4 @@
-// Package memstore keeps a cache.Store in the memory of one process: the shared tier of a
+// Package memstore keeps a driver.Store in the memory of one process: the shared tier of a
 // program that runs alone.
 //
 // Everything in it is bounded. Entries, leases and remembered failures are bounded in
@@ -21,7 +21,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // Config bounds a Store. The zero value is ready to use.
@@ -57,7 +57,7 @@ const entryOverhead = 160
 // errClosed is returned by every method of a closed Store that returns an error.
 var errClosed = errors.New("memstore: store is closed")
 
-// Store is a cache.Store in process memory. It is safe for concurrent use. Reads take no
+// Store is a driver.Store in process memory. It is safe for concurrent use. Reads take no
 // lock.
 type Store struct {
 	entries  *otter.Cache[string, entry]
@@ -70,7 +70,7 @@ type Store struct {
 	done     chan struct{} // closed by Close
 }
 
-var _ cache.Watchable = (*Store)(nil)
+var _ driver.Watcher = (*Store)(nil)
 
 // entry is a payload and how long it lives from when it was stored.
 type entry struct {
@@ -120,14 +120,14 @@ func (s *Store) check(ctx context.Context, method string) error {
 	return nil
 }
 
-// Read implements cache.Store. It allocates the two slices of the snapshot and nothing
+// Read implements driver.Store. It allocates the two slices of the snapshot and nothing
 // else, unless a tag is new.
-func (s *Store) Read(ctx context.Context, tags []cache.Tag, keys []string) (cache.Snapshot, error) {
+func (s *Store) Read(ctx context.Context, tags []driver.Tag, keys []string) (driver.Snapshot, error) {
 	if err := s.check(ctx, "read"); err != nil {
-		return cache.Snapshot{}, err
+		return driver.Snapshot{}, err
 	}
-	snap := cache.Snapshot{
-		States:  make([]cache.TagState, len(tags)),
+	snap := driver.Snapshot{
+		States:  make([]driver.TagState, len(tags)),
 		Entries: make([][]byte, len(keys)),
 	}
 	for i, tag := range tags {
@@ -145,8 +145,8 @@ func (s *Store) entry(key string) []byte {
 	return e.payload
 }
 
-// Fence implements cache.Store. It fails when the store holds too many marks already.
-func (s *Store) Fence(ctx context.Context, tags []cache.Tag, mark cache.Mark, lease time.Duration) error {
+// Fence implements driver.Store. It fails when the store holds too many marks already.
+func (s *Store) Fence(ctx context.Context, tags []driver.Tag, mark driver.Mark, lease time.Duration) error {
 	if err := s.check(ctx, "fence"); err != nil {
 		return err
 	}
@@ -160,8 +160,8 @@ func (s *Store) Fence(ctx context.Context, tags []cache.Tag, mark cache.Mark, le
 	return nil
 }
 
-// Bump implements cache.Store.
-func (s *Store) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mark) error {
+// Bump implements driver.Store.
+func (s *Store) Bump(ctx context.Context, tags []driver.Tag, mark driver.Mark) error {
 	if err := s.check(ctx, "bump"); err != nil {
 		return err
 	}
@@ -172,12 +172,12 @@ func (s *Store) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mark) err
 	return nil
 }
 
-// Claim implements cache.Store.
-func (s *Store) Claim(ctx context.Context, claims []cache.Claim) ([]cache.Claimed, error) {
+// Claim implements driver.Store.
+func (s *Store) Claim(ctx context.Context, claims []driver.Claim) ([]driver.Claimed, error) {
 	if err := s.check(ctx, "claim"); err != nil {
 		return nil, err
 	}
-	answers := make([]cache.Claimed, len(claims))
+	answers := make([]driver.Claimed, len(claims))
 	for i, claim := range claims {
 		answers[i] = s.leases.claim(claim)
 		// After the decision: whoever settles stores the entry before it gives the lease
@@ -187,19 +187,19 @@ func (s *Store) Claim(ctx context.Context, claims []cache.Claim) ([]cache.Claime
 	return answers, nil
 }
 
-// Renew implements cache.Store.
-func (s *Store) Renew(ctx context.Context, key string, token cache.Token, ttl time.Duration) error {
+// Renew implements driver.Store.
+func (s *Store) Renew(ctx context.Context, key string, token driver.Token, ttl time.Duration) error {
 	if err := s.check(ctx, "renew"); err != nil {
 		return err
 	}
 	if !s.leases.renew(key, token, ttl) {
-		return cache.ErrLeaseLost
+		return driver.ErrLeaseLost
 	}
 	return nil
 }
 
-// Settle implements cache.Store. It keeps the slices that it is given.
-func (s *Store) Settle(ctx context.Context, fills []cache.Fill) error {
+// Settle implements driver.Store. It keeps the slices that it is given.
+func (s *Store) Settle(ctx context.Context, fills []driver.Fill) error {
 	if err := s.check(ctx, "settle"); err != nil {
 		return err
 	}
@@ -221,12 +221,12 @@ func (s *Store) store(key string, payload []byte, life time.Duration) {
 	s.entries.Set(key, entry{payload, life})
 }
 
-// Announced implements cache.Store.
+// Announced implements driver.Store.
 func (s *Store) Announced(key string) (<-chan struct{}, func()) {
 	return s.hub.subscribe(key)
 }
 
-// Identity implements cache.Store: each Store has one identity for its whole life.
+// Identity implements driver.Store: each Store has one identity for its whole life.
 func (s *Store) Identity(ctx context.Context) (string, error) {
 	if err := s.check(ctx, "identity"); err != nil {
 		return "", err
@@ -234,7 +234,7 @@ func (s *Store) Identity(ctx context.Context) (string, error) {
 	return s.identity, nil
 }
 
-// Purge implements cache.Store. After an error it returns how many entries are gone.
+// Purge implements driver.Store. After an error it returns how many entries are gone.
 func (s *Store) Purge(ctx context.Context, pattern string) (int, error) {
 	if err := s.check(ctx, "purge"); err != nil {
 		return 0, err

@@ -8,7 +8,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // maxMarks bounds the marks of writers in flight, over all tags.
@@ -22,7 +22,7 @@ var errTooManyMarks = errors.New("memstore: 65536 writers are in flight: fence r
 // under the lock of its slot in the hash table, and read without a lock: a reader sees the
 // version and the marks of one moment, and after a bump has returned it sees no older one.
 type tagTable struct {
-	states   *otter.Cache[cache.Tag, tagState]
+	states   *otter.Cache[driver.Tag, tagState]
 	marks    atomic.Int64 // in states and spilled, expired ones included
 	watchers *watchers
 	evicted  atomic.Bool // some tag was: one without a version may have had one
@@ -32,29 +32,29 @@ type tagTable struct {
 	// marks are always in one of the two. (Exempting fenced tags from eviction, which
 	// otter can do, would have it step over each of them again on every eviction.)
 	spillMu    sync.Mutex
-	spilled    map[cache.Tag][]mark // guarded by spillMu
-	hasSpilled atomic.Bool          // whether spilled is worth a look
+	spilled    map[driver.Tag][]mark // guarded by spillMu
+	hasSpilled atomic.Bool           // whether spilled is worth a look
 
 	sweepMu sync.Mutex
 	swept   time.Time // when expired marks were last looked for; guarded by sweepMu
 }
 
 type tagState struct {
-	version cache.Version
+	version driver.Version
 	marks   []mark // never modified
 }
 
 // mark says that the writer id is in flight until then, unless it renews.
 type mark struct {
-	id    cache.Mark
+	id    driver.Mark
 	until time.Time
 }
 
 func newTagTable(maxTags int, watchers *watchers) *tagTable {
-	t := &tagTable{watchers: watchers, spilled: make(map[cache.Tag][]mark)}
-	t.states = otter.Must(&otter.Options[cache.Tag, tagState]{
+	t := &tagTable{watchers: watchers, spilled: make(map[driver.Tag][]mark)}
+	t.states = otter.Must(&otter.Options[driver.Tag, tagState]{
 		MaximumSize: maxTags,
-		OnAtomicDeletion: func(e otter.DeletionEvent[cache.Tag, tagState]) {
+		OnAtomicDeletion: func(e otter.DeletionEvent[driver.Tag, tagState]) {
 			if !e.WasEvicted() {
 				return
 			}
@@ -71,13 +71,13 @@ func newTagTable(maxTags int, watchers *watchers) *tagTable {
 }
 
 // state returns the present state of tag, giving it a version first if it has none.
-func (t *tagTable) state(tag cache.Tag) cache.TagState {
+func (t *tagTable) state(tag driver.Tag) driver.TagState {
 	s, ok := t.states.GetIfPresent(tag)
 	if !ok {
 		created := false
 		s, _ = t.states.ComputeIfAbsent(tag, func() (tagState, bool) {
 			created = true
-			return tagState{cache.NewVersion(), t.unspill(tag)}, false
+			return tagState{driver.NewVersion(), t.unspill(tag)}, false
 		})
 		// A tag that never had a version is no news: nothing can depend on it yet, and
 		// the reader who made it is about to.
@@ -85,7 +85,7 @@ func (t *tagTable) state(tag cache.Tag) cache.TagState {
 			t.watchers.changed(tag)
 		}
 	}
-	return cache.TagState{Version: s.version, Fenced: fenced(s.marks)}
+	return driver.TagState{Version: s.version, Fenced: fenced(s.marks)}
 }
 
 func fenced(marks []mark) bool {
@@ -103,7 +103,7 @@ func fenced(marks []mark) bool {
 
 // without returns marks but for id and those that expired before now, with room for one
 // more.
-func without(marks []mark, id cache.Mark, now time.Time) []mark {
+func without(marks []mark, id driver.Mark, now time.Time) []mark {
 	if len(marks) == 0 {
 		return nil
 	}
@@ -116,7 +116,7 @@ func without(marks []mark, id cache.Mark, now time.Time) []mark {
 	return rest
 }
 
-func (t *tagTable) fence(tag cache.Tag, id cache.Mark, lease time.Duration) error {
+func (t *tagTable) fence(tag driver.Tag, id driver.Mark, lease time.Duration) error {
 	if t.marks.Load() >= maxMarks && !t.sweep() {
 		return errTooManyMarks
 	}
@@ -126,26 +126,26 @@ func (t *tagTable) fence(tag cache.Tag, id cache.Mark, lease time.Duration) erro
 	return nil
 }
 
-func (t *tagTable) bump(tag cache.Tag, id cache.Mark) {
+func (t *tagTable) bump(tag driver.Tag, id driver.Mark) {
 	t.update(tag, func(marks []mark, now time.Time) []mark {
 		return without(marks, id, now)
 	})
 }
 
 // update gives tag a new version and the marks that next returns.
-func (t *tagTable) update(tag cache.Tag, next func(marks []mark, now time.Time) []mark) {
+func (t *tagTable) update(tag driver.Tag, next func(marks []mark, now time.Time) []mark) {
 	t.states.Compute(tag, func(s tagState, known bool) (tagState, otter.ComputeOp) {
 		if !known {
 			s.marks = t.unspill(tag)
 		}
 		marks := next(s.marks, time.Now())
 		t.marks.Add(int64(len(marks) - len(s.marks)))
-		return tagState{cache.NewVersion(), marks}, otter.WriteOp
+		return tagState{driver.NewVersion(), marks}, otter.WriteOp
 	})
 }
 
 // spill keeps the marks of a tag that is being evicted.
-func (t *tagTable) spill(tag cache.Tag, marks []mark) {
+func (t *tagTable) spill(tag driver.Tag, marks []mark) {
 	t.spillMu.Lock()
 	defer t.spillMu.Unlock()
 	t.spilled[tag] = marks
@@ -154,7 +154,7 @@ func (t *tagTable) spill(tag cache.Tag, marks []mark) {
 
 // unspill returns the marks of a tag that comes back. The caller holds the lock of the
 // tag's slot, so a spill of this tag is over or has not begun.
-func (t *tagTable) unspill(tag cache.Tag) []mark {
+func (t *tagTable) unspill(tag driver.Tag) []mark {
 	if !t.hasSpilled.Load() {
 		return nil
 	}
@@ -177,7 +177,7 @@ func (t *tagTable) sweep() bool {
 		t.swept = time.Now()
 		for tag, s := range t.states.All() {
 			if len(s.marks) > 0 && !fenced(s.marks) {
-				t.bump(tag, cache.NoMark)
+				t.bump(tag, driver.NoMark)
 				t.watchers.changed(tag)
 			}
 		}

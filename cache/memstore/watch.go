@@ -7,17 +7,17 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // always is how far ahead of now everything is proven: a change is reported before the
 // call that makes it returns, so none can be acknowledged and not reported.
 const always = 100 * 365 * 24 * time.Hour
 
-// Watch implements cache.Watchable. Changes are reported within the calls that make them,
+// Watch implements driver.Watcher. Changes are reported within the calls that make them,
 // before they return, so w hears of a write no later than the writer. It returns an error
 // when the store is closed.
-func (s *Store) Watch(ctx context.Context, w cache.Watcher) error {
+func (s *Store) Watch(ctx context.Context, w driver.Listener) error {
 	if s.closed.Load() {
 		return errClosed
 	}
@@ -40,9 +40,9 @@ type watchers struct {
 }
 
 // watching is one call of Watch, of which several may report to the same Watcher.
-type watching struct{ cache.Watcher }
+type watching struct{ driver.Listener }
 
-func (s *watchers) add(w cache.Watcher) (remove func()) {
+func (s *watchers) add(w driver.Listener) (remove func()) {
 	one := &watching{w}
 	s.change(func(list []*watching) []*watching { return append(list, one) })
 	return func() {
@@ -68,7 +68,7 @@ func (s *watchers) change(next func(list []*watching) []*watching) {
 
 // changed reports tags. Call it after the change: a watcher that comes too late to be in
 // the list is then told Missed after the change, and reads what it relies on later yet.
-func (s *watchers) changed(tags ...cache.Tag) {
+func (s *watchers) changed(tags ...driver.Tag) {
 	if list := s.list.Load(); list != nil && len(tags) > 0 {
 		for _, w := range *list {
 			w.Changed(tags...)

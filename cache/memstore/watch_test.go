@@ -8,18 +8,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // recorder is told of changes.
 type recorder struct {
 	mu      sync.Mutex
-	changed []cache.Tag
+	changed []driver.Tag
 	proven  chan time.Time
 	then    func() // if not nil, called with each change
 }
 
-func (r *recorder) Changed(tags ...cache.Tag) {
+func (r *recorder) Changed(tags ...driver.Tag) {
 	if r.then != nil {
 		r.then()
 	}
@@ -31,7 +31,7 @@ func (r *recorder) Missed()             {}
 func (r *recorder) Proven(at time.Time) { r.proven <- at }
 
 // take returns what was reported since the last time.
-func (r *recorder) take() []cache.Tag {
+func (r *recorder) take() []driver.Tag {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer func() { r.changed = nil }()
@@ -56,7 +56,7 @@ func watch(t testing.TB, s *Store) (r *recorder, ended <-chan error) {
 	return r, done
 }
 
-func wantReported(t *testing.T, r *recorder, after string, want ...cache.Tag) {
+func wantReported(t *testing.T, r *recorder, after string, want ...driver.Tag) {
 	t.Helper()
 	if got := r.take(); !slices.Equal(got, want) {
 		t.Errorf("%s reported %q, want %q", after, got, want)
@@ -68,15 +68,15 @@ func wantReported(t *testing.T, r *recorder, after string, want ...cache.Tag) {
 func TestChangesAreReportedWithinTheCall(t *testing.T) {
 	s := newStore(t, Config{})
 	r, _ := watch(t, s)
-	tags := []cache.Tag{"course:1", "course:2"}
+	tags := []driver.Tag{"course:1", "course:2"}
 	state(t, s, "course:1")
 	wantReported(t, r, "reading a new tag")
-	must(t, s.Fence(t.Context(), tags, cache.Mark{1}, time.Hour))
+	must(t, s.Fence(t.Context(), tags, driver.Mark{1}, time.Hour))
 	wantReported(t, r, "a fence", tags...)
-	must(t, s.Bump(t.Context(), tags, cache.Mark{1}))
+	must(t, s.Bump(t.Context(), tags, driver.Mark{1}))
 	wantReported(t, r, "a bump", tags...)
 	state(t, s, "course:1")
-	must(t, s.Bump(t.Context(), nil, cache.NoMark))
+	must(t, s.Bump(t.Context(), nil, driver.NoMark))
 	wantReported(t, r, "a read and a bump of nothing")
 }
 
@@ -87,8 +87,8 @@ func TestWhatIsReportedCanBeRead(t *testing.T) {
 	r, _ := watch(t, s)
 	const tag = "course:1"
 	for what, change := range map[string]func() error{
-		"fence": func() error { return s.Fence(t.Context(), []cache.Tag{tag}, cache.Mark{1}, time.Hour) },
-		"bump":  func() error { return s.Bump(t.Context(), []cache.Tag{tag}, cache.Mark{1}) },
+		"fence": func() error { return s.Fence(t.Context(), []driver.Tag{tag}, driver.Mark{1}, time.Hour) },
+		"bump":  func() error { return s.Bump(t.Context(), []driver.Tag{tag}, driver.Mark{1}) },
 	} {
 		before := state(t, s, tag)
 		r.then = func() {
@@ -107,16 +107,16 @@ func TestWhatIsReportedCanBeRead(t *testing.T) {
 func TestVersionsOfEvictedTagsAreReported(t *testing.T) {
 	s := newStore(t, Config{MaxTags: 100})
 	r, _ := watch(t, s)
-	versions := make(map[cache.Tag]cache.Version)
+	versions := make(map[driver.Tag]driver.Version)
 	anew := 0
 	for round := range 2 {
 		for i := range 1000 {
-			tag := cache.Tag(fmt.Sprint("course:", i))
+			tag := driver.Tag(fmt.Sprint("course:", i))
 			v := state(t, s, tag).Version
 			got := r.take()
 			if known := versions[tag]; round > 0 && known != v {
 				anew++
-				if !slices.Equal(got, []cache.Tag{tag}) {
+				if !slices.Equal(got, []driver.Tag{tag}) {
 					t.Fatalf("%s came back with another version; reported was %q", tag, got)
 				}
 			}
@@ -133,7 +133,7 @@ func TestFenceThatFailsIsReportedAsFarAsItCame(t *testing.T) {
 	s := newStore(t, Config{})
 	s.tags.marks.Store(maxMarks - 1) // as if so many writers were in flight
 	r, _ := watch(t, s)
-	if err := s.Fence(t.Context(), []cache.Tag{"course:1", "course:2"}, cache.Mark{1}, time.Hour); err != errTooManyMarks {
+	if err := s.Fence(t.Context(), []driver.Tag{"course:1", "course:2"}, driver.Mark{1}, time.Hour); err != errTooManyMarks {
 		t.Fatalf("a fence beyond the bound returned %v", err)
 	}
 	wantReported(t, r, "a fence that failed at its second tag", "course:1")
@@ -153,7 +153,7 @@ func TestCloseEndsWatch(t *testing.T) {
 
 func TestWatchingCostsReadersNothing(t *testing.T) {
 	s := newStore(t, Config{})
-	tags := []cache.Tag{"course:1", "catalog"}
+	tags := []driver.Tag{"course:1", "catalog"}
 	read := func() float64 {
 		return testing.AllocsPerRun(1000, func() { _, _ = s.Read(context.Background(), tags, nil) })
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 	outboxsqlite "github.com/chainlearn/chainlearn/cache/outbox/sqlite"
 	"github.com/chainlearn/chainlearn/cache/storetest"
@@ -43,19 +44,19 @@ func (s *spy) Commit(ctx context.Context) error {
 
 // watched is a store that reports fences and bumps.
 type watched struct {
-	cache.Store
+	driver.Store
 	fence func(tags []cache.Tag)
-	bump  func(tags []cache.Tag, mark cache.Mark)
+	bump  func(tags []cache.Tag, mark driver.Mark)
 }
 
-func (s *watched) Fence(ctx context.Context, tags []cache.Tag, mark cache.Mark, lease time.Duration) error {
+func (s *watched) Fence(ctx context.Context, tags []cache.Tag, mark driver.Mark, lease time.Duration) error {
 	if s.fence != nil {
 		s.fence(tags)
 	}
 	return s.Store.Fence(ctx, tags, mark, lease)
 }
 
-func (s *watched) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mark) error {
+func (s *watched) Bump(ctx context.Context, tags []cache.Tag, mark driver.Mark) error {
 	if s.bump != nil {
 		s.bump(tags, mark)
 	}
@@ -132,7 +133,7 @@ func TestOrderOfSteps(t *testing.T) {
 		cfg.Store = &watched{
 			Store: cfg.Store,
 			fence: func(tags []cache.Tag) { steps = append(steps, fmt.Sprint("fence ", tags)) },
-			bump:  func(tags []cache.Tag, _ cache.Mark) { steps = append(steps, fmt.Sprint("bump ", tags)) },
+			bump:  func(tags []cache.Tag, _ driver.Mark) { steps = append(steps, fmt.Sprint("bump ", tags)) },
 		}
 	})
 	tx := &spy{
@@ -380,7 +381,7 @@ func TestLargeTransactionFencesFamilies(t *testing.T) {
 		cfg.Store = &watched{
 			Store: cfg.Store,
 			fence: func(tags []cache.Tag) { fenced = tags },
-			bump:  func(tags []cache.Tag, _ cache.Mark) { bumped = tags },
+			bump:  func(tags []cache.Tag, _ driver.Mark) { bumped = tags },
 		}
 	})
 	p.warm(0, 1)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
@@ -34,7 +35,7 @@ func TestWriterCrashes(t *testing.T) {
 		name    string
 		touched func()
 		commit  func(ctx context.Context, commit func(context.Context) error) error
-		bump    func(s cache.Store, tags []cache.Tag, mark cache.Mark)
+		bump    func(s driver.Store, tags []cache.Tag, mark driver.Mark)
 		value   int // that the database has in the end
 		fenced  bool
 		rows    int
@@ -57,7 +58,7 @@ func TestWriterCrashes(t *testing.T) {
 		},
 		{
 			name: "after half of the bumps",
-			bump: func(s cache.Store, tags []cache.Tag, mark cache.Mark) {
+			bump: func(s driver.Store, tags []cache.Tag, mark driver.Mark) {
 				if err := s.Bump(context.Background(), tags[:1], mark); err != nil {
 					panic(err)
 				}
@@ -75,7 +76,7 @@ func TestWriterCrashes(t *testing.T) {
 				cfg.FenceLease = lease
 				if c.bump != nil {
 					inner := cfg.Store
-					cfg.Store = &watched{Store: inner, bump: func(tags []cache.Tag, mark cache.Mark) { c.bump(inner, tags, mark) }}
+					cfg.Store = &watched{Store: inner, bump: func(tags []cache.Tag, mark driver.Mark) { c.bump(inner, tags, mark) }}
 				}
 			})
 			reader.warm(0, 1, 2, 3)

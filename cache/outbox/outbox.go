@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // Row is a touched tag in the outbox.
@@ -23,8 +24,8 @@ type Row struct {
 	ID  int64
 	Tag cache.Tag
 	// Mark is that of the writer, if the writer fences and bumps its tags itself;
-	// cache.NoMark for a stranger's row.
-	Mark cache.Mark
+	// driver.NoMark for a stranger's row.
+	Mark driver.Mark
 	// Age since the row was recorded, by the database's clock. Only what Log.Deliver
 	// hands out has one.
 	Age time.Duration
@@ -33,7 +34,7 @@ type Row struct {
 // Tx is an open transaction, as an adapter offers it to Commit.
 type Tx interface {
 	// Mark is what the transaction's own rows bear.
-	Mark() cache.Mark
+	Mark() driver.Mark
 	// Touched returns the rows that the transaction has recorded, after its last statement.
 	Touched(ctx context.Context) ([]Row, error)
 	// Commit commits. An error that matches ErrUnknownOutcome leaves open whether the

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // RelayConfig is the configuration of a Relay. Its zero value is good.
@@ -208,14 +209,14 @@ func (r *Relay) Drain(ctx context.Context) error {
 
 // bump delivers rows, and forgets nothing: that is the log's business.
 func (r *Relay) bump(ctx context.Context, rows []Row) error {
-	byMark := map[cache.Mark][]Row{}
+	byMark := map[driver.Mark][]Row{}
 	for _, row := range rows {
 		byMark[row.Mark] = append(byMark[row.Mark], row)
 	}
 	if len(byMark) > mostMarks {
 		// After an outage there is a mark for each write of it, and no fence behind most of
 		// them. New versions are what counts; a fence that does stand will lapse.
-		byMark = map[cache.Mark][]Row{cache.NoMark: rows}
+		byMark = map[driver.Mark][]Row{driver.NoMark: rows}
 	}
 	for mark, rows := range byMark {
 		for some := range slices.Chunk(tagsOf(rows, r.cfg.MaxTags), bumpAtOnce) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 	"github.com/chainlearn/chainlearn/cache/storetest"
@@ -177,7 +178,7 @@ func TestBacklogIsDeliveredInFamilies(t *testing.T) {
 	w := newWorld(t)
 	var calls, tags, most atomic.Int64
 	p := w.process(func(cfg *cache.Config) {
-		cfg.Store = &watched{Store: cfg.Store, bump: func(list []cache.Tag, _ cache.Mark) {
+		cfg.Store = &watched{Store: cfg.Store, bump: func(list []cache.Tag, _ driver.Mark) {
 			calls.Add(1)
 			tags.Add(int64(len(list)))
 			most.Store(max(most.Load(), int64(len(list))))
@@ -205,7 +206,7 @@ INSERT INTO items SELECT i, 5 FROM n WHERE true ON CONFLICT (id) DO UPDATE SET v
 func TestWhatIsNoTagStandsInNobodysWay(t *testing.T) {
 	w := newWorld(t)
 	p := w.process(func(cfg *cache.Config) {
-		cfg.Store = &watched{Store: cfg.Store, bump: func(tags []cache.Tag, _ cache.Mark) {
+		cfg.Store = &watched{Store: cfg.Store, bump: func(tags []cache.Tag, _ driver.Mark) {
 			if !slices.Equal(tags, []cache.Tag{itemTag(1)}) {
 				t.Errorf("bumped %q", tags)
 			}
@@ -377,7 +378,7 @@ func TestRelayNeverSpins(t *testing.T) {
 
 func TestRelayGoesOnAfterTrouble(t *testing.T) {
 	virtual(t, func(t *testing.T, c *cache.Cache, store *storetest.Faulty) {
-		rows := []outbox.Row{{ID: 1, Tag: "a:1", Mark: cache.Mark{1}}, {ID: 2, Tag: "a:2"}}
+		rows := []outbox.Row{{ID: 1, Tag: "a:1", Mark: driver.Mark{1}}, {ID: 2, Tag: "a:2"}}
 		var mu sync.Mutex
 		log := &fakeLog{
 			wait:    func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
@@ -461,7 +462,7 @@ func TestManyMarksAreBumpedTogether(t *testing.T) {
 		virtual(t, func(t *testing.T, ch *cache.Cache, store *storetest.Faulty) {
 			rows := make([]outbox.Row, c.marks)
 			for i := range rows {
-				rows[i] = outbox.Row{ID: int64(i), Tag: cache.Tag(fmt.Sprintf("a:%d", i%100)), Mark: cache.Mark{byte(i), byte(i >> 8), 1}}
+				rows[i] = outbox.Row{ID: int64(i), Tag: cache.Tag(fmt.Sprintf("a:%d", i%100)), Mark: driver.Mark{byte(i), byte(i >> 8), 1}}
 			}
 			log := &fakeLog{
 				wait:    func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },

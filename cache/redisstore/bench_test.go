@@ -10,7 +10,7 @@ import (
 
 	"github.com/redis/rueidis"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
@@ -22,7 +22,7 @@ import (
 func BenchmarkHit(b *testing.B) {
 	r := testservers.StartRedis(b, testservers.RedisConfig{})
 	s := open(b, redisstore.Config{URL: r.URL()})
-	tags, keys := []cache.Tag{"catalog", "course:4711"}, []string{"courses:list:all:1:20"}
+	tags, keys := []driver.Tag{"catalog", "course:4711"}, []string{"courses:list:all:1:20"}
 	read(b, s, tags, keys)
 	put(b, s, keys[0], string(make([]byte, 1000)), tags...)
 	ctx, cancel := context.WithTimeout(b.Context(), time.Hour) // as the cache has it: a deadline
@@ -108,7 +108,7 @@ func BenchmarkHit(b *testing.B) {
 func TestHitAllocates(t *testing.T) {
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
 	s := open(t, redisstore.Config{URL: r.URL()})
-	tags, keys := []cache.Tag{"catalog", "course:4711"}, []string{"courses:list:all:1:20"}
+	tags, keys := []driver.Tag{"catalog", "course:4711"}, []string{"courses:list:all:1:20"}
 	read(t, s, tags, keys)
 	put(t, s, keys[0], "v", tags...)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
@@ -132,16 +132,16 @@ func BenchmarkBump(b *testing.B) {
 			s := open(b, redisstore.Config{URL: r.URL()})
 			const batch = 1000
 			for n := 0; n < dependent; n += batch {
-				fills := make([]cache.Fill, min(batch, dependent-n))
+				fills := make([]driver.Fill, min(batch, dependent-n))
 				for i := range fills {
-					fills[i] = cache.Fill{Key: fmt.Sprint("k", n+i), Entry: []byte("v"), Life: time.Hour, Tags: []cache.Tag{"catalog"}}
+					fills[i] = driver.Fill{Key: fmt.Sprint("k", n+i), Entry: []byte("v"), Life: time.Hour, Tags: []driver.Tag{"catalog"}}
 				}
 				if err := s.Settle(b.Context(), fills); err != nil {
 					b.Fatal(err)
 				}
 			}
 			for b.Loop() {
-				if err := s.Bump(b.Context(), []cache.Tag{"catalog"}, cache.NoMark); err != nil {
+				if err := s.Bump(b.Context(), []driver.Tag{"catalog"}, driver.NoMark); err != nil {
 					b.Fatal(err)
 				}
 			}

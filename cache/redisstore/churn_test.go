@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
@@ -36,7 +37,7 @@ func TestEverNewNamesLeaveNothingBehind(t *testing.T) {
 	q := cache.Define(c, cache.Query[string, string]{
 		Name: "rows:one",
 		Key:  func(id string) string { return cache.Key(id) },
-		Tags: func(id string) []cache.Tag { return []cache.Tag{cache.Tag("row:" + id)} },
+		Tags: func(id string) []driver.Tag { return []driver.Tag{driver.Tag("row:" + id)} },
 		Load: func(_ context.Context, id string) (string, error) {
 			switch id[len(id)-1] {
 			case '3':
@@ -68,8 +69,8 @@ func TestEverNewNamesLeaveNothingBehind(t *testing.T) {
 		if err != nil && !left && !errors.Is(err, cache.ErrNotFound) && !errors.Is(err, errSource) {
 			return err
 		}
-		tag := []cache.Tag{cache.Tag("written:" + id)}
-		mark := cache.Mark{1, byte(worker), byte(i), byte(i >> 8)}
+		tag := []driver.Tag{driver.Tag("written:" + id)}
+		mark := driver.Mark{1, byte(worker), byte(i), byte(i >> 8)}
 		if err := s.Fence(t.Context(), tag, mark, life); err != nil {
 			return err
 		}
@@ -81,13 +82,13 @@ func TestEverNewNamesLeaveNothingBehind(t *testing.T) {
 		key := "abandoned:" + id
 		_, end := s.Announced(key)
 		defer end()
-		if _, err := s.Claim(t.Context(), []cache.Claim{{Key: key, Token: newToken(), TTL: life}}); err != nil {
+		if _, err := s.Claim(t.Context(), []driver.Claim{{Key: key, Token: newToken(), TTL: life}}); err != nil {
 			return err
 		}
 		if i%2 == 0 {
 			return nil // the loader dies
 		}
-		return s.Settle(t.Context(), []cache.Fill{{Key: key, Token: newToken(), Entry: []byte("v"), Life: life, Tags: tag}})
+		return s.Settle(t.Context(), []driver.Fill{{Key: key, Token: newToken(), Entry: []byte("v"), Life: life, Tags: tag}})
 	}
 	var wg sync.WaitGroup
 	for worker := range workers {

@@ -1,4 +1,4 @@
-// Package redisstore keeps a cache.Store in Redis or Valkey: the shared tier of any
+// Package redisstore keeps a driver.Store in Redis or Valkey: the shared tier of any
 // number of processes. It talks to a single server, to a master found by Sentinel, or to
 // a Cluster; Redis 6.2 and later, and Valkey.
 //
@@ -24,7 +24,7 @@
 // combined with the identity of the server process that holds it (its run id and
 // replication id): when the process changes, every guard made before is dead, whatever the
 // stored bytes say. The identity is established for each connection before anything that
-// came over it is believed; until then Read answers cache.ErrUnproven.
+// came over it is believed; until then Read answers driver.ErrUnproven.
 //
 // Where a server does not tell its run id, because the account may not use INFO, each new
 // connection counts as another incarnation: that is safe, but the cache then begins anew

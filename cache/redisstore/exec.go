@@ -10,7 +10,7 @@ import (
 
 	"github.com/redis/rueidis"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // command is a script or, if that is nil, a plain command. Those scripts that do the same to
@@ -34,7 +34,7 @@ func (c command) build(b rueidis.Builder, keys []string, whole bool) rueidis.Com
 		// would bring back what they have ended.
 		args = slices.Grow(slices.Clone(args), len(keys))
 		for range keys {
-			v := cache.NewVersion()
+			v := driver.NewVersion()
 			args = append(args, string(v[:]))
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
@@ -52,7 +53,7 @@ func TestFleetLoadsOnce(t *testing.T) {
 		fleet[i] = cache.Define(c, cache.Query[string, string]{
 			Name:  "courses:list",
 			Key:   func(key string) string { return cache.Key(key) },
-			Tags:  func(string) []cache.Tag { return []cache.Tag{"catalog", tag} },
+			Tags:  func(string) []driver.Tag { return []driver.Tag{"catalog", tag} },
 			Fresh: time.Minute,
 			Load: func(ctx context.Context, key string) (string, error) {
 				if last := done.Load(); loads.Add(1) > 1 && (last == nil || results[kindOf(key)] != errSource || time.Since(*last) < held) {

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
@@ -34,7 +34,7 @@ func TestForeignValues(t *testing.T) {
 			t.Errorf("%s in place of a tag: its state is %v and changes", name, first)
 		}
 		foreign("tag:t")
-		if err := s.Fence(t.Context(), []cache.Tag{"t"}, cache.Mark{1}, time.Minute); err != nil || !state(t, s, "t").Fenced {
+		if err := s.Fence(t.Context(), []driver.Tag{"t"}, driver.Mark{1}, time.Minute); err != nil || !state(t, s, "t").Fenced {
 			t.Errorf("%s in place of a tag: fence: %v", name, err)
 		}
 		foreign("k")
@@ -43,7 +43,7 @@ func TestForeignValues(t *testing.T) {
 			t.Errorf("%s in place of an entry is read as %.20q, want one without bytes", name, got)
 		}
 		foreign("lease:{" + p + "k}")
-		if got := claim(t, s, "k", token, time.Minute); got.State != cache.Granted || got.Entry == nil || len(got.Entry) > 0 || got.Failure != nil {
+		if got := claim(t, s, "k", token, time.Minute); got.State != driver.Granted || got.Entry == nil || len(got.Entry) > 0 || got.Failure != nil {
 			t.Errorf("%s in place of a lease and an entry: claimed %d, %.20q, %q", name, got.State, got.Entry, got.Failure)
 		}
 		put(t, s, "k", "v", "t")
@@ -63,7 +63,7 @@ func FuzzTagValue(f *testing.F) {
 		f.Add(append(make([]byte, n), far...))
 	}
 	f.Fuzz(func(t *testing.T, value []byte) {
-		key, tag := p+"tag:"+"t", cache.Tag("t")
+		key, tag := p+"tag:"+"t", driver.Tag("t")
 		testservers.Must(t, r.Do(t.Context(), "SET", key, string(value)).Error())
 		st := state(t, s, tag)
 		wellFormed := len(value) >= 16 && (len(value)-16)%24 == 0
@@ -71,7 +71,7 @@ func FuzzTagValue(f *testing.F) {
 			t.Errorf("%x: fenced", value)
 		}
 		again := state(t, s, tag)
-		if again.Version != st.Version || st.Version == (cache.Version{}) {
+		if again.Version != st.Version || st.Version == (driver.Version{}) {
 			t.Errorf("%x: version %x, then %x", value, st.Version, again.Version)
 		}
 		stored := []byte(raw(t, r, key))

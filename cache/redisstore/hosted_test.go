@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
@@ -94,7 +94,7 @@ func TestLeastRights(t *testing.T) {
 	ch, cancel := peer.Announced("k2")
 	defer cancel()
 	claim(t, peer, "k2", newToken(), time.Minute)
-	testservers.Must(t, app.Settle(t.Context(), []cache.Fill{{Key: "k2", Token: token}}))
+	testservers.Must(t, app.Settle(t.Context(), []driver.Fill{{Key: "k2", Token: token}}))
 	select {
 	case <-ch:
 	case <-time.After(30 * time.Second):
@@ -116,7 +116,7 @@ func TestLeastRights(t *testing.T) {
 
 	stranger := openUnproven(t, redisstore.Config{URL: userURL(r, "app", "secret"), Prefix: "other:"})
 	identify(t, stranger)
-	if _, err := stranger.Read(t.Context(), []cache.Tag{tag}, nil); err == nil || !strings.Contains(err.Error(), "NOPERM") {
+	if _, err := stranger.Read(t.Context(), []driver.Tag{tag}, nil); err == nil || !strings.Contains(err.Error(), "NOPERM") {
 		t.Errorf("a prefix that the account may not use: %v", err)
 	}
 	if n, err := stranger.Purge(t.Context(), "*"); n != 0 || err == nil || !strings.Contains(err.Error(), "NOPERM") {
@@ -135,7 +135,7 @@ func listens(t *testing.T, s *redisstore.Store) {
 	ch, end := s.Announced("probe")
 	defer end()
 	for range 2 { // the first word may be the beginning of the subscription
-		testservers.Must(t, s.Settle(t.Context(), []cache.Fill{{Key: "probe"}}))
+		testservers.Must(t, s.Settle(t.Context(), []driver.Fill{{Key: "probe"}}))
 		select {
 		case <-ch:
 		case <-time.After(30 * time.Second):
@@ -198,7 +198,7 @@ func TestServerWithoutName(t *testing.T) {
 	token := newToken()
 	claim(t, mute, "k", token, time.Minute)
 	claim(t, mute, "k", newToken(), time.Minute)
-	if err := mute.Settle(t.Context(), []cache.Fill{{Key: "k", Token: token, Entry: []byte("v"), Life: time.Minute}}); err != nil {
+	if err := mute.Settle(t.Context(), []driver.Fill{{Key: "k", Token: token, Entry: []byte("v"), Life: time.Minute}}); err != nil {
 		t.Errorf("an account that may not publish cannot settle: %v", err)
 	}
 }
@@ -222,7 +222,7 @@ func TestRenamedCommands(t *testing.T) {
 	ch, cancel := s.Announced("k")
 	defer cancel()
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
-		testservers.Must(t, s.Settle(t.Context(), []cache.Fill{{Key: "k"}}))
+		testservers.Must(t, s.Settle(t.Context(), []driver.Fill{{Key: "k"}}))
 		select {
 		case <-ch:
 			return true, ""

@@ -10,7 +10,7 @@ import (
 
 	"github.com/redis/rueidis"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // identity stands for one incarnation of a server's data. It is combined with the stored
@@ -18,8 +18,8 @@ import (
 type identity [16]byte
 
 // effective is the version that readers see of a stored one.
-func (id identity) effective(stored string) cache.Version {
-	var v cache.Version
+func (id identity) effective(stored string) driver.Version {
+	var v driver.Version
 	for i := range v {
 		v[i] = id[i] ^ stored[i]
 	}

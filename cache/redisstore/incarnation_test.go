@@ -14,12 +14,12 @@ import (
 
 	"github.com/redis/rueidis"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-const tag = cache.Tag("course:1")
+const tag = driver.Tag("course:1")
 
 func raw(t testing.TB, r *testservers.Redis, key string) string {
 	t.Helper()
@@ -47,7 +47,7 @@ func TestVersionsRolledBackByAnOldSnapshotAreOthers(t *testing.T) {
 		t.Fatal("the server has not rolled back: the test shows nothing")
 	}
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) { return strings.Contains(log.String(), "redis is back"), log.String() })
-	if _, err := s.Read(t.Context(), []cache.Tag{tag}, nil); !errors.Is(err, cache.ErrUnproven) {
+	if _, err := s.Read(t.Context(), []driver.Tag{tag}, nil); !errors.Is(err, driver.ErrUnproven) {
 		t.Errorf("a read from a new incarnation before anybody asked for its identity: %v", err)
 	}
 	if again := state(t, s, tag); again == first {
@@ -84,9 +84,9 @@ func TestReadersWhileTheServerIsReplaced(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				snap, err := s.Read(ctx, []cache.Tag{tag}, nil)
+				snap, err := s.Read(ctx, []driver.Tag{tag}, nil)
 				switch {
-				case errors.Is(err, cache.ErrUnproven):
+				case errors.Is(err, driver.ErrUnproven):
 					_, _ = s.Identity(ctx)
 				case err != nil:
 					runtime.Gosched()
@@ -130,7 +130,7 @@ func TestPromotedReplicaWithoutTheLastBumps(t *testing.T) {
 	_, err = set.WaitForOther(t.Context(), master)
 	testservers.Must(t, err)
 
-	snap := read(t, s, []cache.Tag{tag}, []string{"k"})
+	snap := read(t, s, []driver.Tag{tag}, []string{"k"})
 	if string(snap.Entries[0]) != "old" {
 		t.Errorf("the replica holds entry %q: it was no replica", snap.Entries[0])
 	}
@@ -190,9 +190,9 @@ func TestReadsOverANewConnectionWaitForTheIdentity(t *testing.T) {
 	// The same server behind a new connection is recognised without anybody asking.
 	proxy.Reset()
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
-		snap, err := s.Read(t.Context(), []cache.Tag{tag}, nil)
+		snap, err := s.Read(t.Context(), []driver.Tag{tag}, nil)
 		switch {
-		case err != nil && !errors.Is(err, cache.ErrUnproven):
+		case err != nil && !errors.Is(err, driver.ErrUnproven):
 			t.Fatalf("a lost connection is no error of the server: %v", err)
 		case err != nil:
 			return false, err.Error()
@@ -218,13 +218,13 @@ func TestDemotedMasterIsNotTrusted(t *testing.T) {
 
 	testservers.Must(t, replica.Promote(t.Context()))
 	testservers.Must(t, old.Follow(t.Context(), replica))
-	if err := writer.Bump(t.Context(), []cache.Tag{tag}, cache.NoMark); err == nil {
+	if err := writer.Bump(t.Context(), []driver.Tag{tag}, driver.NoMark); err == nil {
 		t.Fatal("a replica took a bump")
-	} else if _, err := writer.Read(t.Context(), []cache.Tag{tag}, nil); err == nil {
+	} else if _, err := writer.Read(t.Context(), []driver.Tag{tag}, nil); err == nil {
 		t.Error("who was refused a write reads from the replica")
 	}
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
-		_, err := reader.Read(t.Context(), []cache.Tag{tag}, nil)
+		_, err := reader.Read(t.Context(), []driver.Tag{tag}, nil)
 		return err != nil && strings.Contains(err.Error(), "not the master"), "who only reads does not notice: " + errText(err)
 	})
 	if _, err := reader.Identity(t.Context()); err == nil || !strings.Contains(err.Error(), "not the master") {
@@ -249,7 +249,7 @@ func TestClusterSlotMoves(t *testing.T) {
 	if to == from {
 		to = c.Nodes[1]
 	}
-	seen := map[cache.Version]bool{}
+	seen := map[driver.Version]bool{}
 	fresh := func(when string) {
 		t.Helper()
 		st := state(t, reader, tag)
@@ -296,7 +296,7 @@ func TestClusterLosesAMaster(t *testing.T) {
 	id, before, other := identify(t, s), state(t, s, tag), state(t, s, elsewhere)
 
 	testservers.Must(t, master.Kill())
-	if _, err := s.Read(t.Context(), []cache.Tag{tag}, nil); err == nil {
+	if _, err := s.Read(t.Context(), []driver.Tag{tag}, nil); err == nil {
 		t.Error("a read from the lost master was answered")
 	}
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
@@ -313,15 +313,15 @@ func TestClusterLosesAMaster(t *testing.T) {
 		t.Error("a failover elsewhere killed this master's version")
 	}
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
-		err := s.Bump(t.Context(), []cache.Tag{tag, elsewhere}, cache.NoMark)
+		err := s.Bump(t.Context(), []driver.Tag{tag, elsewhere}, driver.NoMark)
 		return err == nil, "bump: " + errText(err)
 	})
 }
 
 // tagElsewhere returns a tag that another master holds.
-func tagElsewhere(t *testing.T, c *testservers.Cluster, prefix string, master *testservers.Redis) cache.Tag {
+func tagElsewhere(t *testing.T, c *testservers.Cluster, prefix string, master *testservers.Redis) driver.Tag {
 	t.Helper()
-	for tag := cache.Tag("course:"); ; tag += "x" {
+	for tag := driver.Tag("course:"); ; tag += "x" {
 		slot, err := c.Slot(t.Context(), prefix+"tag:"+string(tag))
 		testservers.Must(t, err)
 		owner, err := c.Owner(t.Context(), slot)
@@ -354,8 +354,8 @@ func TestClusterWithASilentMaster(t *testing.T) {
 			t.Fatal("the version of another master changed")
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		_, err := s.Read(ctx, []cache.Tag{tag}, nil)
-		lost = err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, cache.ErrUnproven)
+		_, err := s.Read(ctx, []driver.Tag{tag}, nil)
+		lost = err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, driver.ErrUnproven)
 		cancel()
 	}
 	if !lost {

@@ -6,7 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 const (
@@ -150,7 +150,7 @@ func (s *Store) current() (*view, <-chan struct{}) {
 	return s.view.Load(), s.renewed
 }
 
-// Identity implements cache.Store. It asks every master who it is.
+// Identity implements driver.Store. It asks every master who it is.
 func (s *Store) Identity(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.patience(ctx))
 	defer cancel()
@@ -199,7 +199,7 @@ func (s *Store) lost() error {
 		return *err
 	}
 	s.kick()
-	return cache.ErrUnproven
+	return driver.ErrUnproven
 }
 
 // distrust ends the proof of every master: one of them behaved like a replica.

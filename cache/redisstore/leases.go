@@ -8,11 +8,11 @@ import (
 
 	"github.com/redis/rueidis"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
-// Claim implements cache.Store.
-func (s *Store) Claim(ctx context.Context, claims []cache.Claim) ([]cache.Claimed, error) {
+// Claim implements driver.Store.
+func (s *Store) Claim(ctx context.Context, claims []driver.Claim) ([]driver.Claimed, error) {
 	commands := make([]command, 0, 2*len(claims))
 	for _, c := range claims {
 		// The entry after the decision, from the same slot. Two commands rather than one
@@ -26,7 +26,7 @@ func (s *Store) Claim(ctx context.Context, claims []cache.Claim) ([]cache.Claime
 	if err != nil {
 		return nil, fmt.Errorf("redisstore: claim: %w", err)
 	}
-	answers := make([]cache.Claimed, len(claims))
+	answers := make([]driver.Claimed, len(claims))
 	for i := range claims {
 		if err := readClaimed(replies[2*i], &answers[i]); err != nil {
 			return nil, fmt.Errorf("redisstore: claim %q: %w", name(claims[i].Key), err)
@@ -37,7 +37,7 @@ func (s *Store) Claim(ctx context.Context, claims []cache.Claim) ([]cache.Claime
 }
 
 // readClaimed reads the reply of claimScript.
-func readClaimed(r rueidis.RedisResult, answer *cache.Claimed) error {
+func readClaimed(r rueidis.RedisResult, answer *driver.Claimed) error {
 	cols, err := r.ToArray()
 	if err != nil {
 		return err
@@ -53,7 +53,7 @@ func readClaimed(r rueidis.RedisResult, answer *cache.Claimed) error {
 	if err != nil {
 		return err
 	}
-	answer.State = cache.ClaimState(state)
+	answer.State = driver.ClaimState(state)
 	answer.Wait = time.Duration(wait) * time.Millisecond
 	if failure, err := cols[2].AsBytes(); err == nil {
 		answer.Failure = failure
@@ -63,8 +63,8 @@ func readClaimed(r rueidis.RedisResult, answer *cache.Claimed) error {
 	return nil
 }
 
-// Renew implements cache.Store.
-func (s *Store) Renew(ctx context.Context, key string, token cache.Token, ttl time.Duration) error {
+// Renew implements driver.Store.
+func (s *Store) Renew(ctx context.Context, key string, token driver.Token, ttl time.Duration) error {
 	replies, err := s.exec(ctx, []command{{renewScript, []string{s.names.lease(key)}, []string{string(token[:]), millis(ttl)}}})
 	if err != nil {
 		return fmt.Errorf("redisstore: renew %q: %w", name(key), err)
@@ -72,14 +72,14 @@ func (s *Store) Renew(ctx context.Context, key string, token cache.Token, ttl ti
 	if held, err := replies[0].AsInt64(); err != nil {
 		return fmt.Errorf("redisstore: renew %q: %w", name(key), err)
 	} else if held == 0 {
-		return cache.ErrLeaseLost
+		return driver.ErrLeaseLost
 	}
 	return nil
 }
 
-// Settle implements cache.Store. The announcement follows the entry, on the same
+// Settle implements driver.Store. The announcement follows the entry, on the same
 // connection: who hears of it finds it.
-func (s *Store) Settle(ctx context.Context, fills []cache.Fill) error {
+func (s *Store) Settle(ctx context.Context, fills []driver.Fill) error {
 	commands := make([]command, 0, 1+2*len(fills))
 	var tags []string
 	var life time.Duration

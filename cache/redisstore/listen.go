@@ -15,7 +15,7 @@ const (
 	relistenRefused = 30 * time.Second
 )
 
-// Announced implements cache.Store. Announcements from before the first subscription and
+// Announced implements driver.Store. Announcements from before the first subscription and
 // during a lost connection are made up for when there is a new one: everybody hears.
 func (s *Store) Announced(key string) (<-chan struct{}, func()) {
 	return s.hub.subscribe(key)

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // names makes every key of the store. It holds the prefix.
@@ -39,8 +39,8 @@ func entryInfix(key string) string {
 	return ""
 }
 
-func (n names) entry(key string) string  { return string(n) + entryInfix(key) + key }
-func (n names) tag(tag cache.Tag) string { return string(n) + tagInfix + string(tag) }
+func (n names) entry(key string) string   { return string(n) + entryInfix(key) + key }
+func (n names) tag(tag driver.Tag) string { return string(n) + tagInfix + string(tag) }
 
 // lease puts the entry's whole name into braces, so that both are in one slot: an entry's
 // key has no braces and is hashed whole.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
@@ -41,7 +42,7 @@ func start(t *testing.T, url, prefix string, row *atomic.Int64, log *logged) pro
 	return process{t, c, cache.Define(c, cache.Query[int, int64]{
 		Name:  "courses:detail",
 		Key:   func(id int) string { return cache.Key(id) },
-		Tags:  func(int) []cache.Tag { return []cache.Tag{tag} },
+		Tags:  func(int) []driver.Tag { return []driver.Tag{tag} },
 		Load:  func(context.Context, int) (int64, error) { return row.Load(), nil },
 		Fresh: time.Hour,
 		Near:  bound,

@@ -7,12 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-func newToken() (t cache.Token) {
+func newToken() (t driver.Token) {
 	_, _ = rand.Read(t[:])
 	return t
 }
@@ -28,9 +28,9 @@ func fleet(t *testing.T, url string, n int) []*redisstore.Store {
 	return stores
 }
 
-func claim(t *testing.T, s cache.Store, key string, token cache.Token, ttl time.Duration) cache.Claimed {
+func claim(t *testing.T, s driver.Store, key string, token driver.Token, ttl time.Duration) driver.Claimed {
 	t.Helper()
-	got, err := s.Claim(t.Context(), []cache.Claim{{Key: key, Token: token, TTL: ttl}})
+	got, err := s.Claim(t.Context(), []driver.Claim{{Key: key, Token: token, TTL: ttl}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestOneLeaseInTheFleet(t *testing.T) {
 	stores := fleet(t, testservers.SharedRedis(t).URL(), 4)
 	for round := range 20 {
 		key := fmt.Sprint("k", round)
-		states := make([]cache.ClaimState, len(stores))
+		states := make([]driver.ClaimState, len(stores))
 		var wg sync.WaitGroup
 		for i, s := range stores {
 			wg.Go(func() { states[i] = claim(t, s, key, newToken(), time.Minute).State })
@@ -50,7 +50,7 @@ func TestOneLeaseInTheFleet(t *testing.T) {
 		wg.Wait()
 		granted := 0
 		for _, st := range states {
-			if st == cache.Granted {
+			if st == driver.Granted {
 				granted++
 			}
 		}
@@ -78,12 +78,12 @@ func TestAnnouncementsCrossProcesses(t *testing.T) {
 				for _, s := range stores[1:] {
 					ch, cancel := s.Announced(key)
 					defer cancel()
-					if got := claim(t, s, key, newToken(), time.Minute); got.State != cache.Held {
+					if got := claim(t, s, key, newToken(), time.Minute); got.State != driver.Held {
 						t.Fatalf("a second claim is in state %d", got.State)
 					}
 					waiting = append(waiting, ch)
 				}
-				err := stores[0].Settle(t.Context(), []cache.Fill{{Key: key, Token: token, Entry: []byte("v"), Life: time.Minute}})
+				err := stores[0].Settle(t.Context(), []driver.Fill{{Key: key, Token: token, Entry: []byte("v"), Life: time.Minute}})
 				testservers.Must(t, err)
 				for i, ch := range waiting {
 					select {
@@ -142,7 +142,7 @@ func TestDeadHolder(t *testing.T) {
 	token := newToken()
 	start := time.Now()
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
-		return claim(t, stores[1], "k", token, time.Minute).State == cache.Granted, "the lease of a dead process stands"
+		return claim(t, stores[1], "k", token, time.Minute).State == driver.Granted, "the lease of a dead process stands"
 	})
 	if took := time.Since(start); took < 100*time.Millisecond {
 		t.Errorf("the lease was taken over after %v, while its holder might have lived", took)
@@ -162,7 +162,7 @@ func TestTwoPrefixesShareNothing(t *testing.T) {
 	if state(t, a, tag) != before {
 		t.Error("a bump under one prefix changed the tag of another")
 	}
-	if got := claim(t, a, "k", newToken(), time.Minute); got.State != cache.Granted || string(got.Entry) != "of a" {
+	if got := claim(t, a, "k", newToken(), time.Minute); got.State != driver.Granted || string(got.Entry) != "of a" {
 		t.Errorf("a claim met that of another prefix: %+v", got)
 	}
 	if n, err := a.Purge(t.Context(), "*"); n != 1 || err != nil {

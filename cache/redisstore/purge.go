@@ -16,7 +16,7 @@ const (
 	purgeTimeout = time.Second
 )
 
-// Purge implements cache.Store. It walks every master in small steps and removes entries
+// Purge implements driver.Store. It walks every master in small steps and removes entries
 // without making the server free their memory at once. When it fails it returns how many
 // it had removed.
 func (s *Store) Purge(ctx context.Context, pattern string) (int, error) {

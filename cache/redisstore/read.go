@@ -10,12 +10,12 @@ import (
 
 	"github.com/redis/rueidis"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 const (
-	versionSize = len(cache.Version{})
-	markSize    = len(cache.Mark{}) + 8
+	versionSize = len(driver.Version{})
+	markSize    = len(driver.Mark{}) + 8
 )
 
 // wellFormed reports whether s is what the scripts write as the value of a tag.
@@ -23,11 +23,11 @@ func wellFormed(s string) bool {
 	return len(s) >= versionSize && (len(s)-versionSize)%markSize == 0
 }
 
-// Read implements cache.Store.
-func (s *Store) Read(ctx context.Context, tags []cache.Tag, keys []string) (cache.Snapshot, error) {
+// Read implements driver.Store.
+func (s *Store) Read(ctx context.Context, tags []driver.Tag, keys []string) (driver.Snapshot, error) {
 	c, err := s.begin(ctx)
 	if err != nil {
-		return cache.Snapshot{}, fmt.Errorf("redisstore: read: %w", err)
+		return driver.Snapshot{}, fmt.Errorf("redisstore: read: %w", err)
 	}
 	defer s.end(c)
 	v := s.view.Load()
@@ -35,21 +35,21 @@ func (s *Store) Read(ctx context.Context, tags []cache.Tag, keys []string) (cach
 	case v == nil || s.down.Load() != nil:
 		err = s.lost()
 	case !v.told.Load():
-		err = cache.ErrUnproven
+		err = driver.ErrUnproven
 	default:
-		var snap cache.Snapshot
+		var snap driver.Snapshot
 		if snap, err = s.read(c.ctx, v, tags, keys); err == nil {
 			return snap, nil
 		}
 	}
-	return cache.Snapshot{}, fmt.Errorf("redisstore: read: %w", err)
+	return driver.Snapshot{}, fmt.Errorf("redisstore: read: %w", err)
 }
 
 // read gets everything by one MGET or, in a Cluster, by a GET for each name, all at once. Those
 // tags that are new, or bear marks, are looked at once more by a script, which knows the
 // time.
-func (s *Store) read(ctx context.Context, v *view, tags []cache.Tag, keys []string) (cache.Snapshot, error) {
-	snap := cache.Snapshot{States: make([]cache.TagState, len(tags)), Entries: make([][]byte, len(keys))}
+func (s *Store) read(ctx context.Context, v *view, tags []driver.Tag, keys []string) (driver.Snapshot, error) {
+	snap := driver.Snapshot{States: make([]driver.TagState, len(tags)), Entries: make([][]byte, len(keys))}
 	if len(tags)+len(keys) == 0 {
 		return snap, nil
 	}
@@ -70,7 +70,7 @@ func (s *Store) read(ctx context.Context, v *view, tags []cache.Tag, keys []stri
 
 // readOne reads from the one master there is. The server and its client are done with one
 // command and one reply sooner than with as many GETs: see BenchmarkHit.
-func (s *Store) readOne(ctx context.Context, v *view, names []string, snap cache.Snapshot, keys []string) (look []int, err error) {
+func (s *Store) readOne(ctx context.Context, v *view, names []string, snap driver.Snapshot, keys []string) (look []int, err error) {
 	sh := &v.shards[0]
 	if err := s.usable(sh); err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func (s *Store) readOne(ctx context.Context, v *view, names []string, snap cache
 	return look, nil
 }
 
-func (s *Store) readShards(ctx context.Context, v *view, names []string, snap cache.Snapshot, keys []string) (look []int, err error) {
+func (s *Store) readShards(ctx context.Context, v *view, names []string, snap driver.Snapshot, keys []string) (look []int, err error) {
 	gets := make([]rueidis.Completed, len(names))
 	for i, name := range names {
 		gets[i] = v.build.Get().Key(name).Build()
@@ -131,7 +131,7 @@ func (s *Store) readShards(ctx context.Context, v *view, names []string, snap ca
 }
 
 // look has lookScript read those tags of names whose indexes are given.
-func (s *Store) look(ctx context.Context, v *view, names []string, indexes []int, states []cache.TagState) error {
+func (s *Store) look(ctx context.Context, v *view, names []string, indexes []int, states []driver.TagState) error {
 	life := millis(s.cfg.TagLife)
 	scripts := make([]rueidis.Completed, len(indexes))
 	looked := make([]string, len(indexes))
@@ -140,7 +140,7 @@ func (s *Store) look(ctx context.Context, v *view, names []string, indexes []int
 	}
 	for _, whole := range []bool{false, true} {
 		for n := range looked {
-			fresh := cache.NewVersion()
+			fresh := driver.NewVersion()
 			scripts[n] = command{lookScript, nil, []string{string(fresh[:]), life}}.build(v.build, looked[n:n+1], whole)
 		}
 		replies, err := s.ask(ctx, v, scripts)
@@ -152,7 +152,7 @@ func (s *Store) look(ctx context.Context, v *view, names []string, indexes []int
 			text, err := replies[n].ToString()
 			switch {
 			case err == nil && wellFormed(text):
-				states[i] = cache.TagState{
+				states[i] = driver.TagState{
 					Version: v.shard(scripts[n].Slot()).info.identity.effective(text),
 					Fenced:  len(text) > versionSize,
 				}
@@ -175,12 +175,12 @@ func (s *Store) look(ctx context.Context, v *view, names []string, indexes []int
 
 // moving is the state of a tag whose slot is on its way to another master: its version is
 // there already, but not yet under that master's identity. Nothing depends on it meanwhile.
-func moving() cache.TagState {
-	return cache.TagState{Version: cache.NewVersion(), Fenced: true}
+func moving() driver.TagState {
+	return driver.TagState{Version: driver.NewVersion(), Fenced: true}
 }
 
 // appendNames appends the names of all tags and keys, cut from one string.
-func (s *Store) appendNames(names []string, tags []cache.Tag, keys []string) []string {
+func (s *Store) appendNames(names []string, tags []driver.Tag, keys []string) []string {
 	size := 0
 	for _, t := range tags {
 		size += len(s.names) + len(tagInfix) + len(t)
@@ -306,7 +306,7 @@ func (s *Store) usable(sh *shard) error {
 // stray is the error for a key that nobody known has: the next survey finds out who does.
 func (s *Store) stray() error {
 	s.kick()
-	return cache.ErrUnproven
+	return driver.ErrUnproven
 }
 
 // judge returns nil for errors that concern one key alone.

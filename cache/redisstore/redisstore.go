@@ -12,7 +12,7 @@ import (
 
 	"github.com/redis/rueidis"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // Config says which Redis a Store uses and how. One of URL and Client is needed.
@@ -142,7 +142,7 @@ func (c Config) options() (rueidis.ClientOption, error) {
 // errClosed is returned by every method of a closed Store that returns an error.
 var errClosed = errors.New("redisstore: store is closed")
 
-// Store is a cache.Watchable in Redis. It is safe for concurrent use.
+// Store is a driver.Watcher in Redis. It is safe for concurrent use.
 type Store struct {
 	cfg    Config
 	opt    rueidis.ClientOption
@@ -166,7 +166,7 @@ type Store struct {
 	renewed chan struct{} // closed when there is another view; guarded by mu
 }
 
-var _ cache.Watchable = (*Store)(nil)
+var _ driver.Watcher = (*Store)(nil)
 
 // Open returns a Store for cfg, or an error that names everything that is wrong with cfg.
 // It waits at most cfg.Timeout, or until ctx ends, for Redis to answer. Whether it did

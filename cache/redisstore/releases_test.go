@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
@@ -43,7 +44,7 @@ func newRelease(t *testing.T, r *testservers.Redis, prefix string, revision int,
 		Name:     "courses:detail",
 		Revision: revision,
 		Key:      func(id int) string { return cache.Key(id) },
-		Tags:     func(int) []cache.Tag { return []cache.Tag{tag} },
+		Tags:     func(int) []driver.Tag { return []driver.Tag{tag} },
 		Codec:    codec,
 		Fresh:    time.Hour,
 		Load: func(_ context.Context, id int) (string, error) {
@@ -249,8 +250,8 @@ func TestWhatReleasesShare(t *testing.T) {
 	q.ask(1)
 	q.hits(1)
 	s := open(t, redisstore.Config{URL: r.URL(), Prefix: p, CompressAbove: -1})
-	mark := cache.Mark{0xab}
-	testservers.Must(t, s.Fence(t.Context(), []cache.Tag{tag}, mark, time.Hour))
+	mark := driver.Mark{0xab}
+	testservers.Must(t, s.Fence(t.Context(), []driver.Tag{tag}, mark, time.Hour))
 	claim(t, s, "small:key:1", newToken(), time.Minute)
 	put(t, s, "small:key:1", "v")
 
@@ -291,7 +292,7 @@ func TestLeaseOfAnotherReleaseIsTakenOver(t *testing.T) {
 	lease[0] = '2'
 	testservers.Must(t, r.Do(t.Context(), "SET", key, string(lease), "PX", "3600000").Error())
 	token := newToken()
-	if got := claim(t, s, "k", token, time.Minute); got.State != cache.Granted {
+	if got := claim(t, s, "k", token, time.Minute); got.State != driver.Granted {
 		t.Errorf("behind a lease of format 2 a claim is answered with %d", got.State)
 	}
 	testservers.Must(t, s.Renew(t.Context(), "k", token, time.Minute))

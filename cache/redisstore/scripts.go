@@ -118,7 +118,7 @@ end
 
 var (
 	// claimScript asks for the lease for the load ARGV[1] under the guard ARGV[2], for
-	// ARGV[3] ms. It returns a cache.ClaimState, the ms to wait, and the failure or false.
+	// ARGV[3] ms. It returns a driver.ClaimState, the ms to wait, and the failure or false.
 	// Who asks again under its own token repeats a claim whose answer it did not get.
 	claimScript = newScript(luaLease, `
 local t = now()

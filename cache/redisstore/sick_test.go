@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
@@ -61,7 +61,7 @@ func TestOpenOnSilentServer(t *testing.T) {
 	}
 	testservers.Must(t, r.Thaw())
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
-		err := s.Bump(t.Context(), []cache.Tag{tag}, cache.NoMark)
+		err := s.Bump(t.Context(), []driver.Tag{tag}, driver.NoMark)
 		return err == nil, errText(err)
 	})
 }
@@ -93,7 +93,7 @@ func TestFrozenServerHoldsNobody(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			defer cancel()
 			start := time.Now()
-			if _, err := s.Read(ctx, []cache.Tag{tag}, []string{"k"}); err == nil {
+			if _, err := s.Read(ctx, []driver.Tag{tag}, []string{"k"}); err == nil {
 				t.Error("a frozen server answered")
 			}
 			took[i] = time.Since(start)
@@ -112,7 +112,7 @@ func TestFrozenServerHoldsNobody(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		start := time.Now()
-		_, err := s.Read(ctx, []cache.Tag{tag}, nil)
+		_, err := s.Read(ctx, []driver.Tag{tag}, nil)
 		return err != nil && time.Since(start) < timeout, "a read of a server that is known to be frozen waits"
 	})
 	testservers.Must(t, r.Thaw())
@@ -128,10 +128,10 @@ func TestLostConnectionIsReplacedWithinTheCall(t *testing.T) {
 	s := open(t, redisstore.Config{URL: "redis://" + proxy.Addr()})
 	for range 20 {
 		proxy.Reset()
-		if err := s.Fence(t.Context(), []cache.Tag{tag}, cache.Mark{1}, time.Minute); err != nil {
+		if err := s.Fence(t.Context(), []driver.Tag{tag}, driver.Mark{1}, time.Minute); err != nil {
 			t.Errorf("a fence after the connection was lost: %v", err)
 		}
-		if err := s.Settle(t.Context(), []cache.Fill{{Key: "k", Entry: []byte("v"), Life: time.Minute}}); err != nil {
+		if err := s.Settle(t.Context(), []driver.Fill{{Key: "k", Entry: []byte("v"), Life: time.Minute}}); err != nil {
 			t.Errorf("a fill after the connection was lost: %v", err)
 		}
 	}
@@ -146,11 +146,11 @@ func TestRepeatedBumpIsAnotherVersion(t *testing.T) {
 	p := prefix()
 	s := open(t, redisstore.Config{URL: "redis://" + proxy.Addr(), Prefix: p, Timeout: 30 * time.Second})
 	version := func() string { return raw(t, r, p+"tag:"+string(tag)) }
-	testservers.Must(t, s.Bump(t.Context(), []cache.Tag{tag}, cache.NoMark)) // the script is known from here on
+	testservers.Must(t, s.Bump(t.Context(), []driver.Tag{tag}, driver.NoMark)) // the script is known from here on
 	before := version()
 	proxy.Hold(testservers.Replies)
 	done := make(chan error, 1)
-	go func() { done <- s.Bump(t.Context(), []cache.Tag{tag}, cache.NoMark) }()
+	go func() { done <- s.Bump(t.Context(), []driver.Tag{tag}, driver.NoMark) }()
 	var first string
 	testservers.Eventually(t, 20*time.Second, func() (bool, string) {
 		first = version()
@@ -170,7 +170,7 @@ func TestReplyCutInTheMiddle(t *testing.T) {
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
 	proxy := testservers.StartProxy(t, r.Addr())
 	s := open(t, redisstore.Config{URL: "redis://" + proxy.Addr()})
-	tags := []cache.Tag{"course:1", "course:2"}
+	tags := []driver.Tag{"course:1", "course:2"}
 	want := read(t, s, tags, nil).States
 	put(t, s, "k", "value")
 	for n := 1; n < 60; n += 7 {
@@ -195,7 +195,7 @@ func TestSlowServerIsNoLostServer(t *testing.T) {
 	for i := range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		// The first one takes its connection with it, and then the next is being made.
-		if _, err := s.Read(ctx, []cache.Tag{tag}, nil); !errors.Is(err, context.DeadlineExceeded) && (i == 0 || !errors.Is(err, cache.ErrUnproven)) {
+		if _, err := s.Read(ctx, []driver.Tag{tag}, nil); !errors.Is(err, context.DeadlineExceeded) && (i == 0 || !errors.Is(err, driver.ErrUnproven)) {
 			t.Errorf("read %d that had too little time returned %v", i, err)
 		}
 		cancel()

@@ -14,7 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/cache/storetest"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
@@ -104,7 +104,7 @@ func openUnproven(t testing.TB, cfg redisstore.Config) *redisstore.Store {
 	return s
 }
 
-func identify(t testing.TB, s cache.Store) string {
+func identify(t testing.TB, s driver.Store) string {
 	t.Helper()
 	id, err := s.Identity(t.Context())
 	if err != nil {
@@ -115,13 +115,13 @@ func identify(t testing.TB, s cache.Store) string {
 
 // read reads, asking for the identity where the Store wants that, and waits out what a
 // test has done to the server.
-func read(t testing.TB, s cache.Store, tags []cache.Tag, keys []string) cache.Snapshot {
+func read(t testing.TB, s driver.Store, tags []driver.Tag, keys []string) driver.Snapshot {
 	t.Helper()
-	var snap cache.Snapshot
+	var snap driver.Snapshot
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
 		var err error
 		snap, err = s.Read(t.Context(), tags, keys)
-		if errors.Is(err, cache.ErrUnproven) {
+		if errors.Is(err, driver.ErrUnproven) {
 			if _, err := s.Identity(t.Context()); err != nil {
 				return false, err.Error()
 			}
@@ -135,27 +135,27 @@ func read(t testing.TB, s cache.Store, tags []cache.Tag, keys []string) cache.Sn
 	return snap
 }
 
-func state(t testing.TB, s cache.Store, tag cache.Tag) cache.TagState {
+func state(t testing.TB, s driver.Store, tag driver.Tag) driver.TagState {
 	t.Helper()
-	return read(t, s, []cache.Tag{tag}, nil).States[0]
+	return read(t, s, []driver.Tag{tag}, nil).States[0]
 }
 
-func entry(t testing.TB, s cache.Store, key string) []byte {
+func entry(t testing.TB, s driver.Store, key string) []byte {
 	t.Helper()
 	return read(t, s, nil, []string{key}).Entries[0]
 }
 
-func put(t testing.TB, s cache.Store, key, value string, tags ...cache.Tag) {
+func put(t testing.TB, s driver.Store, key, value string, tags ...driver.Tag) {
 	t.Helper()
-	err := s.Settle(t.Context(), []cache.Fill{{Key: key, Entry: []byte(value), Life: time.Hour, Tags: tags}})
+	err := s.Settle(t.Context(), []driver.Fill{{Key: key, Entry: []byte(value), Life: time.Hour, Tags: tags}})
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func bump(t testing.TB, s cache.Store, tags ...cache.Tag) {
+func bump(t testing.TB, s driver.Store, tags ...driver.Tag) {
 	t.Helper()
-	if err := s.Bump(t.Context(), tags, cache.NoMark); err != nil {
+	if err := s.Bump(t.Context(), tags, driver.NoMark); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -164,14 +164,14 @@ func bump(t testing.TB, s cache.Store, tags ...cache.Tag) {
 func suite(t *testing.T, cfg redisstore.Config) {
 	var prefixes sync.Map // Store → its prefix
 	storetest.Suite{
-		Open: func(t *testing.T) cache.Store {
+		Open: func(t *testing.T) driver.Store {
 			cfg := cfg
 			cfg.Prefix = prefix()
 			s := open(t, cfg)
-			prefixes.Store(cache.Store(s), cfg.Prefix)
+			prefixes.Store(driver.Store(s), cfg.Prefix)
 			return s
 		},
-		Peer: func(t *testing.T, store cache.Store) cache.Store {
+		Peer: func(t *testing.T, store driver.Store) driver.Store {
 			cfg := cfg
 			p, _ := prefixes.Load(store)
 			cfg.Prefix = p.(string)
@@ -214,18 +214,18 @@ func TestCloseEndsEverything(t *testing.T) {
 }
 
 // calls are all methods that ask the server.
-func calls(s cache.Store) map[string]func(context.Context) error {
-	tags := []cache.Tag{"course:1"}
+func calls(s driver.Store) map[string]func(context.Context) error {
+	tags := []driver.Tag{"course:1"}
 	return map[string]func(context.Context) error{
 		"Read":  func(ctx context.Context) error { _, err := s.Read(ctx, tags, []string{"k"}); return err },
-		"Fence": func(ctx context.Context) error { return s.Fence(ctx, tags, cache.Mark{1}, time.Second) },
-		"Bump":  func(ctx context.Context) error { return s.Bump(ctx, tags, cache.NoMark) },
+		"Fence": func(ctx context.Context) error { return s.Fence(ctx, tags, driver.Mark{1}, time.Second) },
+		"Bump":  func(ctx context.Context) error { return s.Bump(ctx, tags, driver.NoMark) },
 		"Claim": func(ctx context.Context) error {
-			_, err := s.Claim(ctx, []cache.Claim{{Key: "k", TTL: time.Second}})
+			_, err := s.Claim(ctx, []driver.Claim{{Key: "k", TTL: time.Second}})
 			return err
 		},
-		"Renew":    func(ctx context.Context) error { return s.Renew(ctx, "k", cache.Token{}, time.Second) },
-		"Settle":   func(ctx context.Context) error { return s.Settle(ctx, []cache.Fill{{Key: "k"}}) },
+		"Renew":    func(ctx context.Context) error { return s.Renew(ctx, "k", driver.Token{}, time.Second) },
+		"Settle":   func(ctx context.Context) error { return s.Settle(ctx, []driver.Fill{{Key: "k"}}) },
 		"Identity": func(ctx context.Context) error { _, err := s.Identity(ctx); return err },
 		"Purge":    func(ctx context.Context) error { _, err := s.Purge(ctx, "*"); return err },
 	}

@@ -5,19 +5,19 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
-// Fence implements cache.Store.
-func (s *Store) Fence(ctx context.Context, tags []cache.Tag, mark cache.Mark, lease time.Duration) error {
+// Fence implements driver.Store.
+func (s *Store) Fence(ctx context.Context, tags []driver.Tag, mark driver.Mark, lease time.Duration) error {
 	if err := s.turn(ctx, tags, mark, millis(lease)); err != nil {
 		return fmt.Errorf("redisstore: fence: %w", err)
 	}
 	return nil
 }
 
-// Bump implements cache.Store.
-func (s *Store) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mark) error {
+// Bump implements driver.Store.
+func (s *Store) Bump(ctx context.Context, tags []driver.Tag, mark driver.Mark) error {
 	if err := s.turn(ctx, tags, mark, "0"); err != nil {
 		return fmt.Errorf("redisstore: bump: %w", err)
 	}
@@ -25,7 +25,7 @@ func (s *Store) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mark) err
 }
 
 // turn gives each tag a version of its own: one for all would tell what changed together.
-func (s *Store) turn(ctx context.Context, tags []cache.Tag, mark cache.Mark, lease string) error {
+func (s *Store) turn(ctx context.Context, tags []driver.Tag, mark driver.Mark, lease string) error {
 	names := make([]string, len(tags))
 	for i, tag := range tags {
 		names[i] = s.names.tag(tag)

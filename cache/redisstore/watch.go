@@ -9,16 +9,16 @@ import (
 	"sync"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
-// Watch implements cache.Watchable, by client tracking. It fails at once where a server
+// Watch implements driver.Watcher, by client tracking. It fails at once where a server
 // refuses that, and says what is missing; a server that is lost is looked for until ctx
 // ends. Each call has a connection of its own to each master.
 //
 // What Proven says is the least of what the masters proved. While one of them is silent,
 // nothing is proven.
-func (s *Store) Watch(ctx context.Context, w cache.Watcher) error {
+func (s *Store) Watch(ctx context.Context, w driver.Listener) error {
 	s.mu.Lock()
 	if s.ctx.Err() != nil {
 		s.mu.Unlock()
@@ -57,10 +57,10 @@ type audience struct {
 	// All reports are made under mu, so that none comes after Watch has returned, and none
 	// under a view that is not the present one.
 	mu      sync.Mutex
-	watcher cache.Watcher  // nil when Watch has returned; guarded by mu
-	view    *view          // that ears belong to; guarded by mu
-	ears    map[place]*ear // changed by follow alone, under mu
-	proven  time.Time      // what watcher was told last; guarded by mu
+	watcher driver.Listener // nil when Watch has returned; guarded by mu
+	view    *view           // that ears belong to; guarded by mu
+	ears    map[place]*ear  // changed by follow alone, under mu
+	proven  time.Time       // what watcher was told last; guarded by mu
 }
 
 // place is where an ear listens: another incarnation of a server is another place.
@@ -127,10 +127,10 @@ func (a *audience) leave() {
 
 // changed reports what a server has pushed: the names of keys.
 func (a *audience) changed(keys []string) {
-	tags := make([]cache.Tag, 0, len(keys))
+	tags := make([]driver.Tag, 0, len(keys))
 	for _, key := range keys {
 		if tag, ok := strings.CutPrefix(key, a.store.names.tag("")); ok {
-			tags = append(tags, cache.Tag(tag))
+			tags = append(tags, driver.Tag(tag))
 		}
 	}
 	a.mu.Lock()

@@ -13,23 +13,23 @@ import (
 
 	"github.com/redis/rueidis"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// watcher is a cache.Watcher that remembers what it was told.
+// watcher is a driver.Listener that remembers what it was told.
 type watcher struct {
 	t     *testing.T
 	ended chan error // receives what Watch returned
 
 	mu      sync.Mutex
-	changes map[cache.Tag]int // guarded by mu
-	gaps    int               // guarded by mu
-	proven  time.Time         // guarded by mu
+	changes map[driver.Tag]int // guarded by mu
+	gaps    int                // guarded by mu
+	proven  time.Time          // guarded by mu
 }
 
-func (w *watcher) Changed(tags ...cache.Tag) {
+func (w *watcher) Changed(tags ...driver.Tag) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, tag := range tags {
@@ -50,7 +50,7 @@ func (w *watcher) Proven(at time.Time) {
 }
 
 // told returns how often tag was reported as changed, and how many gaps there were.
-func (w *watcher) told(tag cache.Tag) (changes, gaps int) {
+func (w *watcher) told(tag driver.Tag) (changes, gaps int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.changes[tag], w.gaps
@@ -65,7 +65,7 @@ func (w *watcher) lastProof() time.Time {
 // watch watches s until the test ends.
 func watch(t *testing.T, s *redisstore.Store) *watcher {
 	t.Helper()
-	w := &watcher{t: t, ended: make(chan error, 1), changes: map[cache.Tag]int{}}
+	w := &watcher{t: t, ended: make(chan error, 1), changes: map[driver.Tag]int{}}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		w.ended <- s.Watch(ctx, w)
@@ -98,7 +98,7 @@ func (w *watcher) deaf(why string) {
 }
 
 // hearsOf fails unless do is reported as a change of tag, or as a gap.
-func (w *watcher) hearsOf(tag cache.Tag, what string, do func()) {
+func (w *watcher) hearsOf(tag driver.Tag, what string, do func()) {
 	w.t.Helper()
 	changes, gaps := w.told(tag)
 	do()
@@ -166,7 +166,7 @@ func TestGapsAreReported(t *testing.T) {
 		testservers.Must(t, r.Restart(t.Context()))
 	})
 	w.hearsOf(tag, "a bump after all this", func() {
-		read(t, peer, []cache.Tag{tag}, nil)
+		read(t, peer, []driver.Tag{tag}, nil)
 		bump(t, peer, tag)
 	})
 	if ids := connections(t, r, true); len(ids) != 1 {
@@ -230,7 +230,7 @@ func TestWatchWaitsForAServerThatIsNotThere(t *testing.T) {
 	testservers.Must(t, r.Kill())
 	s := openUnproven(t, redisstore.Config{URL: r.URL(), Timeout: time.Second})
 	w := watch(t, s)
-	if err := s.Bump(t.Context(), []cache.Tag{tag}, cache.NoMark); err == nil {
+	if err := s.Bump(t.Context(), []driver.Tag{tag}, driver.NoMark); err == nil {
 		t.Fatal("the server is there: the test shows nothing")
 	}
 	testservers.Must(t, r.Restart(t.Context()))
@@ -261,7 +261,7 @@ func TestWatchEndsWhateverTheServerDoes(t *testing.T) {
 	testservers.Must(t, r.Freeze())
 	for i := range 5 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*50*time.Millisecond)
-		err := s.Watch(ctx, &watcher{changes: map[cache.Tag]int{}})
+		err := s.Watch(ctx, &watcher{changes: map[driver.Tag]int{}})
 		deadline, _ := ctx.Deadline()
 		if late := time.Since(deadline); err != nil || late > slack {
 			t.Errorf("Watch returned %v, %v after its context ended", err, late)

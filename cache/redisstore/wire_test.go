@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
@@ -57,7 +57,7 @@ func TestHitIsOneRead(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
 	s := open(t, redisstore.Config{URL: r.URL()})
-	tags, keys := []cache.Tag{"course:1", "course:2"}, []string{"k"}
+	tags, keys := []driver.Tag{"course:1", "course:2"}, []string{"k"}
 	read(t, s, tags, keys)
 	put(t, s, "k", "v", tags...)
 	const hits = 25
@@ -77,9 +77,9 @@ func TestMarksCostOneScriptAndGoAway(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
 	s := open(t, redisstore.Config{URL: r.URL()})
-	tags := []cache.Tag{"course:1", "course:2"}
+	tags := []driver.Tag{"course:1", "course:2"}
 	read(t, s, tags, nil)
-	testservers.Must(t, s.Fence(t.Context(), tags[:1], cache.Mark{1}, 50*time.Millisecond))
+	testservers.Must(t, s.Fence(t.Context(), tags[:1], driver.Mark{1}, 50*time.Millisecond))
 	got := sent(t, r, func() { _, err := s.Read(t.Context(), tags, nil); testservers.Must(t, err) })
 	if got["evalsha"] != 1 || got["eval"] != 0 {
 		t.Errorf("a read that met one marked tag sent %v", got)
@@ -97,20 +97,20 @@ func TestNothingScans(t *testing.T) {
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
 	s := open(t, redisstore.Config{URL: r.URL()})
 	request := func() {
-		tags, token, mark := []cache.Tag{tag}, newToken(), cache.Mark{1}
+		tags, token, mark := []driver.Tag{tag}, newToken(), driver.Mark{1}
 		read(t, s, tags, []string{"k"})
 		testservers.Must(t, s.Fence(t.Context(), tags, mark, time.Hour))
 		read(t, s, tags, []string{"k"})
 		testservers.Must(t, s.Bump(t.Context(), tags, mark))
 		claim(t, s, "k", token, time.Hour)
 		testservers.Must(t, s.Renew(t.Context(), "k", token, time.Hour))
-		testservers.Must(t, s.Settle(t.Context(), []cache.Fill{{Key: "k", Token: token, Entry: []byte("v"), Life: time.Hour, Tags: tags}}))
+		testservers.Must(t, s.Settle(t.Context(), []driver.Fill{{Key: "k", Token: token, Entry: []byte("v"), Life: time.Hour, Tags: tags}}))
 	}
 	request() // the scripts are known from here on
 	few := sent(t, r, request)
-	fills := make([]cache.Fill, 5000)
+	fills := make([]driver.Fill, 5000)
 	for i := range fills {
-		fills[i] = cache.Fill{Key: fmt.Sprint("dependent:", i), Entry: []byte("v"), Life: time.Hour, Tags: []cache.Tag{tag}}
+		fills[i] = driver.Fill{Key: fmt.Sprint("dependent:", i), Entry: []byte("v"), Life: time.Hour, Tags: []driver.Tag{tag}}
 	}
 	testservers.Must(t, s.Settle(t.Context(), fills))
 	many := sent(t, r, request)
@@ -139,20 +139,20 @@ func TestEveryKeyExpires(t *testing.T) {
 		return time.Duration(ms) * time.Millisecond
 	}
 	put(t, s, "long", "v", "looked at", "stored under only", "kept long")
-	testservers.Must(t, s.Settle(t.Context(), []cache.Fill{{Key: "longer", Entry: []byte("v"), Life: 5 * time.Hour, Tags: []cache.Tag{"bumped", "fenced"}}}))
+	testservers.Must(t, s.Settle(t.Context(), []driver.Fill{{Key: "longer", Entry: []byte("v"), Life: 5 * time.Hour, Tags: []driver.Tag{"bumped", "fenced"}}}))
 	state(t, s, "looked at")
 	state(t, s, "kept long")
 	bump(t, s, "bumped", "other")
-	testservers.Must(t, s.Fence(t.Context(), []cache.Tag{"fenced", "fenced long"}, cache.Mark{1}, 3*time.Hour))
-	testservers.Must(t, s.Settle(t.Context(), []cache.Fill{{Key: "longer", Entry: []byte("v"), Life: 5 * time.Hour, Tags: []cache.Tag{"kept long", "fenced"}}}))
-	testservers.Must(t, s.Settle(t.Context(), []cache.Fill{{Key: "shorter", Entry: []byte("v"), Life: time.Minute, Tags: []cache.Tag{"kept long"}}}))
+	testservers.Must(t, s.Fence(t.Context(), []driver.Tag{"fenced", "fenced long"}, driver.Mark{1}, 3*time.Hour))
+	testservers.Must(t, s.Settle(t.Context(), []driver.Fill{{Key: "longer", Entry: []byte("v"), Life: 5 * time.Hour, Tags: []driver.Tag{"kept long", "fenced"}}}))
+	testservers.Must(t, s.Settle(t.Context(), []driver.Fill{{Key: "shorter", Entry: []byte("v"), Life: time.Minute, Tags: []driver.Tag{"kept long"}}}))
 	bump(t, s, "kept long")
 	claim(t, s, "claimed", newToken(), time.Minute)
 	token := newToken()
 	claim(t, s, "failed", token, time.Minute)
-	testservers.Must(t, s.Settle(t.Context(), []cache.Fill{{Key: "failed", Token: token, Failure: []byte("f"), Hold: time.Minute}}))
+	testservers.Must(t, s.Settle(t.Context(), []driver.Fill{{Key: "failed", Token: token, Failure: []byte("f"), Hold: time.Minute}}))
 	claim(t, s, "given back", token, time.Minute)
-	testservers.Must(t, s.Settle(t.Context(), []cache.Fill{{Key: "given back", Token: token}}))
+	testservers.Must(t, s.Settle(t.Context(), []driver.Fill{{Key: "given back", Token: token}}))
 
 	keys, err := r.Do(t.Context(), "KEYS", "*").AsStrSlice()
 	testservers.Must(t, err)
@@ -188,13 +188,13 @@ func TestScriptsAreSentOnce(t *testing.T) {
 	token := newToken()
 	work := func() {
 		bump(t, s, "a", "b")
-		state(t, s, cache.Tag("new:"+time.Now().String()))
+		state(t, s, driver.Tag("new:"+time.Now().String()))
 		put(t, s, "k", "v")
-		if got := claim(t, s, "k", token, time.Minute); got.State != cache.Granted || string(got.Entry) != "v" {
+		if got := claim(t, s, "k", token, time.Minute); got.State != driver.Granted || string(got.Entry) != "v" {
 			t.Errorf("claimed %+v", got)
 		}
 		testservers.Must(t, s.Renew(t.Context(), "k", token, time.Minute))
-		testservers.Must(t, s.Settle(t.Context(), []cache.Fill{{Key: "k", Token: token}}))
+		testservers.Must(t, s.Settle(t.Context(), []driver.Fill{{Key: "k", Token: token}}))
 	}
 	work()
 	if got := sent(t, r, work); got["eval"] != 0 || got["evalsha"] == 0 {

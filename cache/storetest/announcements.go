@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 var announcementRules = []rule{
@@ -21,7 +21,7 @@ func (k *kit) listen(key string) (<-chan struct{}, func()) {
 	k.Helper()
 	announced, cancel := k.store.Announced(key)
 	k.until(time.Now(), "the first announcement", func() bool {
-		k.settle(cache.Fill{Key: key, Token: newToken()})
+		k.settle(driver.Fill{Key: key, Token: newToken()})
 		select {
 		case <-announced:
 			return true
@@ -41,7 +41,7 @@ func (k *kit) listen(key string) (<-chan struct{}, func()) {
 
 func checkAnnounced(k *kit) {
 	// A failure last: it would stand in the way of the others.
-	settled := map[string]cache.Fill{
+	settled := map[string]driver.Fill{
 		"a value":           {Entry: []byte("v"), Life: long},
 		"nothing":           {},
 		"an empty value":    {Entry: []byte{}, Life: long},
@@ -56,7 +56,7 @@ func checkAnnounced(k *kit) {
 			}
 			announced, cancel := h.listen(key)
 			k.lease(key, token, guard, long)
-			h.wantState(h.claim(key, newToken(), guard, long), cache.Held, "the waiter")
+			h.wantState(h.claim(key, newToken(), guard, long), driver.Held, "the waiter")
 			fill.Key, fill.Token = key, token
 			k.settle(fill)
 			h.hears(announced, "who waits for "+what)
@@ -83,7 +83,7 @@ func checkEveryWaiterHears(k *kit) {
 			default:
 			}
 		}
-		k.settle(cache.Fill{Key: "k", Token: newToken()})
+		k.settle(driver.Fill{Key: "k", Token: newToken()})
 		for _, w := range waiters {
 			k.hears(w, "a waiter among twenty")
 		}
@@ -94,11 +94,11 @@ func checkDeafWaiter(k *kit) {
 	_, cancel := k.listen("k")
 	defer cancel()
 	for range 50 {
-		k.settle(cache.Fill{Key: "k", Token: newToken(), Entry: []byte("v"), Life: long})
+		k.settle(driver.Fill{Key: "k", Token: newToken(), Entry: []byte("v"), Life: long})
 	}
 	announced, cancel := k.listen("k")
 	defer cancel()
-	k.settle(cache.Fill{Key: "k", Token: newToken()})
+	k.settle(driver.Fill{Key: "k", Token: newToken()})
 	k.hears(announced, "a waiter beside one who does not listen")
 }
 
@@ -115,7 +115,7 @@ func checkUnsubscribe(k *kit) {
 		for len(left) > 0 {
 			<-left
 		}
-		k.settle(cache.Fill{Key: "k", Token: newToken()})
+		k.settle(driver.Fill{Key: "k", Token: newToken()})
 		k.hears(stays, "a waiter whose neighbour left")
 		if len(left) > 0 {
 			k.Error("a subscription that ended heard a later announcement")
@@ -124,7 +124,7 @@ func checkUnsubscribe(k *kit) {
 	cancel()
 	again, cancelAgain := k.listen("k") // also when nobody was left
 	defer cancelAgain()
-	k.settle(cache.Fill{Key: "k", Token: newToken()})
+	k.settle(driver.Fill{Key: "k", Token: newToken()})
 	k.hears(again, "a waiter who came when all had left")
 }
 
@@ -134,7 +134,7 @@ func checkSubscribeConcurrently(k *kit) {
 		wg.Go(func() {
 			for range 25 {
 				_, cancel := k.store.Announced("k")
-				_ = k.store.Settle(k.Context(), []cache.Fill{{Key: "k", Token: newToken()}})
+				_ = k.store.Settle(k.Context(), []driver.Fill{{Key: "k", Token: newToken()}})
 				cancel()
 			}
 		})
@@ -142,6 +142,6 @@ func checkSubscribeConcurrently(k *kit) {
 	wg.Wait()
 	announced, cancel := k.listen("k")
 	defer cancel()
-	k.settle(cache.Fill{Key: "k", Token: newToken()})
+	k.settle(driver.Fill{Key: "k", Token: newToken()})
 	k.hears(announced, "a waiter after many came and left")
 }

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 var conductRules = []rule{
@@ -82,16 +82,16 @@ func checkPurgeLeavesState(k *kit) {
 	if k.state(tag) != before {
 		k.Errorf("purge changed tag %s", tag)
 	}
-	k.wantState(k.claim("held", newToken(), guard, long), cache.Held, "a claim of a key that is loading, after a purge")
-	k.wantState(k.claim("failed", newToken(), guard, long), cache.Failed, "a claim of a key that failed, after a purge")
+	k.wantState(k.claim("held", newToken(), guard, long), driver.Held, "a claim of a key that is loading, after a purge")
+	k.wantState(k.claim("failed", newToken(), guard, long), driver.Failed, "a claim of a key that failed, after a purge")
 	k.renew("held", token, long)
 }
 
 func checkPurgeMany(k *kit) {
 	const n = 3000
-	var fills []cache.Fill
+	var fills []driver.Fill
 	for i := range n {
-		fills = append(fills, cache.Fill{Key: fmt.Sprintf("many:%d", i), Token: newToken(), Entry: []byte("v"), Life: long})
+		fills = append(fills, driver.Fill{Key: fmt.Sprintf("many:%d", i), Token: newToken(), Entry: []byte("v"), Life: long})
 	}
 	for batch := range slices.Chunk(fills, 500) {
 		k.settle(batch...)
@@ -109,7 +109,7 @@ func checkIdentity(k *kit) {
 	if id == "" {
 		k.Error("the identity is empty")
 	}
-	k.bump(cache.NoMark, "course:1")
+	k.bump(driver.NoMark, "course:1")
 	k.put("k", "v", long)
 	for _, h := range []*kit{k, k.swapped()} {
 		if again := h.identify(h.store); again != id {
@@ -120,19 +120,19 @@ func checkIdentity(k *kit) {
 
 func checkContexts(k *kit) {
 	s := k.store
-	tags, token := []cache.Tag{"course:1"}, newToken()
+	tags, token := []driver.Tag{"course:1"}, newToken()
 	calls := map[string]func(ctx context.Context) error{
 		"Read": func(ctx context.Context) error { _, err := s.Read(ctx, tags, []string{"k"}); return err },
 		"Fence": func(ctx context.Context) error {
 			return s.Fence(ctx, tags, newMark(), long)
 		},
-		"Bump": func(ctx context.Context) error { return s.Bump(ctx, tags, cache.NoMark) },
+		"Bump": func(ctx context.Context) error { return s.Bump(ctx, tags, driver.NoMark) },
 		"Claim": func(ctx context.Context) error {
-			_, err := s.Claim(ctx, []cache.Claim{{Key: "k", Token: token, TTL: long}})
+			_, err := s.Claim(ctx, []driver.Claim{{Key: "k", Token: token, TTL: long}})
 			return err
 		},
 		"Renew":    func(ctx context.Context) error { return s.Renew(ctx, "k", token, long) },
-		"Settle":   func(ctx context.Context) error { return s.Settle(ctx, []cache.Fill{{Key: "k", Token: token}}) },
+		"Settle":   func(ctx context.Context) error { return s.Settle(ctx, []driver.Fill{{Key: "k", Token: token}}) },
 		"Identity": func(ctx context.Context) error { _, err := s.Identity(ctx); return err },
 		"Purge":    func(ctx context.Context) error { _, err := s.Purge(ctx, "*"); return err },
 	}

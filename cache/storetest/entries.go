@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 var entryRules = []rule{
@@ -54,7 +54,7 @@ func checkEntryEnds(k *kit) {
 }
 
 func checkEmptyEntry(k *kit) {
-	k.settle(cache.Fill{Key: "k", Token: newToken(), Entry: []byte{}, Life: long})
+	k.settle(driver.Fill{Key: "k", Token: newToken(), Entry: []byte{}, Life: long})
 	if k.entry("k") == nil {
 		k.Error("an empty entry reads as absent")
 	}
@@ -75,12 +75,12 @@ func checkLargeEntry(k *kit) {
 
 func checkManyEntries(k *kit) {
 	const n = 100
-	var fills []cache.Fill
+	var fills []driver.Fill
 	var keys []string
 	for i := range n {
 		key := fmt.Sprint("course:", i)
 		keys = append(keys, key, "absent:"+key)
-		fills = append(fills, cache.Fill{Key: key, Token: newToken(), Entry: []byte("entry of " + key), Life: long})
+		fills = append(fills, driver.Fill{Key: key, Token: newToken(), Entry: []byte("entry of " + key), Life: long})
 	}
 	k.settle(fills...)
 	entries := k.snapshot(nil, keys).Entries
@@ -97,7 +97,7 @@ func checkManyEntries(k *kit) {
 // Invalidation costs the same however many entries depend on a tag: it leaves them to
 // their guards.
 func checkEntryOutlivesBump(k *kit) {
-	k.settle(cache.Fill{Key: "k", Token: newToken(), Entry: []byte("v"), Life: long, Tags: []cache.Tag{"course:1"}})
+	k.settle(driver.Fill{Key: "k", Token: newToken(), Entry: []byte("v"), Life: long, Tags: []driver.Tag{"course:1"}})
 	mark := newMark()
 	k.fence(mark, long, "course:1")
 	k.bump(mark, "course:1")

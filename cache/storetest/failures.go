@@ -3,7 +3,7 @@ package storetest
 import (
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 var failureRules = []rule{
@@ -22,21 +22,21 @@ func (k *kit) fail(key string, failure string, hold time.Duration) time.Time {
 	token := newToken()
 	k.lease(key, token, newGuard(), long)
 	start := time.Now()
-	k.settle(cache.Fill{Key: key, Token: token, Failure: []byte(failure), Hold: hold})
+	k.settle(driver.Fill{Key: key, Token: token, Failure: []byte(failure), Hold: hold})
 	return start
 }
 
 // afterHold claims key until it is granted, and gives the lease back.
-func (k *kit) afterHold(key string) cache.Claimed {
+func (k *kit) afterHold(key string) driver.Claimed {
 	k.Helper()
-	var answer cache.Claimed
+	var answer driver.Claimed
 	k.until(time.Now(), "a grant after the failure", func() bool {
 		token := newToken()
 		answer = k.claim(key, token, newGuard(), long)
-		if answer.State == cache.Granted {
-			k.settle(cache.Fill{Key: key, Token: token})
+		if answer.State == driver.Granted {
+			k.settle(driver.Fill{Key: key, Token: token})
 		}
-		return answer.State == cache.Granted
+		return answer.State == driver.Granted
 	})
 	return answer
 }
@@ -44,10 +44,10 @@ func (k *kit) afterHold(key string) cache.Claimed {
 func checkFailure(k *kit) {
 	const hold = short
 	start := k.fail("k", "down", hold)
-	var answer cache.Claimed
+	var answer driver.Claimed
 	k.ends(start, hold, "the first grant after a failure", func() bool {
 		answer = k.afterHoldOnce("k")
-		return answer.State == cache.Granted
+		return answer.State == driver.Granted
 	})
 	// On a machine that stood still for a whole hold there is nothing left to see.
 	if time.Since(start) < 2*hold-rounding && string(answer.Failure) != "down" {
@@ -60,14 +60,14 @@ func checkFailure(k *kit) {
 }
 
 // afterHoldOnce claims key, gives the lease back if it got it, and checks a refusal.
-func (k *kit) afterHoldOnce(key string) cache.Claimed {
+func (k *kit) afterHoldOnce(key string) driver.Claimed {
 	k.Helper()
 	token := newToken()
 	answer := k.claim(key, token, newGuard(), long)
 	switch answer.State {
-	case cache.Granted:
-		k.settle(cache.Fill{Key: key, Token: token})
-	case cache.Failed:
+	case driver.Granted:
+		k.settle(driver.Fill{Key: key, Token: token})
+	case driver.Failed:
 		if string(answer.Failure) != "down" {
 			k.Errorf("a claim after a failure shows %s, want \"down\"", show(answer.Failure))
 		}
@@ -75,7 +75,7 @@ func (k *kit) afterHoldOnce(key string) cache.Claimed {
 			k.Errorf("a failure held for %v is said to end in %v", short, answer.Wait)
 		}
 	default:
-		k.wantState(answer, cache.Failed, "a claim after a failure")
+		k.wantState(answer, driver.Failed, "a claim after a failure")
 	}
 	return answer
 }
@@ -84,7 +84,7 @@ func checkFailureIsTold(k *kit) {
 	k.fail("k", "down", long)
 	for _, h := range []*kit{k, k.swapped()} {
 		answer := h.claim("k", newToken(), newGuard(), long)
-		h.wantState(answer, cache.Failed, "a claim after a failure")
+		h.wantState(answer, driver.Failed, "a claim after a failure")
 		if string(answer.Failure) != "down" {
 			h.Errorf("a claim after a failure shows %s, want \"down\"", show(answer.Failure))
 		}
@@ -99,7 +99,7 @@ func checkFailureEndsLease(k *kit) {
 	token := newToken()
 	k.put("k", "v", long)
 	k.lease("k", token, newGuard(), long)
-	k.settle(cache.Fill{Key: "k", Token: token, Failure: []byte("down"), Hold: long})
+	k.settle(driver.Fill{Key: "k", Token: token, Failure: []byte("down"), Hold: long})
 	k.wantLost("k", token, "that was settled as a failure")
 	k.wantEntry("k", []byte("v"))
 	if got := k.claim("k", newToken(), newGuard(), long).Entry; string(got) != "v" {
@@ -112,7 +112,7 @@ func checkFailureReplaced(k *kit) {
 	k.afterHold("k")
 	k.fail("k", "second", long)
 	answer := k.claim("k", newToken(), newGuard(), long)
-	k.wantState(answer, cache.Failed, "a claim after the second failure")
+	k.wantState(answer, driver.Failed, "a claim after the second failure")
 	if string(answer.Failure) != "second" {
 		k.Errorf("a claim after the second failure shows %s", show(answer.Failure))
 	}
@@ -123,7 +123,7 @@ func checkFailureCleared(k *kit) {
 	k.afterHold("k")
 	token, guard := newToken(), newGuard()
 	k.lease("k", token, guard, long)
-	k.settle(cache.Fill{Key: "k", Token: token, Entry: []byte("v"), Life: long})
+	k.settle(driver.Fill{Key: "k", Token: token, Entry: []byte("v"), Life: long})
 	if got := k.lease("k", newToken(), guard, long).Failure; got != nil {
 		k.Errorf("a claim after a load that succeeded shows failure %s", show(got))
 	}
@@ -132,26 +132,26 @@ func checkFailureCleared(k *kit) {
 func checkEmptyFailure(k *kit) {
 	k.fail("k", "", long)
 	answer := k.claim("k", newToken(), newGuard(), long)
-	k.wantState(answer, cache.Failed, "a claim after an empty failure")
+	k.wantState(answer, driver.Failed, "a claim after an empty failure")
 	if answer.Failure == nil {
 		k.Error("an empty failure reads as none")
 	}
 }
 
 func checkFailureByOthers(k *kit) {
-	k.settle(cache.Fill{Key: "k", Token: newToken(), Failure: []byte("down"), Hold: long})
+	k.settle(driver.Fill{Key: "k", Token: newToken(), Failure: []byte("down"), Hold: long})
 	token, guard := newToken(), newGuard()
 	if got := k.lease("k", token, guard, long).Failure; got != nil {
 		k.Errorf("a failure reported without a lease is remembered as %s", show(got))
 	}
-	k.settle(cache.Fill{Key: "k", Token: newToken(), Failure: []byte("down"), Hold: long})
-	k.wantState(k.claim("k", newToken(), guard, long), cache.Held, "a claim after a stranger's failure")
+	k.settle(driver.Fill{Key: "k", Token: newToken(), Failure: []byte("down"), Hold: long})
+	k.wantState(k.claim("k", newToken(), guard, long), driver.Held, "a claim after a stranger's failure")
 
 	// A failure reported before keeps holding, whoever else succeeds.
-	k.settle(cache.Fill{Key: "k", Token: token, Failure: []byte("really down"), Hold: long})
+	k.settle(driver.Fill{Key: "k", Token: token, Failure: []byte("really down"), Hold: long})
 	k.put("k", "late", long)
 	answer := k.claim("k", newToken(), guard, long)
-	k.wantState(answer, cache.Failed, "a claim after a failure and a late success")
+	k.wantState(answer, driver.Failed, "a claim after a failure and a late success")
 	if string(answer.Entry) != "late" {
 		k.Errorf("a claim after a late success shows entry %s", show(answer.Entry))
 	}

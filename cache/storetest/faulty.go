@@ -8,10 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
-// Op names a method of cache.Store.
+// Op names a method of driver.Store.
 type Op uint8
 
 // The methods that faults apply to and calls are counted of. OpAnnounced stands for the
@@ -39,7 +39,7 @@ const (
 //
 // A fault named without an Op is one of all of them.
 type Faulty struct {
-	inner cache.Store
+	inner driver.Store
 	owner bool // of inner, which Close closes
 	data  *losses
 
@@ -55,7 +55,7 @@ type Faulty struct {
 	relays sync.WaitGroup
 }
 
-var _ cache.Watchable = (*Faulty)(nil)
+var _ driver.Watcher = (*Faulty)(nil)
 
 type fault struct {
 	delay  time.Duration
@@ -68,15 +68,15 @@ type fault struct {
 func (x fault) loses() bool { return x.hang || x.before != nil || x.after != nil }
 
 // NewFaulty wraps s, which it closes when it is closed itself.
-func NewFaulty(s cache.Store) *Faulty {
-	return newFaulty(s, true, &losses{tags: make(map[cache.Tag]int), watches: make(map[*reports]bool)})
+func NewFaulty(s driver.Store) *Faulty {
+	return newFaulty(s, true, &losses{tags: make(map[driver.Tag]int), watches: make(map[*reports]bool)})
 }
 
 // Peer returns another handle on the same data, as another process has: with faults and
 // counts of its own, and with the same losses. Closing it leaves the store open.
 func (f *Faulty) Peer() *Faulty { return newFaulty(f.inner, false, f.data) }
 
-func newFaulty(inner cache.Store, owner bool, data *losses) *Faulty {
+func newFaulty(inner driver.Store, owner bool, data *losses) *Faulty {
 	f := &Faulty{inner: inner, owner: owner, data: data, healed: make(chan struct{}), done: make(chan struct{})}
 	f.proof.Store(data.incarnation.Load())
 	return f
@@ -130,7 +130,7 @@ func (f *Faulty) Restart() {
 }
 
 // LoseTags loses the versions and the marks of tags, as eviction does, and reports that.
-func (f *Faulty) LoseTags(tags ...cache.Tag) { f.data.loseTags(tags) }
+func (f *Faulty) LoseTags(tags ...driver.Tag) { f.data.loseTags(tags) }
 
 // LoseEntries loses entries, as eviction does. A * or ? in a key takes similar keys along.
 // No fault stands in its way.
@@ -205,33 +205,33 @@ func (f *Faulty) do(ctx context.Context, op Op, call func() error) error {
 	}
 }
 
-// Read implements cache.Store.
-func (f *Faulty) Read(ctx context.Context, tags []cache.Tag, keys []string) (snap cache.Snapshot, err error) {
+// Read implements driver.Store.
+func (f *Faulty) Read(ctx context.Context, tags []driver.Tag, keys []string) (snap driver.Snapshot, err error) {
 	err = f.do(ctx, OpRead, func() error {
 		if f.proof.Load() != f.data.incarnation.Load() {
-			return cache.ErrUnproven
+			return driver.ErrUnproven
 		}
 		snap, err = f.inner.Read(ctx, f.data.tagsOf(tags), f.data.keysOf(keys))
 		return err
 	})
 	if err != nil {
-		return cache.Snapshot{}, err
+		return driver.Snapshot{}, err
 	}
 	return snap, nil
 }
 
-// Fence implements cache.Store.
-func (f *Faulty) Fence(ctx context.Context, tags []cache.Tag, mark cache.Mark, lease time.Duration) error {
+// Fence implements driver.Store.
+func (f *Faulty) Fence(ctx context.Context, tags []driver.Tag, mark driver.Mark, lease time.Duration) error {
 	return f.do(ctx, OpFence, func() error { return f.inner.Fence(ctx, f.data.tagsOf(tags), mark, lease) })
 }
 
-// Bump implements cache.Store.
-func (f *Faulty) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mark) error {
+// Bump implements driver.Store.
+func (f *Faulty) Bump(ctx context.Context, tags []driver.Tag, mark driver.Mark) error {
 	return f.do(ctx, OpBump, func() error { return f.inner.Bump(ctx, f.data.tagsOf(tags), mark) })
 }
 
-// Claim implements cache.Store.
-func (f *Faulty) Claim(ctx context.Context, claims []cache.Claim) (answers []cache.Claimed, err error) {
+// Claim implements driver.Store.
+func (f *Faulty) Claim(ctx context.Context, claims []driver.Claim) (answers []driver.Claimed, err error) {
 	err = f.do(ctx, OpClaim, func() error {
 		answers, err = f.inner.Claim(ctx, f.data.claimsOf(claims))
 		return err
@@ -242,17 +242,17 @@ func (f *Faulty) Claim(ctx context.Context, claims []cache.Claim) (answers []cac
 	return answers, nil
 }
 
-// Renew implements cache.Store.
-func (f *Faulty) Renew(ctx context.Context, key string, token cache.Token, ttl time.Duration) error {
+// Renew implements driver.Store.
+func (f *Faulty) Renew(ctx context.Context, key string, token driver.Token, ttl time.Duration) error {
 	return f.do(ctx, OpRenew, func() error { return f.inner.Renew(ctx, f.data.key(key), token, ttl) })
 }
 
-// Settle implements cache.Store.
-func (f *Faulty) Settle(ctx context.Context, fills []cache.Fill) error {
+// Settle implements driver.Store.
+func (f *Faulty) Settle(ctx context.Context, fills []driver.Fill) error {
 	return f.do(ctx, OpSettle, func() error { return f.inner.Settle(ctx, f.data.fillsOf(fills)) })
 }
 
-// Announced implements cache.Store.
+// Announced implements driver.Store.
 func (f *Faulty) Announced(key string) (<-chan struct{}, func()) {
 	f.calls[OpAnnounced].Add(1)
 	heard, leave := f.inner.Announced(f.data.key(key))
@@ -298,7 +298,7 @@ func (f *Faulty) relay(heard <-chan struct{}, passed chan<- struct{}, ended <-ch
 	}
 }
 
-// Identity implements cache.Store.
+// Identity implements driver.Store.
 func (f *Faulty) Identity(ctx context.Context) (id string, err error) {
 	err = f.do(ctx, OpIdentity, func() error {
 		now := f.data.incarnation.Load()
@@ -315,7 +315,7 @@ func (f *Faulty) Identity(ctx context.Context) (id string, err error) {
 	return id, nil
 }
 
-// Purge implements cache.Store.
+// Purge implements driver.Store.
 func (f *Faulty) Purge(ctx context.Context, pattern string) (n int, err error) {
 	err = f.do(ctx, OpPurge, func() error {
 		n, err = f.inner.Purge(ctx, f.data.key(pattern))
@@ -324,7 +324,7 @@ func (f *Faulty) Purge(ctx context.Context, pattern string) (n int, err error) {
 	return n, err
 }
 
-// Close implements cache.Store. Calls that hang return with an error.
+// Close implements driver.Store. Calls that hang return with an error.
 func (f *Faulty) Close() error {
 	f.mu.Lock()
 	first := !f.closed

@@ -9,7 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/storetest"
 )
@@ -20,16 +20,16 @@ func newFaulty() *storetest.Faulty {
 	return storetest.NewFaulty(memstore.New(memstore.Config{}))
 }
 
-func peer(_ *testing.T, s cache.Store) cache.Store { return s.(*storetest.Faulty).Peer() }
+func peer(_ *testing.T, s driver.Store) driver.Store { return s.(*storetest.Faulty).Peer() }
 
 // The injector itself must be beyond suspicion: a fault that a test sees is one it asked for.
 func TestFaultyWithoutFaults(t *testing.T) {
-	open := func(*testing.T) cache.Store { return newFaulty() }
+	open := func(*testing.T) driver.Store { return newFaulty() }
 	storetest.Suite{Open: open, Peer: peer, Virtual: true}.Run(t)
 }
 
 func TestFaultyAfterLosses(t *testing.T) {
-	open := func(*testing.T) cache.Store {
+	open := func(*testing.T) driver.Store {
 		f := newFaulty()
 		f.Hang()
 		f.Restart()
@@ -49,9 +49,9 @@ func virtually(t *testing.T, test func(t *testing.T, f *storetest.Faulty)) {
 	})
 }
 
-var tags = []cache.Tag{"course:1", "course:2"}
+var tags = []driver.Tag{"course:1", "course:2"}
 
-func read(t *testing.T, s cache.Store, tags []cache.Tag, keys ...string) cache.Snapshot {
+func read(t *testing.T, s driver.Store, tags []driver.Tag, keys ...string) driver.Snapshot {
 	t.Helper()
 	snap, err := s.Read(t.Context(), tags, keys)
 	if err != nil {
@@ -60,9 +60,9 @@ func read(t *testing.T, s cache.Store, tags []cache.Tag, keys ...string) cache.S
 	return snap
 }
 
-func put(t *testing.T, s cache.Store, key string) {
+func put(t *testing.T, s driver.Store, key string) {
 	t.Helper()
-	if err := s.Settle(t.Context(), []cache.Fill{{Key: key, Entry: []byte("v"), Life: time.Hour}}); err != nil {
+	if err := s.Settle(t.Context(), []driver.Fill{{Key: key, Entry: []byte("v"), Life: time.Hour}}); err != nil {
 		t.Fatalf("Settle failed: %v", err)
 	}
 }
@@ -73,21 +73,21 @@ func TestFail(t *testing.T) {
 	virtually(t, func(t *testing.T, f *storetest.Faulty) {
 		before := read(t, f, tags)
 		f.Fail(errDown, storetest.OpBump)
-		if err := f.Bump(t.Context(), tags, cache.NoMark); err != errDown {
+		if err := f.Bump(t.Context(), tags, driver.NoMark); err != errDown {
 			t.Errorf("Bump returned %v", err)
 		}
 		if after := read(t, f, tags); after.States[0] != before.States[0] {
 			t.Error("a Bump that failed did its work")
 		}
 		f.Heal(storetest.OpBump)
-		if err := f.Bump(t.Context(), tags, cache.NoMark); err != nil {
+		if err := f.Bump(t.Context(), tags, driver.NoMark); err != nil {
 			t.Errorf("Bump after Heal returned %v", err)
 		}
 		f.Fail(errDown)
 		if _, err := f.Read(t.Context(), tags, nil); err != errDown {
 			t.Errorf("Read returned %v", err)
 		}
-		if err := f.Peer().Bump(t.Context(), tags, cache.NoMark); err != nil {
+		if err := f.Peer().Bump(t.Context(), tags, driver.NoMark); err != nil {
 			t.Errorf("a peer's Bump returned %v", err)
 		}
 		if n := f.Calls(storetest.OpBump); n != 2 {
@@ -100,7 +100,7 @@ func TestLoseReplies(t *testing.T) {
 	virtually(t, func(t *testing.T, f *storetest.Faulty) {
 		before := read(t, f, tags)
 		f.LoseReplies(errDown, storetest.OpBump)
-		if err := f.Bump(t.Context(), tags, cache.NoMark); err != errDown {
+		if err := f.Bump(t.Context(), tags, driver.NoMark); err != errDown {
 			t.Errorf("Bump returned %v", err)
 		}
 		if after := read(t, f, tags); after.States[0] == before.States[0] {
@@ -141,7 +141,7 @@ func TestHang(t *testing.T) {
 		}
 
 		f.Hang()
-		go func() { answered <- f.Bump(t.Context(), tags, cache.NoMark) }()
+		go func() { answered <- f.Bump(t.Context(), tags, driver.NoMark) }()
 		synctest.Wait()
 		f.Close()
 		if err := <-answered; err == nil {
@@ -160,7 +160,7 @@ func TestDelay(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		if err := f.Bump(ctx, tags, cache.NoMark); !errors.Is(err, context.DeadlineExceeded) {
+		if err := f.Bump(ctx, tags, driver.NoMark); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Bump returned %v", err)
 		}
 
@@ -201,12 +201,12 @@ func TestDropAnnouncements(t *testing.T) {
 func TestLoseTags(t *testing.T) {
 	virtually(t, func(t *testing.T, f *storetest.Faulty) {
 		p := f.Peer()
-		if err := f.Fence(t.Context(), tags, cache.Mark{1}, time.Hour); err != nil {
+		if err := f.Fence(t.Context(), tags, driver.Mark{1}, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		before := read(t, f, tags)
 		f.LoseTags(tags[0])
-		for _, s := range []cache.Store{f, p} {
+		for _, s := range []driver.Store{f, p} {
 			after := read(t, s, tags)
 			if after.States[0].Version == before.States[0].Version || after.States[0].Fenced {
 				t.Errorf("%s was lost and is still known", tags[0])
@@ -244,7 +244,7 @@ func TestIdentityChanges(t *testing.T) {
 		before := read(t, f, tags)
 
 		f.Unprove()
-		if _, err := f.Read(t.Context(), tags, nil); !errors.Is(err, cache.ErrUnproven) {
+		if _, err := f.Read(t.Context(), tags, nil); !errors.Is(err, driver.ErrUnproven) {
 			t.Errorf("Read of an unproven store returned %v", err)
 		}
 		read(t, p, tags)
@@ -253,7 +253,7 @@ func TestIdentityChanges(t *testing.T) {
 		}
 
 		f.ChangeIdentity()
-		if _, err := p.Read(t.Context(), tags, nil); !errors.Is(err, cache.ErrUnproven) {
+		if _, err := p.Read(t.Context(), tags, nil); !errors.Is(err, driver.ErrUnproven) {
 			t.Errorf("Read by a peer after the identity changed returned %v", err)
 		}
 		changed, _ := p.Identity(t.Context())
@@ -269,7 +269,7 @@ func TestIdentityChanges(t *testing.T) {
 			t.Errorf("the identity is %q again", again)
 		}
 		_, _ = p.Identity(t.Context())
-		for _, s := range []cache.Store{f, p} {
+		for _, s := range []driver.Store{f, p} {
 			if after := read(t, s, tags, "k"); after.States[0] == before.States[0] || after.Entries[0] != nil {
 				t.Error("data survived a restart")
 			}

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 var fenceRules = []rule{
@@ -49,7 +49,7 @@ func checkMarkEnds(k *kit) {
 func checkSeveralMarks(k *kit) {
 	const tag = "course:1"
 	one, two, three := newMark(), newMark(), newMark()
-	for _, mark := range []cache.Mark{one, two, three} {
+	for _, mark := range []driver.Mark{one, two, three} {
 		before := k.state(tag).Version
 		k.fence(mark, long, tag)
 		k.wantMoved(tag, before, k.state(tag).Version, "a further fence")
@@ -82,7 +82,7 @@ func checkBumpWithoutMark(k *kit) {
 	const tag = "course:1"
 	mark := newMark()
 	k.fence(mark, long, tag)
-	for name, other := range map[string]cache.Mark{"no mark": cache.NoMark, "an unknown mark": newMark()} {
+	for name, other := range map[string]driver.Mark{"no mark": driver.NoMark, "an unknown mark": newMark()} {
 		before := k.state(tag).Version
 		k.bump(other, tag)
 		k.wantMoved(tag, before, k.state(tag).Version, "a bump with "+name)
@@ -106,9 +106,9 @@ func checkFenceRenews(k *kit) {
 }
 
 func checkFenceOfMany(k *kit) {
-	tags := make([]cache.Tag, 300) // more than a store is likely to send at once
+	tags := make([]driver.Tag, 300) // more than a store is likely to send at once
 	for i := range tags {
-		tags[i] = cache.Tag(fmt.Sprintf("course:%d", i))
+		tags[i] = driver.Tag(fmt.Sprintf("course:%d", i))
 	}
 	mark := newMark()
 	before := k.states(tags...)

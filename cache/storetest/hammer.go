@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 var hammerRules = []rule{
@@ -21,13 +21,13 @@ var hammerRules = []rule{
 // began are, from the moment it returned.
 type history struct {
 	mu   sync.Mutex
-	live map[cache.Version]bool
-	dead map[cache.Version]int // version → how many bumps had returned when it died
-	past int                   // bumps that returned
+	live map[driver.Version]bool
+	dead map[driver.Version]int // version → how many bumps had returned when it died
+	past int                    // bumps that returned
 }
 
 // reading runs a read and reports whether it returned a version that was dead before it began.
-func (h *history) reading(read func() cache.TagState) (cache.TagState, bool) {
+func (h *history) reading(read func() driver.TagState) (driver.TagState, bool) {
 	h.mu.Lock()
 	before := h.past
 	h.mu.Unlock()
@@ -44,7 +44,7 @@ func (h *history) reading(read func() cache.TagState) (cache.TagState, bool) {
 // bumping runs a fence or a bump.
 func (h *history) bumping(bump func()) {
 	h.mu.Lock()
-	var before []cache.Version
+	var before []driver.Version
 	for v := range h.live {
 		before = append(before, v)
 	}
@@ -62,10 +62,10 @@ func (h *history) bumping(bump func()) {
 }
 
 func checkBumpsConcurrently(k *kit) {
-	tags := []cache.Tag{"course:1", "course:2", "course:3"}
+	tags := []driver.Tag{"course:1", "course:2", "course:3"}
 	histories := make([]*history, len(tags))
 	for i := range histories {
-		histories[i] = &history{live: make(map[cache.Version]bool), dead: make(map[cache.Version]int)}
+		histories[i] = &history{live: make(map[driver.Version]bool), dead: make(map[driver.Version]int)}
 	}
 	var wg sync.WaitGroup
 	for worker := range 16 {
@@ -80,12 +80,12 @@ func checkBumpsConcurrently(k *kit) {
 				tag, past := tags[i], histories[i]
 				switch rand.IntN(6) {
 				case 0:
-					past.bumping(func() { h.hammerBump(cache.NoMark, tag) })
+					past.bumping(func() { h.hammerBump(driver.NoMark, tag) })
 				case 1:
 					past.bumping(func() { h.hammerFence(mark, tag) })
 					past.bumping(func() { h.hammerBump(mark, tag) })
 				default:
-					if s, revived := past.reading(func() cache.TagState { return h.hammerRead(tag) }); revived {
+					if s, revived := past.reading(func() driver.TagState { return h.hammerRead(tag) }); revived {
 						h.Errorf("%s shows version %.4x, which was bumped away before the read began", tag, s.Version)
 						return
 					}
@@ -103,23 +103,23 @@ func checkBumpsConcurrently(k *kit) {
 
 // Goroutines must not end a test: these report, and return what they have.
 
-func (k *kit) hammerRead(tag cache.Tag) cache.TagState {
-	snap, err := k.store.Read(k.Context(), []cache.Tag{tag}, nil)
+func (k *kit) hammerRead(tag driver.Tag) driver.TagState {
+	snap, err := k.store.Read(k.Context(), []driver.Tag{tag}, nil)
 	if err != nil || len(snap.States) != 1 {
 		k.Errorf("Read of one tag returned %d states and %v", len(snap.States), err)
-		return cache.TagState{Version: cache.NewVersion()}
+		return driver.TagState{Version: driver.NewVersion()}
 	}
 	return snap.States[0]
 }
 
-func (k *kit) hammerFence(mark cache.Mark, tag cache.Tag) {
-	if err := k.store.Fence(k.Context(), []cache.Tag{tag}, mark, long); err != nil {
+func (k *kit) hammerFence(mark driver.Mark, tag driver.Tag) {
+	if err := k.store.Fence(k.Context(), []driver.Tag{tag}, mark, long); err != nil {
 		k.Errorf("Fence failed: %v", err)
 	}
 }
 
-func (k *kit) hammerBump(mark cache.Mark, tag cache.Tag) {
-	if err := k.store.Bump(k.Context(), []cache.Tag{tag}, mark); err != nil {
+func (k *kit) hammerBump(mark driver.Mark, tag driver.Tag) {
+	if err := k.store.Bump(k.Context(), []driver.Tag{tag}, mark); err != nil {
 		k.Errorf("Bump failed: %v", err)
 	}
 }
@@ -175,11 +175,11 @@ func checkFencesConcurrently(k *kit) {
 func checkNewTagsConcurrently(k *kit) {
 	for round := range 10 {
 		// All in one call: readers of a long list overtake each other somewhere in it.
-		var tags []cache.Tag
+		var tags []driver.Tag
 		for i := range 200 {
-			tags = append(tags, cache.Tag(fmt.Sprintf("course:%d:%d", round, i)))
+			tags = append(tags, driver.Tag(fmt.Sprintf("course:%d:%d", round, i)))
 		}
-		snaps := make([]cache.Snapshot, 8)
+		snaps := make([]driver.Snapshot, 8)
 		var ready, wg sync.WaitGroup
 		ready.Add(len(snaps))
 		for reader := range snaps {
@@ -237,23 +237,23 @@ func checkClaimsConcurrently(k *kit) {
 }
 
 // hammerLoad claims key until it is granted, holds it for a moment and gives it back.
-func (k *kit) hammerLoad(key string, guard cache.Guard, inside *atomic.Int64) bool {
+func (k *kit) hammerLoad(key string, guard driver.Guard, inside *atomic.Int64) bool {
 	token := newToken()
 	announced, cancel := k.store.Announced(key)
 	defer cancel()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		answers, err := k.store.Claim(k.Context(), []cache.Claim{{Key: key, Token: token, Guard: guard, TTL: long}})
+		answers, err := k.store.Claim(k.Context(), []driver.Claim{{Key: key, Token: token, Guard: guard, TTL: long}})
 		if err != nil || len(answers) != 1 {
 			k.Errorf("Claim of one key returned %d answers and %v", len(answers), err)
 			return false
 		}
-		if answers[0].State == cache.Granted {
+		if answers[0].State == driver.Granted {
 			if n := inside.Add(1); n != 1 {
 				k.Errorf("%d loads hold the lease of %s at once", n, key)
 			}
 			k.pass(time.Millisecond)
 			inside.Add(-1)
-			if err := k.store.Settle(k.Context(), []cache.Fill{{Key: key, Token: token}}); err != nil {
+			if err := k.store.Settle(k.Context(), []driver.Fill{{Key: key, Token: token}}); err != nil {
 				k.Errorf("Settle failed: %v", err)
 				return false
 			}

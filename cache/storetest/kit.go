@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 const (
@@ -27,8 +27,8 @@ const (
 // and say what the store did.
 type kit struct {
 	*testing.T
-	store   cache.Store
-	peer    cache.Store // another handle on the same data, or store itself
+	store   driver.Store
+	peer    driver.Store // another handle on the same data, or store itself
 	virtual bool
 }
 
@@ -45,13 +45,13 @@ func (s Suite) open(t *testing.T) *kit {
 	return k
 }
 
-func (k *kit) close(s cache.Store) {
+func (k *kit) close(s driver.Store) {
 	if err := s.Close(); err != nil {
 		k.Errorf("Close failed: %v", err)
 	}
 }
 
-func (k *kit) identify(s cache.Store) string {
+func (k *kit) identify(s driver.Store) string {
 	k.Helper()
 	id, err := s.Identity(k.Context())
 	if err != nil {
@@ -68,11 +68,11 @@ func (k *kit) swapped() *kit {
 }
 
 // snapshot reads, proving the identity first where the store asks for that.
-func (k *kit) snapshot(tags []cache.Tag, keys []string) cache.Snapshot {
+func (k *kit) snapshot(tags []driver.Tag, keys []string) driver.Snapshot {
 	k.Helper()
 	snap, err := k.store.Read(k.Context(), tags, keys)
 	for range 10 {
-		if !errors.Is(err, cache.ErrUnproven) {
+		if !errors.Is(err, driver.ErrUnproven) {
 			break
 		}
 		k.identify(k.store)
@@ -86,19 +86,19 @@ func (k *kit) snapshot(tags []cache.Tag, keys []string) cache.Snapshot {
 			len(tags), len(keys), len(snap.States), len(snap.Entries))
 	}
 	for i, s := range snap.States {
-		if s.Version == (cache.Version{}) {
+		if s.Version == (driver.Version{}) {
 			k.Fatalf("%s has the zero version, which belongs to no tag", tags[i])
 		}
 	}
 	return snap
 }
 
-func (k *kit) states(tags ...cache.Tag) []cache.TagState {
+func (k *kit) states(tags ...driver.Tag) []driver.TagState {
 	k.Helper()
 	return k.snapshot(tags, nil).States
 }
 
-func (k *kit) state(tag cache.Tag) cache.TagState {
+func (k *kit) state(tag driver.Tag) driver.TagState {
 	k.Helper()
 	return k.states(tag)[0]
 }
@@ -108,21 +108,21 @@ func (k *kit) entry(key string) []byte {
 	return k.snapshot(nil, []string{key}).Entries[0]
 }
 
-func (k *kit) fence(mark cache.Mark, lease time.Duration, tags ...cache.Tag) {
+func (k *kit) fence(mark driver.Mark, lease time.Duration, tags ...driver.Tag) {
 	k.Helper()
 	if err := k.store.Fence(k.Context(), tags, mark, lease); err != nil {
 		k.Fatalf("Fence of %q failed: %v", tags, err)
 	}
 }
 
-func (k *kit) bump(mark cache.Mark, tags ...cache.Tag) {
+func (k *kit) bump(mark driver.Mark, tags ...driver.Tag) {
 	k.Helper()
 	if err := k.store.Bump(k.Context(), tags, mark); err != nil {
 		k.Fatalf("Bump of %q failed: %v", tags, err)
 	}
 }
 
-func (k *kit) claims(claims ...cache.Claim) []cache.Claimed {
+func (k *kit) claims(claims ...driver.Claim) []driver.Claimed {
 	k.Helper()
 	answers, err := k.store.Claim(k.Context(), claims)
 	if err != nil {
@@ -134,20 +134,20 @@ func (k *kit) claims(claims ...cache.Claim) []cache.Claimed {
 	return answers
 }
 
-func (k *kit) claim(key string, token cache.Token, guard cache.Guard, ttl time.Duration) cache.Claimed {
+func (k *kit) claim(key string, token driver.Token, guard driver.Guard, ttl time.Duration) driver.Claimed {
 	k.Helper()
-	return k.claims(cache.Claim{Key: key, Token: token, Guard: guard, TTL: ttl})[0]
+	return k.claims(driver.Claim{Key: key, Token: token, Guard: guard, TTL: ttl})[0]
 }
 
 // lease claims key and is to be granted it.
-func (k *kit) lease(key string, token cache.Token, guard cache.Guard, ttl time.Duration) cache.Claimed {
+func (k *kit) lease(key string, token driver.Token, guard driver.Guard, ttl time.Duration) driver.Claimed {
 	k.Helper()
 	answer := k.claim(key, token, guard, ttl)
-	k.wantState(answer, cache.Granted, "a claim that nothing stands against")
+	k.wantState(answer, driver.Granted, "a claim that nothing stands against")
 	return answer
 }
 
-func (k *kit) settle(fills ...cache.Fill) {
+func (k *kit) settle(fills ...driver.Fill) {
 	k.Helper()
 	if err := k.store.Settle(k.Context(), fills); err != nil {
 		k.Fatalf("Settle failed: %v", err)
@@ -157,10 +157,10 @@ func (k *kit) settle(fills ...cache.Fill) {
 // put stores an entry as a load that holds no lease does.
 func (k *kit) put(key, entry string, life time.Duration) {
 	k.Helper()
-	k.settle(cache.Fill{Key: key, Token: newToken(), Entry: []byte(entry), Life: life})
+	k.settle(driver.Fill{Key: key, Token: newToken(), Entry: []byte(entry), Life: life})
 }
 
-func (k *kit) renew(key string, token cache.Token, ttl time.Duration) {
+func (k *kit) renew(key string, token driver.Token, ttl time.Duration) {
 	k.Helper()
 	if err := k.store.Renew(k.Context(), key, token, ttl); err != nil {
 		k.Fatalf("Renew by the holder of %s failed: %v", key, err)
@@ -176,7 +176,7 @@ func (k *kit) purge(pattern string) int {
 	return n
 }
 
-func (k *kit) wantState(got cache.Claimed, want cache.ClaimState, who string) {
+func (k *kit) wantState(got driver.Claimed, want driver.ClaimState, who string) {
 	k.Helper()
 	if got.State != want {
 		k.Fatalf("%s was %s, want %s", who, claimState(got.State), claimState(want))
@@ -191,31 +191,31 @@ func (k *kit) wantEntry(key string, want []byte) {
 	}
 }
 
-func (k *kit) wantFenced(tag cache.Tag, want bool, after string) {
+func (k *kit) wantFenced(tag driver.Tag, want bool, after string) {
 	k.Helper()
 	if got := k.state(tag).Fenced; got != want {
 		k.Errorf("%s after %s: fenced is %t, want %t", tag, after, got, want)
 	}
 }
 
-func (k *kit) wantMoved(tag cache.Tag, from, to cache.Version, by string) {
+func (k *kit) wantMoved(tag driver.Tag, from, to driver.Version, by string) {
 	k.Helper()
 	if from == to {
 		k.Errorf("%s kept its version %.4x through %s", tag, from, by)
 	}
 }
 
-func (k *kit) wantStill(tag cache.Tag, from, to cache.Version) {
+func (k *kit) wantStill(tag driver.Tag, from, to driver.Version) {
 	k.Helper()
 	if from != to {
 		k.Errorf("%s moved from %.4x to %.4x; nobody bumped it", tag, from, to)
 	}
 }
 
-func (k *kit) wantLost(key string, token cache.Token, why string) {
+func (k *kit) wantLost(key string, token driver.Token, why string) {
 	k.Helper()
 	err := k.store.Renew(k.Context(), key, token, long)
-	if !errors.Is(err, cache.ErrLeaseLost) {
+	if !errors.Is(err, driver.ErrLeaseLost) {
 		k.Errorf("Renew of %s %s returned %v, want ErrLeaseLost", key, why, err)
 	}
 }
@@ -262,9 +262,9 @@ func (k *kit) hears(announced <-chan struct{}, who string) {
 	}
 }
 
-func newMark() (m cache.Mark)   { rand.Read(m[:]); return m }
-func newToken() (t cache.Token) { rand.Read(t[:]); return t }
-func newGuard() (g cache.Guard) { rand.Read(g[:]); return g }
+func newMark() (m driver.Mark)   { rand.Read(m[:]); return m }
+func newToken() (t driver.Token) { rand.Read(t[:]); return t }
+func newGuard() (g driver.Guard) { rand.Read(g[:]); return g }
 
 // show prints payloads of any size.
 func show(b []byte) string {
@@ -277,13 +277,13 @@ func show(b []byte) string {
 	return fmt.Sprintf("%q", b)
 }
 
-func claimState(s cache.ClaimState) string {
+func claimState(s driver.ClaimState) string {
 	switch s {
-	case cache.Granted:
+	case driver.Granted:
 		return "granted"
-	case cache.Held:
+	case driver.Held:
 		return "held off"
-	case cache.Failed:
+	case driver.Failed:
 		return "told of a failure"
 	}
 	return fmt.Sprintf("answered with unknown state %d", s)

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 var leaseRules = []rule{
@@ -30,7 +30,7 @@ func checkLeaseHeld(k *kit) {
 	}
 	for _, h := range []*kit{k, k.swapped()} {
 		held := h.claim("k", newToken(), guard, long)
-		h.wantState(held, cache.Held, "a second claim under the same guard")
+		h.wantState(held, driver.Held, "a second claim under the same guard")
 		if held.Wait <= 0 || held.Wait > long {
 			h.Errorf("a lease of %v is said to end in %v", long, held.Wait)
 		}
@@ -42,14 +42,14 @@ func checkLeaseHeld(k *kit) {
 func checkLeaseTakenOver(k *kit) {
 	old, token, guard := newToken(), newToken(), newGuard()
 	k.lease("k", old, newGuard(), long)
-	k.wantState(k.swapped().claim("k", token, guard, long), cache.Granted, "a claim under another guard")
+	k.wantState(k.swapped().claim("k", token, guard, long), driver.Granted, "a claim under another guard")
 	k.wantLost("k", old, "by the token that was overtaken")
 
-	k.settle(cache.Fill{Key: "k", Token: old, Entry: []byte("old"), Life: long})
+	k.settle(driver.Fill{Key: "k", Token: old, Entry: []byte("old"), Life: long})
 	k.wantEntry("k", []byte("old")) // its guard protects readers
-	k.settle(cache.Fill{Key: "k", Token: old, Failure: []byte("down"), Hold: long})
-	k.settle(cache.Fill{Key: "k", Token: old})
-	k.wantState(k.claim("k", newToken(), guard, long), cache.Held, "a claim after the overtaken load was settled")
+	k.settle(driver.Fill{Key: "k", Token: old, Failure: []byte("down"), Hold: long})
+	k.settle(driver.Fill{Key: "k", Token: old})
+	k.wantState(k.claim("k", newToken(), guard, long), driver.Held, "a claim after the overtaken load was settled")
 	k.renew("k", token, long)
 }
 
@@ -57,15 +57,15 @@ func checkLeaseEnds(k *kit) {
 	token, guard := newToken(), newGuard()
 	start := time.Now()
 	k.lease("k", token, guard, short)
-	var last cache.Claimed
+	var last driver.Claimed
 	k.ends(start, short, "the end of the lease", func() bool {
 		last = k.claim("k", newToken(), guard, long)
-		if last.State == cache.Held && (last.Wait <= 0 || last.Wait > short) {
+		if last.State == driver.Held && (last.Wait <= 0 || last.Wait > short) {
 			k.Errorf("a lease of %v is said to end in %v", short, last.Wait)
 		}
-		return last.State != cache.Held
+		return last.State != driver.Held
 	})
-	k.wantState(last, cache.Granted, "a claim after the lease ended")
+	k.wantState(last, driver.Granted, "a claim after the lease ended")
 	k.wantLost("k", token, "by the token whose lease ended")
 }
 
@@ -82,7 +82,7 @@ func checkLeaseRenewed(k *kit) {
 	})
 	k.pass(short + 50*time.Millisecond)
 	held := k.claim("k", newToken(), guard, long)
-	k.wantState(held, cache.Held, "a claim after the first time of a renewed lease")
+	k.wantState(held, driver.Held, "a claim after the first time of a renewed lease")
 	if held.Wait > long || held.Wait < long-patience {
 		k.Errorf("a lease renewed for %v is said to end in %v", long, held.Wait)
 	}
@@ -90,14 +90,14 @@ func checkLeaseRenewed(k *kit) {
 	start := time.Now()
 	k.renew("k", token, short) // from now: also to an earlier end
 	k.ends(start, short, "the end of the renewed lease", func() bool {
-		return k.claim("k", newToken(), guard, long).State == cache.Granted
+		return k.claim("k", newToken(), guard, long).State == driver.Granted
 	})
 }
 
 func checkRenewByOthers(k *kit) {
 	token, guard := newToken(), newGuard()
 	k.wantLost("k", token, "that nobody claimed")
-	k.wantState(k.claim("k", newToken(), guard, long), cache.Granted, "a claim after a Renew that failed")
+	k.wantState(k.claim("k", newToken(), guard, long), driver.Granted, "a claim after a Renew that failed")
 	k.wantLost("k", token, "that another holds")
 }
 
@@ -105,18 +105,18 @@ func checkRenewByOthers(k *kit) {
 func checkClaimRepeated(k *kit) {
 	token, guard := newToken(), newGuard()
 	k.lease("k", token, guard, long)
-	k.wantState(k.claim("k", token, guard, long), cache.Granted, "a claim repeated under its own token")
-	k.wantState(k.claim("k", newToken(), guard, long), cache.Held, "a claim under another token")
+	k.wantState(k.claim("k", token, guard, long), driver.Granted, "a claim repeated under its own token")
+	k.wantState(k.claim("k", newToken(), guard, long), driver.Held, "a claim under another token")
 	k.renew("k", token, long)
 }
 
 func checkSettleEntry(k *kit) {
 	token, guard := newToken(), newGuard()
 	k.lease("k", token, guard, long)
-	k.settle(cache.Fill{Key: "k", Token: token, Entry: []byte("v"), Life: long})
+	k.settle(driver.Fill{Key: "k", Token: token, Entry: []byte("v"), Life: long})
 	k.wantLost("k", token, "that was settled")
 	granted := k.swapped().claim("k", newToken(), guard, long)
-	k.wantState(granted, cache.Granted, "a claim after the load was settled")
+	k.wantState(granted, driver.Granted, "a claim after the load was settled")
 	if string(granted.Entry) != "v" {
 		k.Errorf("a claim after the load shows entry %s, want \"v\"", show(granted.Entry))
 	}
@@ -126,7 +126,7 @@ func checkSettleNothing(k *kit) {
 	token, guard := newToken(), newGuard()
 	k.put("k", "v", long)
 	k.lease("k", token, guard, long)
-	k.settle(cache.Fill{Key: "k", Token: token})
+	k.settle(driver.Fill{Key: "k", Token: token})
 	k.wantLost("k", token, "that was given back")
 	granted := k.lease("k", newToken(), guard, long)
 	if string(granted.Entry) != "v" || granted.Failure != nil {
@@ -138,12 +138,12 @@ func checkLateFill(k *kit) {
 	late, token, guard := newToken(), newToken(), newGuard()
 	k.lease("k", late, guard, short)
 	k.until(time.Now(), "the end of the late load's lease", func() bool {
-		return k.claim("k", token, guard, long).State == cache.Granted
+		return k.claim("k", token, guard, long).State == driver.Granted
 	})
-	k.settle(cache.Fill{Key: "k", Token: late, Entry: []byte("late"), Life: long})
+	k.settle(driver.Fill{Key: "k", Token: late, Entry: []byte("late"), Life: long})
 	k.wantEntry("k", []byte("late"))
 	held := k.claim("k", newToken(), guard, long)
-	k.wantState(held, cache.Held, "a claim after a late load was settled")
+	k.wantState(held, driver.Held, "a claim after a late load was settled")
 	if string(held.Entry) != "late" {
 		k.Errorf("a claim after a late load shows entry %s", show(held.Entry))
 	}
@@ -152,7 +152,7 @@ func checkLateFill(k *kit) {
 
 func checkSettleRepeated(k *kit) {
 	token, next, guard := newToken(), newToken(), newGuard()
-	fill := cache.Fill{Key: "k", Token: token, Entry: []byte("v"), Life: long}
+	fill := driver.Fill{Key: "k", Token: token, Entry: []byte("v"), Life: long}
 	k.lease("k", token, guard, long)
 	k.settle(fill)
 	k.lease("k", next, guard, long)
@@ -169,7 +169,7 @@ func checkHeldShowsEntry(k *kit) {
 	}
 	k.put("k", "since", long)
 	held := k.claim("k", newToken(), guard, long)
-	k.wantState(held, cache.Held, "a second claim")
+	k.wantState(held, driver.Held, "a second claim")
 	if string(held.Entry) != "since" {
 		k.Errorf("a claim that is held off shows entry %s, want \"since\"", show(held.Entry))
 	}
@@ -178,35 +178,35 @@ func checkHeldShowsEntry(k *kit) {
 func checkManyClaims(k *kit) {
 	const n = 60
 	// By key number: every third is held by another, every third has failed.
-	kinds := []cache.ClaimState{cache.Granted, cache.Held, cache.Failed}
+	kinds := []driver.ClaimState{driver.Granted, driver.Held, driver.Failed}
 	guard := newGuard()
 	key := func(i int) string { return fmt.Sprint("course:", i) }
-	var claims []cache.Claim
-	var fails, fills []cache.Fill
+	var claims []driver.Claim
+	var fails, fills []driver.Fill
 	for i := range n {
-		if kinds[i%3] != cache.Granted {
+		if kinds[i%3] != driver.Granted {
 			token := newToken()
 			k.lease(key(i), token, guard, long)
-			if kinds[i%3] == cache.Failed {
-				fails = append(fails, cache.Fill{Key: key(i), Token: token, Failure: []byte("failure of " + key(i)), Hold: long})
+			if kinds[i%3] == driver.Failed {
+				fails = append(fails, driver.Fill{Key: key(i), Token: token, Failure: []byte("failure of " + key(i)), Hold: long})
 			}
 		}
-		claims = append(claims, cache.Claim{Key: key(i), Token: newToken(), Guard: guard, TTL: long})
+		claims = append(claims, driver.Claim{Key: key(i), Token: newToken(), Guard: guard, TTL: long})
 	}
 	k.settle(fails...)
-	claims = append(claims, cache.Claim{Key: key(0), Token: newToken(), Guard: guard, TTL: long}) // a key twice
+	claims = append(claims, driver.Claim{Key: key(0), Token: newToken(), Guard: guard, TTL: long}) // a key twice
 	answers := k.claims(claims...)
 	for i := range n {
 		k.wantState(answers[i], kinds[i%3], fmt.Sprintf("claim %d of a call of %d", i, n+1))
-		failed := kinds[i%3] == cache.Failed
+		failed := kinds[i%3] == driver.Failed
 		if want := "failure of " + key(i); failed && string(answers[i].Failure) != want {
 			k.Errorf("claim %d shows failure %s, want %q", i, show(answers[i].Failure), want)
 		}
-		if kinds[i%3] == cache.Granted {
-			fills = append(fills, cache.Fill{Key: key(i), Token: claims[i].Token, Entry: []byte("entry of " + key(i)), Life: long})
+		if kinds[i%3] == driver.Granted {
+			fills = append(fills, driver.Fill{Key: key(i), Token: claims[i].Token, Entry: []byte("entry of " + key(i)), Life: long})
 		}
 	}
-	k.wantState(answers[n], cache.Held, "the second claim of a key in one call")
+	k.wantState(answers[n], driver.Held, "the second claim of a key in one call")
 
 	k.settle(fills...)
 	for _, f := range fills {

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // losses is what handles on the same data have lost together. No Store can be told to lose
@@ -17,9 +17,9 @@ type losses struct {
 	incarnation atomic.Int64 // of the data's identity
 
 	mu       sync.RWMutex
-	restarts int64             // guarded by mu
-	tags     map[cache.Tag]int // how often each was lost since the restart; guarded by mu
-	watches  map[*reports]bool // of all handles; guarded by mu
+	restarts int64              // guarded by mu
+	tags     map[driver.Tag]int // how often each was lost since the restart; guarded by mu
+	watches  map[*reports]bool  // of all handles; guarded by mu
 }
 
 // suffix is nothing for data that lost nothing: such names stay what they were.
@@ -37,7 +37,7 @@ func (l *losses) loseAll() {
 	clear(l.tags)
 }
 
-func (l *losses) loseTags(tags []cache.Tag) {
+func (l *losses) loseTags(tags []driver.Tag) {
 	l.mu.Lock()
 	for _, tag := range tags {
 		l.tags[tag]++
@@ -59,7 +59,7 @@ func (l *losses) watch(r *reports, on bool) {
 
 // callers returns by which names callers know tags of the inner store, leaving out those
 // that were lost.
-func (l *losses) callers(tags []cache.Tag) (known []cache.Tag) {
+func (l *losses) callers(tags []driver.Tag) (known []driver.Tag) {
 	for _, inner := range tags {
 		tag := inner
 		if i := strings.LastIndex(string(inner), "†"); i >= 0 && l.tag(inner[:i]) == inner {
@@ -78,25 +78,25 @@ func (l *losses) key(key string) string {
 	return key + suffix(l.restarts, 0)
 }
 
-func (l *losses) tag(tag cache.Tag) cache.Tag {
+func (l *losses) tag(tag driver.Tag) driver.Tag {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return tag + cache.Tag(suffix(l.restarts, l.tags[tag]))
+	return tag + driver.Tag(suffix(l.restarts, l.tags[tag]))
 }
 
-func (l *losses) tagsOf(tags []cache.Tag) []cache.Tag { return each(tags, l.tag) }
+func (l *losses) tagsOf(tags []driver.Tag) []driver.Tag { return each(tags, l.tag) }
 
 func (l *losses) keysOf(keys []string) []string { return each(keys, l.key) }
 
-func (l *losses) claimsOf(claims []cache.Claim) []cache.Claim {
-	return each(claims, func(c cache.Claim) cache.Claim {
+func (l *losses) claimsOf(claims []driver.Claim) []driver.Claim {
+	return each(claims, func(c driver.Claim) driver.Claim {
 		c.Key = l.key(c.Key)
 		return c
 	})
 }
 
-func (l *losses) fillsOf(fills []cache.Fill) []cache.Fill {
-	return each(fills, func(f cache.Fill) cache.Fill {
+func (l *losses) fillsOf(fills []driver.Fill) []driver.Fill {
+	return each(fills, func(f driver.Fill) driver.Fill {
 		f.Key, f.Tags = l.key(f.Key), l.tagsOf(f.Tags)
 		return f
 	})

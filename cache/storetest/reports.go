@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // proofEvery is how often a Faulty proves that nothing was missed, and how late reports are
@@ -17,12 +17,12 @@ const proofEvery = 20 * time.Millisecond
 
 var errNotWatchable = errors.New("storetest: the store that Faulty wraps is not Watchable")
 
-// Watch implements cache.Watchable, if the inner store does, and fails at once if not. It
+// Watch implements driver.Watcher, if the inner store does, and fails at once if not. It
 // proves only what is past, whatever the inner store promises: then a partition is
 // noticed.
-func (f *Faulty) Watch(ctx context.Context, w cache.Watcher) error {
+func (f *Faulty) Watch(ctx context.Context, w driver.Listener) error {
 	f.calls[OpWatch].Add(1)
-	inner, ok := f.inner.(cache.Watchable)
+	inner, ok := f.inner.(driver.Watcher)
 	if !ok {
 		return errNotWatchable
 	}
@@ -59,7 +59,7 @@ func (f *Faulty) Watch(ctx context.Context, w cache.Watcher) error {
 // business of the goroutine in Watch.
 type reports struct {
 	f    *Faulty
-	w    cache.Watcher
+	w    driver.Listener
 	wake chan struct{}
 
 	missed atomic.Int64              // how often the inner store said so
@@ -76,16 +76,16 @@ type late struct {
 	tell func()
 }
 
-// Changed implements cache.Watcher for the inner store.
-func (r *reports) Changed(tags ...cache.Tag) { r.report(r.f.data.callers(tags)) }
+// Changed implements driver.Listener for the inner store.
+func (r *reports) Changed(tags ...driver.Tag) { r.report(r.f.data.callers(tags)) }
 
-// Missed implements cache.Watcher for the inner store.
+// Missed implements driver.Listener for the inner store.
 func (r *reports) Missed() {
 	r.missed.Add(1)
 	r.rouse()
 }
 
-// Proven implements cache.Watcher for the inner store.
+// Proven implements driver.Listener for the inner store.
 func (r *reports) Proven(at time.Time) {
 	r.proven.Store(&at)
 	r.rouse()
@@ -98,7 +98,7 @@ func (r *reports) rouse() {
 	}
 }
 
-func (r *reports) report(tags []cache.Tag) {
+func (r *reports) report(tags []driver.Tag) {
 	if len(tags) > 0 {
 		tags = slices.Clone(tags)
 		r.send(func() { r.w.Changed(tags...) })

@@ -9,19 +9,19 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/storetest"
 )
 
-// listener is a cache.Watcher that remembers what it was told.
+// listener is a driver.Listener that remembers what it was told.
 type listener struct {
 	mu      sync.Mutex
-	changed []cache.Tag
+	changed []driver.Tag
 	missed  int
 	proven  time.Time
 }
 
-func (l *listener) Changed(tags ...cache.Tag) {
+func (l *listener) Changed(tags ...driver.Tag) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.changed = append(l.changed, tags...)
@@ -47,7 +47,7 @@ func (l *listener) silence() time.Duration {
 }
 
 // want checks what was reported since the last time.
-func (l *listener) want(t *testing.T, what string, missed int, changed ...cache.Tag) {
+func (l *listener) want(t *testing.T, what string, missed int, changed ...driver.Tag) {
 	t.Helper()
 	synctest.Wait()
 	l.mu.Lock()
@@ -77,9 +77,9 @@ func watchFaulty(t *testing.T, f *storetest.Faulty) *listener {
 
 const soon = 50 * time.Millisecond // the least that a proof or a report is late
 
-func mustBump(t *testing.T, s cache.Store, tags ...cache.Tag) {
+func mustBump(t *testing.T, s driver.Store, tags ...driver.Tag) {
 	t.Helper()
-	if err := s.Bump(t.Context(), tags, cache.NoMark); err != nil {
+	if err := s.Bump(t.Context(), tags, driver.NoMark); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -165,7 +165,7 @@ func TestWatchIsRefused(t *testing.T) {
 		t.Errorf("Watch returned %v", err)
 	}
 	// A store that cannot report is not made to by being wrapped.
-	mute := storetest.NewFaulty(struct{ cache.Store }{f})
+	mute := storetest.NewFaulty(struct{ driver.Store }{f})
 	if err := mute.Watch(t.Context(), &listener{}); err == nil {
 		t.Error("a store that is not Watchable is watched")
 	}

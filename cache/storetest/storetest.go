@@ -1,8 +1,8 @@
-// Package storetest holds the rules that every cache.Store keeps, as a suite that anyone
+// Package storetest holds the rules that every driver.Store keeps, as a suite that anyone
 // can run against theirs, and Faulty, a Store that fails on request.
 //
 //	func TestStore(t *testing.T) {
-//		storetest.Run(t, func(t *testing.T) cache.Store { return memstore.New(memstore.Config{}) })
+//		storetest.Run(t, func(t *testing.T) driver.Store { return memstore.New(memstore.Config{}) })
 //	}
 package storetest
 
@@ -11,19 +11,19 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // Suite checks a Store. Each rule runs as a subtest on a Store of its own.
 type Suite struct {
 	// Open returns a Store that holds nothing, and that shares nothing with other Stores
 	// it returned. The suite closes it.
-	Open func(t *testing.T) cache.Store
+	Open func(t *testing.T) driver.Store
 
 	// Peer returns another handle on what store holds, as another process would have, for
 	// the rules about what one process does and another sees. The suite closes it.
 	// Default: store itself.
-	Peer func(t *testing.T, store cache.Store) cache.Store
+	Peer func(t *testing.T, store driver.Store) driver.Store
 
 	// Virtual runs each rule in a testing/synctest bubble: hours pass in no time. It is
 	// for Stores in process, which tell the time with package time. Default: real time,
@@ -32,12 +32,12 @@ type Suite struct {
 }
 
 // Run checks the Stores that open returns, in real time.
-func Run(t *testing.T, open func(t *testing.T) cache.Store) {
+func Run(t *testing.T, open func(t *testing.T) driver.Store) {
 	Suite{Open: open}.Run(t)
 }
 
 // RunVirtual checks the Stores that open returns, in virtual time.
-func RunVirtual(t *testing.T, open func(t *testing.T) cache.Store) {
+func RunVirtual(t *testing.T, open func(t *testing.T) driver.Store) {
 	Suite{Open: open, Virtual: true}.Run(t)
 }
 

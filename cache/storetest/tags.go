@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 var tagRules = []rule{
@@ -35,15 +35,15 @@ func checkVersionStays(k *kit) {
 }
 
 func checkVersionsAreRandom(k *kit) {
-	tags := make([]cache.Tag, 256)
+	tags := make([]driver.Tag, 256)
 	for i := range tags {
-		tags[i] = cache.Tag(fmt.Sprintf("course:%d", i))
+		tags[i] = driver.Tag(fmt.Sprintf("course:%d", i))
 	}
 	created := k.states(tags...)
-	k.bump(cache.NoMark, tags...)
+	k.bump(driver.NoMark, tags...)
 	bumped := k.states(tags...)
-	for what, states := range map[string][]cache.TagState{"created": created, "bumped": bumped} {
-		for i := range len(cache.Version{}) {
+	for what, states := range map[string][]driver.TagState{"created": created, "bumped": bumped} {
+		for i := range len(driver.Version{}) {
 			values := make(map[byte]bool)
 			for _, s := range states {
 				values[s.Version[i]] = true
@@ -58,7 +58,7 @@ func checkVersionsAreRandom(k *kit) {
 
 func checkVersionsNeverRepeat(k *kit) {
 	const tag = "course:1"
-	seen := make(map[cache.Version]int)
+	seen := make(map[driver.Version]int)
 	for i := range 300 {
 		v := k.state(tag).Version
 		if at, ok := seen[v]; ok {
@@ -75,9 +75,9 @@ func checkVersionsNeverRepeat(k *kit) {
 
 func checkVersionsOutliveEntries(k *kit) {
 	const life = 72 * time.Hour
-	tags := []cache.Tag{"course:1", "course:2"}
+	tags := []driver.Tag{"course:1", "course:2"}
 	before := k.states(tags...)
-	k.settle(cache.Fill{Key: "k", Token: newToken(), Entry: []byte("v"), Life: life, Tags: tags})
+	k.settle(driver.Fill{Key: "k", Token: newToken(), Entry: []byte("v"), Life: life, Tags: tags})
 	// A mark that ends takes nothing with it but itself.
 	k.fence(newMark(), short, "course:2")
 	before[1] = k.state("course:2")
@@ -94,7 +94,7 @@ func checkVersionsOutliveEntries(k *kit) {
 
 func checkBumpIsExact(k *kit) {
 	// Names that share a beginning, and one that is a pattern of the others.
-	others := []cache.Tag{"course:1", "course:11", "course:", "course:*", "user:2"}
+	others := []driver.Tag{"course:1", "course:11", "course:", "course:*", "user:2"}
 	before := k.states(others...)
 	k.fence(newMark(), long, "course:2")
 	k.bump(newMark(), "course:2", "course:3")
@@ -131,8 +131,8 @@ func checkStateOrder(k *kit) {
 	k.put("y", "entry of y", long)
 	k.put("x", "entry of x", long)
 	a, b := k.state("a"), k.state("b")
-	snap := k.snapshot([]cache.Tag{"b", "a", "b", "b"}, []string{"y", "none", "x", "y"})
-	for i, want := range []cache.TagState{b, a, b, b} {
+	snap := k.snapshot([]driver.Tag{"b", "a", "b", "b"}, []string{"y", "none", "x", "y"})
+	for i, want := range []driver.TagState{b, a, b, b} {
 		if snap.States[i] != want {
 			k.Errorf("state %d of b, a, b, b is that of another tag", i)
 		}
@@ -170,9 +170,9 @@ var oddNames = []string{
 }
 
 func checkNames(k *kit) {
-	var tags []cache.Tag
+	var tags []driver.Tag
 	for _, name := range oddNames {
-		tags = append(tags, cache.Tag(name))
+		tags = append(tags, driver.Tag(name))
 		k.put(name, "entry of "+name, long)
 	}
 	before := k.states(tags...)
@@ -180,7 +180,7 @@ func checkNames(k *kit) {
 		k.wantEntry(name, []byte("entry of "+name))
 	}
 	for i, tag := range tags {
-		k.bump(cache.NoMark, tag)
+		k.bump(driver.NoMark, tag)
 		after := k.states(tags...)
 		for j := range tags {
 			if i == j {
@@ -198,18 +198,18 @@ func checkNamespaces(k *kit) {
 	// or behind their names; these are likely guesses.
 	names := []string{"x", "tag:x", "t:x", "lease:x", "l:x", "x:lease", "entry:x", "e:x", "fail:x", "mark:x"}
 	mark, token, guard := newMark(), newToken(), newGuard()
-	fenced := make(map[string]cache.TagState)
+	fenced := make(map[string]driver.TagState)
 	for _, name := range names {
 		k.lease(name, token, guard, long)
-		k.fence(mark, long, cache.Tag(name))
-		fenced[name] = k.state(cache.Tag(name))
+		k.fence(mark, long, driver.Tag(name))
+		fenced[name] = k.state(driver.Tag(name))
 		k.put(name, "entry of "+name, long)
 	}
 	for _, name := range names {
 		k.wantEntry(name, []byte("entry of "+name))
-		k.wantState(k.claim(name, newToken(), guard, long), cache.Held, "a second claim of "+name)
+		k.wantState(k.claim(name, newToken(), guard, long), driver.Held, "a second claim of "+name)
 		k.renew(name, token, long)
-		if k.state(cache.Tag(name)) != fenced[name] {
+		if k.state(driver.Tag(name)) != fenced[name] {
 			k.Errorf("tag %s changed when only leases and entries did", name)
 		}
 	}

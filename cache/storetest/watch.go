@@ -8,10 +8,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
-// The rules of cache.Watchable, for stores that are.
+// The rules of driver.Watcher, for stores that are.
 var watchRules = []rule{
 	{"watching begins with a miss, and proofs come after it and advance", checkWatchBegins},
 	{"every watcher hears of fences and bumps, whoever makes them", checkWatchHears},
@@ -23,12 +23,12 @@ var watchRules = []rule{
 
 // report is one call of a Watcher.
 type report struct {
-	tags   []cache.Tag
+	tags   []driver.Tag
 	missed bool
 	proven time.Time // zero when it is none
 }
 
-// watcher is a cache.Watcher that writes everything down.
+// watcher is a driver.Listener that writes everything down.
 type watcher struct {
 	k     *kit
 	name  string
@@ -45,9 +45,9 @@ func (w *watcher) add(r report) {
 	w.reports = append(w.reports, r)
 }
 
-func (w *watcher) Changed(tags ...cache.Tag) { w.add(report{tags: slices.Clone(tags)}) }
-func (w *watcher) Missed()                   { w.add(report{missed: true}) }
-func (w *watcher) Proven(at time.Time)       { w.add(report{proven: at}) }
+func (w *watcher) Changed(tags ...driver.Tag) { w.add(report{tags: slices.Clone(tags)}) }
+func (w *watcher) Missed()                    { w.add(report{missed: true}) }
+func (w *watcher) Proven(at time.Time)        { w.add(report{proven: at}) }
 
 // from returns the reports from the i-th on.
 func (w *watcher) from(i int) []report {
@@ -64,17 +64,17 @@ func (w *watcher) now() int {
 }
 
 // saw reports whether tag is among the changes from the i-th report on.
-func (w *watcher) saw(tag cache.Tag, i int) bool {
+func (w *watcher) saw(tag driver.Tag, i int) bool {
 	return slices.ContainsFunc(w.from(i), func(r report) bool { return slices.Contains(r.tags, tag) })
 }
 
 // watch begins to watch store, and returns when that has begun.
-func (k *kit) watch(store cache.Store, name string) *watcher {
+func (k *kit) watch(store driver.Store, name string) *watcher {
 	k.Helper()
 	ctx, cancel := context.WithCancel(k.Context())
 	w := &watcher{k: k, name: name, end: cancel, ended: make(chan error, 1)}
 	go func() {
-		w.ended <- store.(cache.Watchable).Watch(ctx, w)
+		w.ended <- store.(driver.Watcher).Watch(ctx, w)
 		close(w.ended) // who reads it twice, as a rule that fails does, must not wait
 	}()
 	k.Cleanup(func() {
@@ -105,7 +105,7 @@ func (w *watcher) settle() {
 // skipUnlessWatchable ends the rule for stores that do not tell of changes.
 func (k *kit) skipUnlessWatchable() {
 	k.Helper()
-	if _, ok := k.store.(cache.Watchable); !ok {
+	if _, ok := k.store.(driver.Watcher); !ok {
 		k.Skip("the store is not Watchable")
 	}
 }
@@ -140,7 +140,7 @@ func checkWatchHears(k *kit) {
 		for what, change := range map[string]func(){
 			"a fence":   func() { h.fence(mark, long, tag, "course:2") },
 			"a bump":    func() { h.bump(mark, "course:2", tag) },
-			"a re-bump": func() { h.bump(cache.NoMark, tag) },
+			"a re-bump": func() { h.bump(driver.NoMark, tag) },
 		} {
 			// A store may report a version once to who has seen it; see it.
 			k.states(tag)
@@ -167,9 +167,9 @@ func checkWatchHears(k *kit) {
 const attempts = 3
 
 // quietly runs change and fails if in each of the attempts any of tags was reported.
-func (k *kit) quietly(w *watcher, what string, tags []cache.Tag, change func()) {
+func (k *kit) quietly(w *watcher, what string, tags []driver.Tag, change func()) {
 	k.Helper()
-	var heard []cache.Tag
+	var heard []driver.Tag
 	for range attempts {
 		w.settle()
 		begin := w.now()
@@ -195,7 +195,7 @@ func (k *kit) quietly(w *watcher, what string, tags []cache.Tag, change func()) 
 
 func checkWatchIsExact(k *kit) {
 	k.skipUnlessWatchable()
-	others := []cache.Tag{"course:1", "course:11", "course:", "course:*", "user:2", "other"}
+	others := []driver.Tag{"course:1", "course:11", "course:", "course:*", "user:2", "other"}
 	k.states(append(others, "course:2", "course:3")...)
 	w := k.watch(k.store, "the watcher")
 	for writer, h := range map[string]*kit{"this handle": k, "another handle": k.swapped()} {
@@ -215,7 +215,7 @@ func checkWatchIsExact(k *kit) {
 // changes, must not have near answers die of that.
 func checkWatchIgnoresEntries(k *kit) {
 	k.skipUnlessWatchable()
-	tags := []cache.Tag{"course:1", "course:2", "k"}
+	tags := []driver.Tag{"course:1", "course:2", "k"}
 	k.states(tags...)
 	w := k.watch(k.store, "the watcher")
 	life := long
@@ -226,7 +226,7 @@ func checkWatchIgnoresEntries(k *kit) {
 			h.lease("k", token, guard, long)
 			h.renew("k", token, long)
 			life += long // each needs its tags for longer than the one before
-			h.settle(cache.Fill{Key: "k", Token: token, Entry: []byte("v"), Life: life, Tags: tags})
+			h.settle(driver.Fill{Key: "k", Token: token, Entry: []byte("v"), Life: life, Tags: tags})
 			h.wantEntry("k", []byte("v"))
 			h.fail(fmt.Sprint("fails:", life), "down", long)
 			h.purge("k")
@@ -238,7 +238,7 @@ func checkWatchIgnoresEntries(k *kit) {
 // acked is one bump of a tag: the reports there were when it began and when it had
 // returned, and the time then.
 type acked struct {
-	tag          cache.Tag
+	tag          driver.Tag
 	begin, ended int
 	at           time.Time
 }
@@ -254,12 +254,12 @@ func checkProofsConcurrently(k *kit) {
 		if i%2 == 1 {
 			h = k.swapped()
 		}
-		tag := cache.Tag(fmt.Sprintf("course:%d", i))
+		tag := driver.Tag(fmt.Sprintf("course:%d", i))
 		wg.Go(func() {
 			for n := 0; n < 300 && time.Now().Before(until) && !k.Failed(); n++ {
 				k.hammerRead(tag)
 				b := acked{tag: tag, begin: w.now()}
-				h.hammerBump(cache.NoMark, tag)
+				h.hammerBump(driver.NoMark, tag)
 				b.at, b.ended = time.Now(), w.now()
 				writers[i] = append(writers[i], b)
 				k.pass(rand.N(3 * time.Millisecond)) // so that proofs come in between
@@ -303,7 +303,7 @@ func checkWatchEnds(k *kit) {
 		k.Fatalf("Watch did not return in %v after its context ended", patience)
 	}
 	begin, end := stays.now(), leaves.now()
-	k.bump(cache.NoMark, tag)
+	k.bump(driver.NoMark, tag)
 	k.until(time.Now(), "the report to who stays", func() bool { return stays.saw(tag, begin) })
 	stays.settle()
 	if late := leaves.from(end); len(late) > 0 {

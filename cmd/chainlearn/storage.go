@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
@@ -60,7 +61,7 @@ func openStorage(ctx context.Context, db database, f forCache, log *slog.Logger)
 
 // openStore is the one place that chooses where answers are kept, and says how long one
 // call of it may take; 0 is the cache's default.
-func openStore(ctx context.Context, redisURL string, log *slog.Logger) (cache.Store, time.Duration, error) {
+func openStore(ctx context.Context, redisURL string, log *slog.Logger) (driver.Store, time.Duration, error) {
 	if redisURL == "" {
 		// A store in this process cannot hang. If it seems to, the machine is busy, and
 		// asking the database instead would make it busier.

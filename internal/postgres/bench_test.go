@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/learning"
@@ -35,13 +36,13 @@ func BenchmarkEnroll(b *testing.B) {
 	for _, tier := range []struct {
 		name string
 		trip time.Duration
-		open func(b *testing.B) cache.Store
+		open func(b *testing.B) driver.Store
 	}{
-		{"in process", 0, func(*testing.B) cache.Store { return memstore.New(memstore.Config{}) }},
-		{"Redis", 0, func(b *testing.B) cache.Store { return redis(b, 0, 0) }},
-		{"Redis with a million keys", 0, func(b *testing.B) cache.Store { return redis(b, 0, 1_000_000) }},
-		{"Redis over a network", trip, func(b *testing.B) cache.Store { return redis(b, trip, 0) }},
-		{"Redis with a million keys over a network", trip, func(b *testing.B) cache.Store { return redis(b, trip, 1_000_000) }},
+		{"in process", 0, func(*testing.B) driver.Store { return memstore.New(memstore.Config{}) }},
+		{"Redis", 0, func(b *testing.B) driver.Store { return redis(b, 0, 0) }},
+		{"Redis with a million keys", 0, func(b *testing.B) driver.Store { return redis(b, 0, 1_000_000) }},
+		{"Redis over a network", trip, func(b *testing.B) driver.Store { return redis(b, trip, 0) }},
+		{"Redis with a million keys over a network", trip, func(b *testing.B) driver.Store { return redis(b, trip, 1_000_000) }},
 	} {
 		b.Run(tier.name, func(b *testing.B) { benchmarkEnroll(b, server, tier.trip, tier.open) })
 	}
@@ -59,7 +60,7 @@ func far(b *testing.B, url, addr string, trip time.Duration) string {
 }
 
 // redis returns a store on a server that has keys of other programs.
-func redis(b *testing.B, trip time.Duration, keys int) cache.Store {
+func redis(b *testing.B, trip time.Duration, keys int) driver.Store {
 	b.Helper()
 	r := testservers.StartRedis(b, testservers.RedisConfig{})
 	const fill = `for i = ARGV[1], ARGV[2] do redis.call('SET', 'other:' .. i, 'a value of some length, as values go') end return 1`
@@ -71,7 +72,7 @@ func redis(b *testing.B, trip time.Duration, keys int) cache.Store {
 	return s
 }
 
-func benchmarkEnroll(b *testing.B, server *testservers.Postgres, trip time.Duration, open func(*testing.B) cache.Store) {
+func benchmarkEnroll(b *testing.B, server *testservers.Postgres, trip time.Duration, open func(*testing.B) driver.Store) {
 	b.Helper()
 	for _, parallel := range []int{1, 8} {
 		b.Run(fmt.Sprintf("%d at once", parallel), func(b *testing.B) {
@@ -113,7 +114,7 @@ func benchmarkEnroll(b *testing.B, server *testservers.Postgres, trip time.Durat
 }
 
 // enroller returns a function that enrols a learner in a course, never the same twice.
-func enroller(b *testing.B, store cache.Store, server *testservers.Postgres, trip time.Duration, outbox bool) func(b *testing.B) {
+func enroller(b *testing.B, store driver.Store, server *testservers.Postgres, trip time.Duration, outbox bool) func(b *testing.B) {
 	b.Helper()
 	url := server.Database(b)
 	c, err := cache.New(cache.Config{Store: store, StoreTimeout: time.Second})

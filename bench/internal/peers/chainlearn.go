@@ -11,6 +11,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/bench/internal/payload"
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 )
@@ -18,7 +19,7 @@ import (
 // Ours is package cache as a contestant.
 type Ours[V any] struct {
 	cache *cache.Cache
-	store cache.Store
+	store driver.Store
 	query *cache.Cached[uuid.UUID, V]
 	tags  func(uuid.UUID) []cache.Tag
 }
@@ -74,7 +75,7 @@ func OpenChainlearn[V any](ctx context.Context, cfg Config[V]) (*Ours[V], error)
 	return o, nil
 }
 
-func openStore(ctx context.Context, addr, prefix string) (cache.Store, error) {
+func openStore(ctx context.Context, addr, prefix string) (driver.Store, error) {
 	if addr == "" {
 		return memstore.New(memstore.Config{MaxBytes: 8 << 30, MaxTags: 20_000_000}), nil
 	}

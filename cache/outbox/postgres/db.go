@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
@@ -92,9 +93,9 @@ func (db *DB) Write(ctx context.Context, fn func(ctx context.Context, tx pgx.Tx)
 }
 
 func (db *DB) try(ctx context.Context, fn func(ctx context.Context, tx pgx.Tx) error) error {
-	var mark cache.Mark
+	var mark driver.Mark
 	if db.cache != nil {
-		mark = cache.Mark(cache.NewVersion())
+		mark = driver.Mark(driver.NewVersion())
 	}
 	tx, err := begin(ctx, db.log.pool, db.cfg.Limits, db.cfg.Isolation, db.mode, mark)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
@@ -98,7 +99,7 @@ type process struct {
 }
 
 // newProcess starts a process whose cache is its own unless store is given.
-func newProcess(tb testing.TB, pool *pgxpool.Pool, store cache.Store, relay outbox.RelayConfig, cfg Config) *process {
+func newProcess(tb testing.TB, pool *pgxpool.Pool, store driver.Store, relay outbox.RelayConfig, cfg Config) *process {
 	tb.Helper()
 	if store == nil {
 		mem := memstore.New(memstore.Config{})

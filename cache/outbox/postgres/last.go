@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // Last is an option of Exec, before the arguments of a statement with arguments, that says: this
@@ -28,7 +28,7 @@ func (last) RewriteQuery(_ context.Context, _ *pgx.Conn, sql string, args []any)
 
 // execLast runs a statement and reads what was touched.
 func (t *Tx) execLast(ctx context.Context, sql string, args []any) (tag pgconn.CommandTag, err error) {
-	if t.mark == cache.NoMark || !t.tx.batchable(args) {
+	if t.mark == driver.NoMark || !t.tx.batchable(args) {
 		return t.tx.Exec(ctx, sql, args...)
 	}
 	var b pgx.Batch

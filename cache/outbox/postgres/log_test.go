@@ -15,7 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
@@ -64,8 +64,8 @@ func TestDeliver(t *testing.T) {
 
 	rows := deliver(t, l, time.Minute, 10)
 	slices.SortFunc(rows, func(a, b outbox.Row) int { return strings.Compare(string(a.Tag), string(b.Tag)) })
-	if len(rows) != 2 || rows[0].Tag != "old:1" || rows[0].Mark != cache.Mark(bytes.Repeat([]byte{2}, 16)) || rows[0].Age < time.Hour ||
-		rows[1].Tag != "stranger:1" || rows[1].Mark != cache.NoMark {
+	if len(rows) != 2 || rows[0].Tag != "old:1" || rows[0].Mark != driver.Mark(bytes.Repeat([]byte{2}, 16)) || rows[0].Age < time.Hour ||
+		rows[1].Tag != "stranger:1" || rows[1].Mark != driver.NoMark {
 		t.Fatalf("delivered %v, want the stranger's and the old one", rows)
 	}
 	if got := taken(t, conn); !slices.Equal(got, []string{"young:1"}) {

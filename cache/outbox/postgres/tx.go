@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
@@ -55,9 +55,9 @@ func (l Limits) check(lease time.Duration) error {
 // opening returns how a transaction with a mark (none if it is NoMark) begins. The limits are
 // part of it, instead of being set once for each connection, so that they hold through a
 // proxy that pools transactions.
-func (l Limits) opening(isolation pgx.TxIsoLevel, mode pgx.QueryExecMode, mark cache.Mark, serverVersion string) opening {
+func (l Limits) opening(isolation pgx.TxIsoLevel, mode pgx.QueryExecMode, mark driver.Mark, serverVersion string) opening {
 	o := opening{with: pgx.TxOptions{IsoLevel: isolation}}
-	if mark != cache.NoMark {
+	if mark != driver.NoMark {
 		o.mark = hex.EncodeToString(mark[:])
 	}
 	var alone, set strings.Builder
@@ -95,7 +95,7 @@ func major(version string) int {
 type Tx struct {
 	conn *pgxpool.Conn // nil once it is given back
 	tx   *lazyTx
-	mark cache.Mark
+	mark driver.Mark
 
 	touched []outbox.Row // as of when tx had sent asOf times; 0: unknown
 	asOf    int
@@ -104,7 +104,7 @@ type Tx struct {
 var _ outbox.Tx = (*Tx)(nil)
 
 // begin opens a transaction on a connection of the pool, whose way to send statements is mode.
-func begin(ctx context.Context, pool *pgxpool.Pool, limits Limits, isolation pgx.TxIsoLevel, mode pgx.QueryExecMode, mark cache.Mark) (*Tx, error) {
+func begin(ctx context.Context, pool *pgxpool.Pool, limits Limits, isolation pgx.TxIsoLevel, mode pgx.QueryExecMode, mark driver.Mark) (*Tx, error) {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
@@ -123,7 +123,7 @@ func (t *Tx) release() {
 }
 
 // Mark of the transaction.
-func (t *Tx) Mark() cache.Mark { return t.mark }
+func (t *Tx) Mark() driver.Mark { return t.mark }
 
 // queueTouched adds the reading of what was touched to a batch, whose end fills the rows.
 // Constraints and triggers that are deferred to the commit run before: what they touch is

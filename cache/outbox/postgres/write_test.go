@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 	"github.com/chainlearn/chainlearn/cache/storetest"
@@ -25,7 +26,7 @@ import (
 // steps is a shared tier that tells when a writer fences, which is just before it commits,
 // and when it bumps.
 type steps struct {
-	cache.Store
+	driver.Store
 	mu    sync.Mutex
 	fence func() // guarded by mu
 	bump  func() // guarded by mu
@@ -43,7 +44,7 @@ func (s *steps) on(fence, bump func()) {
 	s.fence, s.bump = fence, bump
 }
 
-func (s *steps) Fence(ctx context.Context, tags []cache.Tag, mark cache.Mark, lease time.Duration) error {
+func (s *steps) Fence(ctx context.Context, tags []cache.Tag, mark driver.Mark, lease time.Duration) error {
 	err := s.Store.Fence(ctx, tags, mark, lease)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -53,7 +54,7 @@ func (s *steps) Fence(ctx context.Context, tags []cache.Tag, mark cache.Mark, le
 	return err
 }
 
-func (s *steps) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mark) error {
+func (s *steps) Bump(ctx context.Context, tags []cache.Tag, mark driver.Mark) error {
 	s.mu.Lock()
 	if s.bump != nil {
 		s.bump()
@@ -280,7 +281,7 @@ func TestLimitsByServerVersion(t *testing.T) {
 	for version, want := range map[string]bool{
 		"17.2 (Debian 17.2-1.pgdg120+1)": true, "18beta1": true, "20": true, "16.6": false, "14.0": false, "": false, "unknown": false,
 	} {
-		q := LimitsFor(5*time.Second).opening(pgx.Serializable, pgx.QueryExecModeCacheStatement, cache.NoMark, version).alone
+		q := LimitsFor(5*time.Second).opening(pgx.Serializable, pgx.QueryExecModeCacheStatement, driver.NoMark, version).alone
 		if got := strings.Contains(q, "; set local transaction_timeout = 4000"); got != want {
 			t.Errorf("%q: sets transaction_timeout: %t, want %t", version, got, want)
 		}

@@ -12,7 +12,7 @@ import (
 	"go.uber.org/goleak"
 	_ "modernc.org/sqlite"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 	"github.com/chainlearn/chainlearn/cache/outbox/sqlite"
 )
@@ -155,7 +155,7 @@ func TestTransactionMarksItsOwnRows(t *testing.T) {
 	rows := f.commit(tx)
 	ids := f.want("lesson:1", "lesson:2 marked", "lesson:3 marked")
 	if len(rows) != 2 || rows[0].ID != ids[1] || rows[1].ID != ids[2] || rows[0].Tag != "lesson:2" ||
-		rows[0].Mark != tx.Mark() || tx.Mark() == cache.NoMark {
+		rows[0].Mark != tx.Mark() || tx.Mark() == driver.NoMark {
 		t.Errorf("touched %+v with ids %v and mark %x", rows, ids, tx.Mark())
 	}
 	// A stranger who touches the tag again knows nothing of the mark.
@@ -264,7 +264,7 @@ func TestDeliver(t *testing.T) {
 		t.Errorf("claimed %+v, want the two rows without a mark", got)
 	}
 	f.want("lesson:1", "lesson:2", "lesson:3 marked")
-	if deliver(time.Hour, 1, nil) != 1 || got[0].Tag != "lesson:1" || got[0].Mark != cache.NoMark {
+	if deliver(time.Hour, 1, nil) != 1 || got[0].Tag != "lesson:1" || got[0].Mark != driver.NoMark {
 		t.Errorf("claimed %+v, want the oldest", got)
 	}
 	f.want("lesson:2", "lesson:3 marked")

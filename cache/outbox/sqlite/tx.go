@@ -9,7 +9,7 @@ import (
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
-	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
@@ -17,7 +17,7 @@ import (
 type Tx struct {
 	tx   *sql.Tx
 	end  context.CancelFunc
-	mark cache.Mark
+	mark driver.Mark
 	last int64 // row of the outbox before the first statement
 }
 
@@ -38,7 +38,7 @@ func (l *Log) Begin(ctx context.Context) (*Tx, error) {
 		end()
 		return nil, fmt.Errorf("begin: %w", err)
 	}
-	t := &Tx{tx: tx, end: end, mark: cache.Mark(cache.NewVersion())}
+	t := &Tx{tx: tx, end: end, mark: driver.Mark(driver.NewVersion())}
 	// There is one writer at a time: from here on, whatever enters the outbox is ours.
 	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(id), 0) FROM cache_outbox`).Scan(&t.last); err != nil {
 		return nil, fmt.Errorf("begin: %w", errors.Join(err, t.Rollback(ctx)))
@@ -50,7 +50,7 @@ func (l *Log) Begin(ctx context.Context) (*Tx, error) {
 func (t *Tx) SQL() *sql.Tx { return t.tx }
 
 // Mark of the transaction: random.
-func (t *Tx) Mark() cache.Mark { return t.mark }
+func (t *Tx) Mark() driver.Mark { return t.mark }
 
 // Touched puts the mark on what the transaction has recorded, and returns it.
 func (t *Tx) Touched(ctx context.Context) ([]outbox.Row, error) {

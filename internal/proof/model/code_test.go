@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
@@ -19,7 +20,7 @@ const row cache.Tag = "row"
 
 // steppedStore is one process's way to the store. Its calls are steps.
 type steppedStore struct {
-	cache.Store
+	driver.Store
 	*stage
 	process string
 	dead    *atomic.Bool
@@ -39,35 +40,35 @@ func (s steppedStore) call(ctx context.Context, op string, do func() error) erro
 	return err
 }
 
-func (s steppedStore) Read(ctx context.Context, tags []cache.Tag, keys []string) (snap cache.Snapshot, err error) {
+func (s steppedStore) Read(ctx context.Context, tags []cache.Tag, keys []string) (snap driver.Snapshot, err error) {
 	if !s.apart {
 		err = s.call(ctx, "reads", func() error { snap, err = s.Store.Read(ctx, tags, keys); return err })
 		return snap, err
 	}
 	err = s.call(ctx, "reads versions", func() error { snap, err = s.Store.Read(ctx, tags, nil); return err })
 	if err != nil {
-		return cache.Snapshot{}, err
+		return driver.Snapshot{}, err
 	}
-	var entries cache.Snapshot
+	var entries driver.Snapshot
 	err = s.call(ctx, "reads the entry", func() error { entries, err = s.Store.Read(ctx, nil, keys); return err })
 	snap.Entries = entries.Entries
 	return snap, err
 }
 
-func (s steppedStore) Claim(ctx context.Context, claims []cache.Claim) (claimed []cache.Claimed, err error) {
+func (s steppedStore) Claim(ctx context.Context, claims []driver.Claim) (claimed []driver.Claimed, err error) {
 	err = s.call(ctx, "claims", func() error { claimed, err = s.Store.Claim(ctx, claims); return err })
 	return claimed, err
 }
 
-func (s steppedStore) Settle(ctx context.Context, fills []cache.Fill) error {
+func (s steppedStore) Settle(ctx context.Context, fills []driver.Fill) error {
 	return s.call(ctx, "stores", func() error { return s.Store.Settle(ctx, fills) })
 }
 
-func (s steppedStore) Fence(ctx context.Context, tags []cache.Tag, mark cache.Mark, lease time.Duration) error {
+func (s steppedStore) Fence(ctx context.Context, tags []cache.Tag, mark driver.Mark, lease time.Duration) error {
 	return s.call(ctx, "fences", func() error { return s.Store.Fence(ctx, tags, mark, lease) })
 }
 
-func (s steppedStore) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mark) error {
+func (s steppedStore) Bump(ctx context.Context, tags []cache.Tag, mark driver.Mark) error {
 	return s.call(ctx, "bumps", func() error { return s.Store.Bump(ctx, tags, mark) })
 }
 
@@ -75,7 +76,7 @@ func (s steppedStore) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mar
 type world struct {
 	t       *testing.T
 	r       *rehearsal
-	store   cache.Store
+	store   driver.Store
 	value   atomic.Int64
 	loads   atomic.Int64
 	failing bool // every load fails, without being told to
@@ -154,10 +155,10 @@ func (w *world) close() {
 // write is a transaction that makes the row 1.
 type write struct {
 	w    *world
-	mark cache.Mark
+	mark driver.Mark
 }
 
-func (tx *write) Mark() cache.Mark { return tx.mark }
+func (tx *write) Mark() driver.Mark { return tx.mark }
 func (tx *write) Touched(context.Context) ([]outbox.Row, error) {
 	return []outbox.Row{{ID: 1, Tag: row, Mark: tx.mark}}, nil
 }
@@ -253,7 +254,7 @@ func (w *world) play(p plan) {
 	var acknowledged error
 	var written atomic.Bool
 	go func() {
-		acknowledged = outbox.Commit(t.Context(), w.caches[len(w.caches)-1], &write{w, cache.Mark{1}}, outbox.Options{})
+		acknowledged = outbox.Commit(t.Context(), w.caches[len(w.caches)-1], &write{w, driver.Mark{1}}, outbox.Options{})
 		written.Store(true)
 	}()
 	if p.fenced {

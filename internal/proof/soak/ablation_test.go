@@ -96,7 +96,7 @@ var ablations = []ablation{
 		"repetition: a bump that is sent again has another version",
 		"cache/redisstore/exec.go", "client, built, err := s.address(commands, whole)\n",
 		// The versions that build appends come too late then: the script takes the first.
-		"if c := &commands[0]; c.script == turnScript && len(c.args) == 3 {\nv := cache.NewVersion()\n" +
+		"if c := &commands[0]; c.script == turnScript && len(c.args) == 3 {\nv := driver.NewVersion()\n" +
 			"for range c.keys {\nc.args = append(c.args, string(v[:]))\n}\n}\nclient, built, err := s.address(commands, whole)\n",
 		[]caught{unit(inRedis, "TestRepeatedBumpIsAnotherVersion")},
 	},

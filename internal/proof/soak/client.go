@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
@@ -180,7 +181,7 @@ func (w *worker) write(ctx context.Context, keys []int, undo bool, at step) erro
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	op := int64(w.cfg.Number)<<32 | w.ops.Add(1)
-	var mark cache.Mark
+	var mark driver.Mark
 	w.out.urgent(event{Kind: eventWriteBegins, Op: op, Begin: now()})
 	err := w.db.Write(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		w.trap.forget(mark) // of an attempt that the database asked to repeat

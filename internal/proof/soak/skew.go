@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // A process cannot be given a wall clock of its own. But the wall clock enters the protocol at
@@ -36,7 +37,7 @@ func shifted(entry []byte, by time.Duration) []byte {
 
 func (s trappedStore) ahead() time.Duration { return time.Duration(s.skew.Load()) }
 
-func (s trappedStore) Read(ctx context.Context, tags []cache.Tag, keys []string) (cache.Snapshot, error) {
+func (s trappedStore) Read(ctx context.Context, tags []cache.Tag, keys []string) (driver.Snapshot, error) {
 	snapshot, err := s.Store.Read(ctx, tags, keys)
 	for i, e := range snapshot.Entries {
 		snapshot.Entries[i] = shifted(e, -s.ahead())
@@ -44,7 +45,7 @@ func (s trappedStore) Read(ctx context.Context, tags []cache.Tag, keys []string)
 	return snapshot, err
 }
 
-func (s trappedStore) Claim(ctx context.Context, claims []cache.Claim) ([]cache.Claimed, error) {
+func (s trappedStore) Claim(ctx context.Context, claims []driver.Claim) ([]driver.Claimed, error) {
 	claimed, err := s.Store.Claim(ctx, claims)
 	for i, c := range claimed {
 		claimed[i].Entry = shifted(c.Entry, -s.ahead())
@@ -52,8 +53,8 @@ func (s trappedStore) Claim(ctx context.Context, claims []cache.Claim) ([]cache.
 	return claimed, err
 }
 
-func (s trappedStore) Settle(ctx context.Context, fills []cache.Fill) error {
-	late := make([]cache.Fill, len(fills))
+func (s trappedStore) Settle(ctx context.Context, fills []driver.Fill) error {
+	late := make([]driver.Fill, len(fills))
 	for i, f := range fills {
 		f.Entry = shifted(f.Entry, s.ahead())
 		late[i] = f

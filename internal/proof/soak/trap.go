@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // step is a place in a write at which its process can be made to die.
@@ -51,7 +52,7 @@ type trap struct {
 	linger time.Duration
 
 	mu     sync.Mutex
-	writes map[cache.Mark]*traced
+	writes map[driver.Mark]*traced
 }
 
 type traced struct {
@@ -61,18 +62,18 @@ type traced struct {
 }
 
 func newTrap(fenced func(op int64)) *trap {
-	return &trap{fenced: fenced, writes: map[cache.Mark]*traced{}}
+	return &trap{fenced: fenced, writes: map[driver.Mark]*traced{}}
 }
 
 // expect announces a write that bears mark.
-func (t *trap) expect(mark cache.Mark, op int64, die step) {
+func (t *trap) expect(mark driver.Mark, op int64, die step) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.writes[mark] = &traced{op: op, die: die}
 }
 
 // forget ends the watch of a write, and returns whether its bump reached the store.
-func (t *trap) forget(mark cache.Mark) (bumped bool) {
+func (t *trap) forget(mark driver.Mark) (bumped bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if w := t.writes[mark]; w != nil {
@@ -83,7 +84,7 @@ func (t *trap) forget(mark cache.Mark) (bumped bool) {
 }
 
 // find returns the write that bears mark, or one that is nobody's: bumps for others.
-func (t *trap) find(mark cache.Mark) *traced {
+func (t *trap) find(mark driver.Mark) *traced {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if w := t.writes[mark]; w != nil {
@@ -95,7 +96,7 @@ func (t *trap) find(mark cache.Mark) *traced {
 // trappedStore is a store whose fences and bumps the trap sees, and whose user's wall clock may
 // be wrong (see skew.go).
 type trappedStore struct {
-	cache.Store
+	driver.Store
 	*trap
 }
 
@@ -103,21 +104,21 @@ type trappedStore struct {
 // its type.
 type trappedWatchable struct {
 	trappedStore
-	watch func(context.Context, cache.Watcher) error
+	watch func(context.Context, driver.Listener) error
 }
 
-func (s trappedWatchable) Watch(ctx context.Context, w cache.Watcher) error { return s.watch(ctx, w) }
+func (s trappedWatchable) Watch(ctx context.Context, w driver.Listener) error { return s.watch(ctx, w) }
 
 // wrap returns store with the trap around it.
-func (t *trap) wrap(store cache.Store) cache.Store {
+func (t *trap) wrap(store driver.Store) driver.Store {
 	s := trappedStore{store, t}
-	if w, ok := store.(cache.Watchable); ok {
+	if w, ok := store.(driver.Watcher); ok {
 		return trappedWatchable{s, w.Watch}
 	}
 	return s
 }
 
-func (s trappedStore) Fence(ctx context.Context, tags []cache.Tag, mark cache.Mark, lease time.Duration) error {
+func (s trappedStore) Fence(ctx context.Context, tags []cache.Tag, mark driver.Mark, lease time.Duration) error {
 	err := s.Store.Fence(ctx, tags, mark, lease)
 	if w := s.find(mark); err == nil && w.op != 0 {
 		s.fenced(w.op)
@@ -131,7 +132,7 @@ func (s trappedStore) Fence(ctx context.Context, tags []cache.Tag, mark cache.Ma
 	return err
 }
 
-func (s trappedStore) Bump(ctx context.Context, tags []cache.Tag, mark cache.Mark) error {
+func (s trappedStore) Bump(ctx context.Context, tags []cache.Tag, mark driver.Mark) error {
 	w := s.find(mark)
 	switch w.die {
 	case afterCommit:

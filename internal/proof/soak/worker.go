@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 	outboxpg "github.com/chainlearn/chainlearn/cache/outbox/postgres"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
@@ -60,7 +61,7 @@ type worker struct {
 	out   *outlet
 	trap  *trap
 	cache *cache.Cache
-	store cache.Store
+	store driver.Store
 	reg   *prometheus.Registry
 	pool  *pgxpool.Pool
 	db    *outboxpg.DB
@@ -225,7 +226,7 @@ func (w *worker) define() {
 }
 
 func (w *worker) watchable() bool {
-	_, ok := w.store.(cache.Watchable)
+	_, ok := w.store.(driver.Watcher)
 	return ok
 }
 

@@ -1,0 +1,29 @@
+package driver
+
+import (
+	"context"
+	"time"
+)
+
+// Watcher is a Store that tells of changes as they happen. Near answers need it.
+type Watcher interface {
+	Store
+
+	// Watch reports to w until ctx ends, and then returns nil. It reconnects by itself
+	// after a gap. It fails at once when the store does not offer this at all.
+	Watch(ctx context.Context, w Listener) error
+}
+
+// Listener is told of changes by a Watcher. Its methods return at once and are safe for
+// concurrent use.
+type Listener interface {
+	// Changed says that tags have other versions, or other marks, than before.
+	Changed(tags ...Tag)
+	// Missed says that there may have been changes which were not reported: it comes after
+	// the watching began, and began again after a gap.
+	Missed()
+	// Proven says that everything which changed before at has been reported. at is by
+	// this process's monotonic clock; a store that reports within the call that makes
+	// a change may name a moment to come.
+	Proven(at time.Time)
+}
