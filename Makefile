@@ -1,9 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint bench soak ablate fuzz
+.PHONY: help run build test alone lint bench soak ablate fuzz
 
 ARGS     ?=
 DURATION ?= 10m
 FUZZTIME ?= 30s
+
+# Each has a go.mod of its own; scripts/modules.sh builds the library's as its users do.
+MODULES = $(shell git ls-files '*go.mod' | grep -v '^tools/' | xargs -n1 dirname)
 
 # The race detector is linked by the C compiler; without one the tests run
 # without it, and scripts/install-deps.sh has said so.
@@ -20,9 +23,11 @@ build: ## compile the one static binary, bin/chainlearn
 
 test: ## install what the tests need if it is missing, and run them all
 	@scripts/install-deps.sh
-	$(RACE) -timeout 20m ./...
+	@set -e; for module in $(MODULES); do echo "-- $$module"; (cd $$module && $(RACE) -timeout 20m ./...); done
 	go test -run TestEverySchedule ./internal/proof/model # with the race detector they are too many
-	cd bench && $(RACE) -timeout 20m ./...
+
+alone: ## build and test each module of the library by itself, as a program that uses it does
+	@scripts/modules.sh
 
 lint: ## look at the code without running it
 	@scripts/lint.sh

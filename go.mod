@@ -2,20 +2,33 @@ module github.com/chainlearn/chainlearn
 
 go 1.26.0
 
+// In a clone the modules build as one. Released versions require released versions.
+replace (
+	github.com/chainlearn/chainlearn/cache => ./cache
+	github.com/chainlearn/chainlearn/cache/cacheprom => ./cache/cacheprom
+	github.com/chainlearn/chainlearn/cache/outbox/postgres => ./cache/outbox/postgres
+	github.com/chainlearn/chainlearn/cache/outbox/sqlite => ./cache/outbox/sqlite
+	github.com/chainlearn/chainlearn/cache/redisstore => ./cache/redisstore
+	github.com/chainlearn/chainlearn/internal/proof/testservers => ./internal/proof/testservers
+)
+
 require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/anishathalye/porcupine v1.3.1
+	github.com/chainlearn/chainlearn/cache v0.0.0-00010101000000-000000000000
+	github.com/chainlearn/chainlearn/cache/cacheprom v0.0.0-00010101000000-000000000000
+	github.com/chainlearn/chainlearn/cache/outbox/postgres v0.0.0-00010101000000-000000000000
+	github.com/chainlearn/chainlearn/cache/outbox/sqlite v0.0.0-00010101000000-000000000000
+	github.com/chainlearn/chainlearn/cache/redisstore v0.0.0-00010101000000-000000000000
+	github.com/chainlearn/chainlearn/internal/proof/testservers v0.0.0-00010101000000-000000000000
 	github.com/golang-jwt/jwt/v5 v5.3.1
 	github.com/google/uuid v1.6.0
-	github.com/jackc/pgx/v5 v5.12.0
-	github.com/klauspost/compress v1.20.3
+	github.com/jackc/pgx/v5 v5.13.0
 	github.com/maypok86/otter/v2 v2.4.0
 	github.com/microcosm-cc/bluemonday v1.0.27
 	github.com/pressly/goose/v3 v3.28.0
 	github.com/prometheus/client_golang v1.25.0
-	github.com/redis/rueidis v1.0.79
 	github.com/schollz/progressbar/v3 v3.19.1
-	github.com/sony/gobreaker/v2 v2.4.0
 	go.uber.org/goleak v1.3.0
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0
@@ -34,6 +47,7 @@ require (
 	github.com/jackc/pgpassfile v1.0.0 // indirect
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
 	github.com/jackc/puddle/v2 v2.2.3 // indirect
+	github.com/klauspost/compress v1.20.4 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/mattn/go-runewidth v0.0.20 // indirect
 	github.com/mfridman/interpolate v0.0.2 // indirect
@@ -43,9 +57,11 @@ require (
 	github.com/prometheus/client_model v0.6.3 // indirect
 	github.com/prometheus/common v0.72.0 // indirect
 	github.com/prometheus/procfs v0.22.0 // indirect
+	github.com/redis/rueidis v1.0.79 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/sethvargo/go-retry v0.5.0 // indirect
+	github.com/sony/gobreaker/v2 v2.4.0 // indirect
 	go.uber.org/multierr v1.11.0 // indirect
 	golang.org/x/net v0.61.0 // indirect
 	golang.org/x/text v0.43.0 // indirect

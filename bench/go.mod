@@ -2,11 +2,21 @@ module github.com/chainlearn/chainlearn/bench
 
 go 1.26.0
 
-replace github.com/chainlearn/chainlearn => ../
+// In a clone the modules build as one. Released versions require released versions.
+replace (
+	github.com/chainlearn/chainlearn/cache => ../cache
+	github.com/chainlearn/chainlearn/cache/cacheprom => ../cache/cacheprom
+	github.com/chainlearn/chainlearn/cache/outbox/postgres => ../cache/outbox/postgres
+	github.com/chainlearn/chainlearn/cache/outbox/sqlite => ../cache/outbox/sqlite
+	github.com/chainlearn/chainlearn/cache/redisstore => ../cache/redisstore
+	github.com/chainlearn/chainlearn/internal/proof/testservers => ../internal/proof/testservers
+)
 
 require (
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0
-	github.com/chainlearn/chainlearn v0.0.0-00010101000000-000000000000
+	github.com/chainlearn/chainlearn/cache v0.0.0-00010101000000-000000000000
+	github.com/chainlearn/chainlearn/cache/redisstore v0.0.0-00010101000000-000000000000
+	github.com/chainlearn/chainlearn/internal/proof/testservers v0.0.0-00010101000000-000000000000
 	github.com/dtm-labs/rockscache v0.1.1
 	github.com/eko/gocache/lib/v4 v4.2.4
 	github.com/eko/gocache/store/go_cache/v4 v4.2.4
@@ -29,6 +39,7 @@ require (
 require (
 	github.com/andybalholm/brotli v1.2.0 // indirect
 	github.com/valyala/bytebufferpool v1.0.0 // indirect
+	golang.org/x/net v0.61.0 // indirect
 )
 
 require (
@@ -44,8 +55,8 @@ require (
 	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/jackc/pgpassfile v1.0.0 // indirect
 	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
-	github.com/jackc/pgx/v5 v5.12.0
-	github.com/klauspost/compress v1.20.3 // indirect
+	github.com/jackc/pgx/v5 v5.13.0
+	github.com/klauspost/compress v1.20.4 // indirect
 	github.com/klauspost/cpuid/v2 v2.4.0 // indirect
 	github.com/lithammer/shortuuid v3.0.0+incompatible // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect

@@ -215,7 +215,7 @@ func (c *contestant[V]) keptNear(ctx context.Context) (float64, error) {
 	const sample = 2000
 	asked, near := 0, 0
 	for i := 0; i < len(c.keys); i += max(1, len(c.keys)/sample) {
-		a, err := c.cache.(*peers.Ours[V]).Ask(ctx, &c.keys[i])
+		a, err := c.cache.(*peers.Ours[V]).Lookup(ctx, &c.keys[i])
 		if err != nil {
 			return 0, err
 		}

@@ -34,7 +34,6 @@ const (
 	DetailNear        = "near"        // hit in process
 	DetailFenced      = "fenced"      // a writer of one of the answer's tags is in flight
 	DetailUnavailable = "unavailable" // the shared tier is out of reach, or not yet trusted again
-	DetailTolerated   = "tolerated"   // stale because writes rain, and the query tolerates it
 	DetailError       = "error"       // stale because the load failed
 )
 

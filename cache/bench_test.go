@@ -23,7 +23,7 @@ func BenchmarkSharedHit(b *testing.B) {
 	query := s.query()
 	tags := []cache.Tag{"row:1", "rows:*"}
 	query.Tags = func(int) []cache.Tag { return tags }
-	query.Fresh = time.Hour
+	query.FreshFor = time.Hour
 	query.Codec = textCodec{}
 	q := cache.Define(c, query)
 	ctx := b.Context()

@@ -38,8 +38,6 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Config of a Cache. Only Store is required.
@@ -48,8 +46,9 @@ type Config struct {
 	// redisstore.Open for many.
 	Store driver.Store
 
-	// Registerer receives the metrics. Default nil: they are kept, but not registered.
-	Registerer prometheus.Registerer
+	// Observer is told what the cache does, for metrics and traces. Default nil: nothing is
+	// measured.
+	Observer Observer
 
 	// Logger receives what an operator should know. Default: discarded.
 	Logger *slog.Logger
@@ -101,12 +100,11 @@ func (c Config) validate() error {
 type Cache struct {
 	cfg     Config
 	health  *health
-	metrics *metrics
 	bumps   recentBumps
-	hearing *hearing
+	changes *changeTracker
 
-	life context.Context // ends with Close
-	end  context.CancelCauseFunc
+	ctx    context.Context // ends with Close
+	cancel context.CancelCauseFunc
 
 	mu       sync.Mutex
 	closed   bool
@@ -123,19 +121,15 @@ func New(cfg Config) (*Cache, error) {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
 	c := &Cache{cfg: cfg.withDefaults(), names: map[string]bool{}}
-	c.life, c.end = context.WithCancelCause(context.Background())
-	var err error
-	if c.metrics, err = newMetrics(c.cfg.Registerer); err != nil {
-		return nil, fmt.Errorf("cache: register metrics: %w", err)
-	}
-	c.health = newHealth(c.cfg, c.metrics, &c.bumps)
-	c.hearing = newHearing(c.metrics.gaps.Inc, &c.health.trusted)
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.health = newHealth(c.cfg, c.Observe, &c.bumps)
+	c.changes = newChangeTracker(func() { c.Observe(c.ctx, ChangesMissed{}) }, &c.health.validated)
 	c.OnRecovery(func(context.Context) error {
-		c.hearing.forget() // what is near was read before, and may have been written since
+		c.changes.forget() // what is near was read before, and may have been written since
 		return nil
 	})
-	c.health.begin(c.life)
-	c.spawn(c.health.run)
+	c.health.begin(c.ctx)
+	c.start(c.health.run)
 	return c, nil
 }
 
@@ -147,8 +141,8 @@ func (c *Cache) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
-	c.end(ErrClosed)
-	c.hearing.forget()
+	c.cancel(ErrClosed)
+	c.changes.forget()
 	done := make(chan struct{})
 	go func() {
 		c.running.Wait()
@@ -158,22 +152,21 @@ func (c *Cache) Close() error {
 	defer late.Stop()
 	select {
 	case <-done:
-		c.metrics.unregister()
 		return nil
 	case <-late.C:
 		return fmt.Errorf("cache: close: a loader still runs %v after its context ended", c.cfg.LoadTimeout)
 	}
 }
 
-// spawn runs f on a goroutine that Close waits for. It returns false after Close. The
+// start runs f on a goroutine that Close waits for. It returns false after Close. The
 // context ends with Close.
-func (c *Cache) spawn(f func(context.Context)) bool {
+func (c *Cache) start(f func(context.Context)) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return false
 	}
-	c.running.Go(func() { f(c.life) })
+	c.running.Go(func() { f(c.ctx) })
 	return true
 }
 

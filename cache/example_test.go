@@ -25,11 +25,11 @@ func loadTitle(_ context.Context, id int) (string, error) {
 func titleTag(id int) cache.Tag { return cache.Tag("course:" + cache.Key(id)) }
 
 var titleQuery = cache.Query[int, string]{
-	Name:  "courses:title",
-	Key:   func(id int) string { return cache.Key(id) },
-	Tags:  func(id int) []cache.Tag { return []cache.Tag{titleTag(id)} },
-	Load:  loadTitle,
-	Fresh: time.Minute,
+	Name:     "courses:title",
+	Key:      func(id int) string { return cache.Key(id) },
+	Tags:     func(id int) []cache.Tag { return []cache.Tag{titleTag(id)} },
+	Load:     loadTitle,
+	FreshFor: time.Minute,
 }
 
 func newExampleCache() (*cache.Cache, func()) {
@@ -95,14 +95,14 @@ func ExampleErrNotFound() {
 	// true
 }
 
-// Ask tells where an answer came from.
-func ExampleCached_Ask() {
+// Lookup tells where an answer came from.
+func ExampleCached_Lookup() {
 	c, done := newExampleCache()
 	defer done()
 	title := cache.Define(c, titleQuery)
 
 	for range 2 {
-		answer, _ := title.Ask(context.Background(), 1)
+		answer, _ := title.Lookup(context.Background(), 1)
 		fmt.Println(answer.Value, answer.Status, answer.TTL > 50*time.Second)
 	}
 	// Output:
@@ -149,7 +149,7 @@ func ExampleCache_Warm() {
 	c, done := newExampleCache()
 	defer done()
 	query := titleQuery
-	query.Stale = time.Minute
+	query.StaleWhileRevalidate = time.Minute
 	query.Warm = func(context.Context) ([]int, error) { return []int{1, 2}, nil }
 	query.WarmEvery = 90 * time.Second
 	title := cache.Define(c, query)

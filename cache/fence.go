@@ -29,7 +29,7 @@ func (c *Cache) Fence(ctx context.Context, mark driver.Mark, tags []Tag) (*Fence
 	f := &Fence{c: c, mark: mark, tags: tags}
 	err := f.Renew(ctx)
 	if err != nil {
-		c.metrics.downgrades.Inc()
+		c.Observe(ctx, Unfenced{Tags: tags, Err: err})
 		c.cfg.Logger.WarnContext(ctx, "write goes on without a fence: readers may see the old answer until the invalidation is delivered",
 			"tags", len(tags), "err", err)
 	}
@@ -44,7 +44,7 @@ func (f *Fence) Renew(ctx context.Context) error {
 	})
 	// This process need not wait for the store to report it. Not before the call: what
 	// is read, and kept near, while it is under way would outlive it.
-	f.c.hearing.Changed(f.tags...)
+	f.c.changes.Changed(f.tags...)
 	if err != nil {
 		return fmt.Errorf("fence: %w", err)
 	}
@@ -78,14 +78,15 @@ func (c *Cache) Bump(ctx context.Context, mark driver.Mark, tags []Tag) error {
 	err := c.health.call(context.WithoutCancel(ctx), "bump", func(ctx context.Context) error {
 		return c.cfg.Store.Bump(ctx, tags, mark)
 	})
-	c.hearing.Changed(tags...)
+	c.changes.Changed(tags...)
 	c.bumps.add(tags, err != nil)
+	if c.cfg.Observer != nil {
+		c.Observe(ctx, Invalidated{Tags: tags, Err: err})
+	}
 	if err != nil {
-		c.metrics.invalidations.WithLabelValues("failed").Add(float64(len(tags)))
-		c.health.doubt(err, false)
+		c.health.suspect(err, false)
 		return fmt.Errorf("bump %d tags: %w", len(tags), err)
 	}
-	c.metrics.invalidations.WithLabelValues("ok").Add(float64(len(tags)))
 	return nil
 }
 
@@ -95,7 +96,7 @@ func (c *Cache) Bump(ctx context.Context, mark driver.Mark, tags []Tag) error {
 // change is remembered and delivered as soon as the store is back, this process serves
 // nothing stored until then, and other processes may.
 func (c *Cache) Invalidate(ctx context.Context, tags ...Tag) error {
-	if c.life.Err() != nil {
+	if c.ctx.Err() != nil {
 		return ErrClosed
 	}
 	if err := c.Bump(ctx, driver.NoMark, tags); err != nil {

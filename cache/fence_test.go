@@ -28,24 +28,24 @@ func TestFencedTagSendsReadersToTheSource(t *testing.T) {
 		s, fleet := newSource(), newFleet(t, 2)
 		q := cache.Define(fleet[1].Cache, s.query())
 		mustGet(t, q, 1, "one")
-		mustAsk(t, q, 1, cache.Hit)
+		mustLookup(t, q, 1, cache.Hit)
 		f := mustFence(t, fleet[0], rowTag(1))
-		if a := mustAsk(t, q, 1, cache.Bypass); a.Value != "one" || a.Detail != cache.DetailFenced {
+		if a := mustLookup(t, q, 1, cache.Bypass); a.Value != "one" || a.Detail != cache.DetailFenced {
 			t.Errorf("before the commit: %+v", a)
 		}
 		s.set(1, "uno") // the commit
-		if a := mustAsk(t, q, 1, cache.Bypass); a.Value != "uno" {
+		if a := mustLookup(t, q, 1, cache.Bypass); a.Value != "uno" {
 			t.Errorf("after the commit: %+v", a)
 		}
 		if err := f.Bump(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		// Nothing that was loaded under the fence was stored.
-		if a := mustAsk(t, q, 1, cache.Miss); a.Value != "uno" {
+		if a := mustLookup(t, q, 1, cache.Miss); a.Value != "uno" {
 			t.Errorf("after the bump: %+v", a)
 		}
-		mustAsk(t, q, 1, cache.Hit)
-		mustAsk(t, q, 2, cache.Miss) // other rows were never concerned
+		mustLookup(t, q, 1, cache.Hit)
+		mustLookup(t, q, 2, cache.Miss) // other rows were never concerned
 	})
 }
 
@@ -65,7 +65,7 @@ func TestLoadAcrossAFenceIsNotKept(t *testing.T) {
 		slow.Wait()
 		synctest.Wait()
 		s.gate = nil
-		if a := mustAsk(t, q, 1, cache.Bypass); a.Value != "uno" {
+		if a := mustLookup(t, q, 1, cache.Bypass); a.Value != "uno" {
 			t.Errorf("under the fence: %+v", a)
 		}
 		if err := f.Bump(t.Context()); err != nil {
@@ -110,8 +110,8 @@ func TestFenceOfACrashedWriterRunsOut(t *testing.T) {
 		if left := f.Remaining(); left > 0 {
 			t.Errorf("after its lease the fence claims to stand for %v more", left)
 		}
-		mustAsk(t, q, 1, cache.Miss)
-		mustAsk(t, q, 1, cache.Hit)
+		mustLookup(t, q, 1, cache.Miss)
+		mustLookup(t, q, 1, cache.Hit)
 	})
 }
 
@@ -127,12 +127,12 @@ func TestFencesOfTwoWritersStandIndependently(t *testing.T) {
 		if err := first.Bump(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		mustAsk(t, q, 1, cache.Bypass)
+		mustLookup(t, q, 1, cache.Bypass)
 		if err := second.Bump(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		mustAsk(t, q, 1, cache.Miss)
-		mustAsk(t, q, 1, cache.Hit)
+		mustLookup(t, q, 1, cache.Miss)
+		mustLookup(t, q, 1, cache.Hit)
 	})
 }
 

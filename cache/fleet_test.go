@@ -71,7 +71,7 @@ func TestClaimLooksAgain(t *testing.T) {
 		q0, q1 := cache.Define(fleet[0].Cache, s.query()), cache.Define(fleet[1].Cache, s.query())
 		fleet[1].store.Delay(20*time.Millisecond, storetest.OpClaim)
 		var wg sync.WaitGroup
-		wg.Go(func() { mustAsk(t, q1, 1, cache.Hit) })
+		wg.Go(func() { mustLookup(t, q1, 1, cache.Hit) })
 		synctest.Wait() // it has found nothing, and is about to claim
 		mustGet(t, q0, 1, "one")
 		wg.Wait()

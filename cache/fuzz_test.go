@@ -13,9 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/cachetest"
 	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 )
@@ -58,8 +57,8 @@ func FuzzStoredAnswer(f *testing.F) {
 	}
 
 	store := memstore.New(memstore.Config{})
-	registry := prometheus.NewRegistry()
-	c, err := cache.New(cache.Config{Store: store, Registerer: registry, StoreTimeout: 10 * time.Second})
+	counts := &cachetest.Counts{}
+	c, err := cache.New(cache.Config{Store: store, Observer: counts, StoreTimeout: 10 * time.Second})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -70,13 +69,13 @@ func FuzzStoredAnswer(f *testing.F) {
 	})
 	const source = "what the source says"
 	q := cache.Define(c, cache.Query[int, string]{
-		Name:         "rows:one",
-		Key:          func(id int) string { return cache.Key(id) },
-		Tags:         func(int) []cache.Tag { return []cache.Tag{"rows"} },
-		Load:         func(context.Context, int) (string, error) { return source, nil },
-		Fresh:        time.Hour,
-		Stale:        time.Hour,
-		StaleIfError: time.Hour,
+		Name:                 "rows:one",
+		Key:                  func(id int) string { return cache.Key(id) },
+		Tags:                 func(int) []cache.Tag { return []cache.Tag{"rows"} },
+		Load:                 func(context.Context, int) (string, error) { return source, nil },
+		FreshFor:             time.Hour,
+		StaleWhileRevalidate: time.Hour,
+		StaleIfError:         time.Hour,
 	})
 	id := 0
 	stored := func(t testing.TB, id int) []byte {
@@ -118,13 +117,13 @@ func FuzzStoredAnswer(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		counted := unreadable(t, registry)
-		a, err := q.Ask(t.Context(), id)
+		counted := counts.Total().Undecodable
+		a, err := q.Lookup(t.Context(), id)
 		notFound := errors.Is(err, cache.ErrNotFound)
 		if err != nil && !notFound {
 			t.Fatalf("%x: %v", entry, err)
 		}
-		fresh := unreadable(t, registry) == counted
+		fresh := counts.Total().Undecodable == counted
 		if a.Status == cache.Miss {
 			if notFound || a.Value != source {
 				t.Errorf("%x: loaded %q, %v", entry, a.Value, err)
@@ -156,23 +155,6 @@ func FuzzStoredAnswer(f *testing.F) {
 			t.Errorf("%x was served with age %v and %v left", entry, a.Age, a.TTL)
 		}
 	})
-}
-
-// unreadable returns how many entries were counted that could not be read.
-func unreadable(t testing.TB, registry *prometheus.Registry) (n float64) {
-	t.Helper()
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, family := range families {
-		if family.GetName() == "cache_undecodable_total" {
-			for _, m := range family.GetMetric() {
-				n += m.GetCounter().GetValue()
-			}
-		}
-	}
-	return n
 }
 
 // FuzzKeyReadsBack reads the parts of a key back from it. What can be read back was made of

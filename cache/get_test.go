@@ -17,8 +17,8 @@ func TestSecondGetAsksNobody(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s, c := newSource(), newCache(t)
 		q := cache.Define(c.Cache, s.query())
-		first := mustAsk(t, q, 1, cache.Miss)
-		second := mustAsk(t, q, 1, cache.Hit)
+		first := mustLookup(t, q, 1, cache.Miss)
+		second := mustLookup(t, q, 1, cache.Hit)
 		wantLoads(t, s, 1)
 		if second.Value != "one" || second.ETag != first.ETag || len(first.ETag.String()) != 22 {
 			t.Errorf("second answer is %+v, first was %+v", second, first)
@@ -40,7 +40,7 @@ func TestInvalidateReachesExactlyWhatDependsOnTheTag(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustGet(t, q, 1, "uno")
-		mustAsk(t, q, 2, cache.Hit)
+		mustLookup(t, q, 2, cache.Hit)
 		wantLoads(t, s, 3)
 	})
 }
@@ -51,7 +51,7 @@ func TestInvalidateIsHeardByEveryProcess(t *testing.T) {
 		q0, q1 := cache.Define(fleet[0].Cache, s.query()), cache.Define(fleet[1].Cache, s.query())
 		mustGet(t, q0, 1, "one")
 		synctest.Wait() // it is stored
-		mustAsk(t, q1, 1, cache.Hit)
+		mustLookup(t, q1, 1, cache.Hit)
 		s.set(1, "uno")
 		if err := fleet[0].Invalidate(t.Context(), rowTag(1)); err != nil {
 			t.Fatal(err)
@@ -154,7 +154,8 @@ func isOrReads(err, want error) bool {
 	if errors.Is(err, want) {
 		return true
 	}
-	e, ok := errors.AsType[*cache.LoadError](err)
+	var e *cache.LoadError
+	ok := errors.As(err, &e)
 	return ok && e.Err.Error() == want.Error()
 }
 
@@ -177,7 +178,7 @@ func TestCallerWhoHangsUpHarmsNobody(t *testing.T) {
 		synctest.Wait()
 		hangUp(gone)
 		wg.Wait()
-		mustAsk(t, q, 1, cache.Hit)
+		mustLookup(t, q, 1, cache.Hit)
 		wantLoads(t, s, 1)
 	})
 }
@@ -196,7 +197,7 @@ func TestEachCallerWaitsOnItsOwnContext(t *testing.T) {
 			t.Errorf("the caller left after %v, want %v", took, s.delay/2)
 		}
 		time.Sleep(s.delay)
-		mustAsk(t, q, 1, cache.Hit) // the load went on without it
+		mustLookup(t, q, 1, cache.Hit) // the load went on without it
 	})
 }
 
@@ -223,7 +224,7 @@ func TestLoaderThatEndsBadlyIsAnErrorForEveryWaiter(t *testing.T) {
 				for range 10 {
 					wg.Go(func() {
 						v, err := q.Get(t.Context(), 1)
-						if _, ok := errors.AsType[*cache.LoadError](err); !ok {
+						if !errors.As(err, new(*cache.LoadError)) {
 							t.Errorf("a waiter got %q and error %v, want a LoadError", v, err)
 						}
 					})
@@ -330,7 +331,7 @@ func TestLoadsThatOutlastTheirDeadlineKeepTheirPlace(t *testing.T) {
 				<-release
 				return "late", nil
 			},
-			Fresh: time.Minute, LoadTimeout: time.Second, MaxLoads: 1, MaxQueue: 1,
+			FreshFor: time.Minute, LoadTimeout: time.Second, MaxLoads: 1, MaxQueue: 1,
 		})
 		began := time.Now()
 		if _, err := q.Get(t.Context(), 1); !errors.Is(err, cache.ErrLoadTimeout) {
@@ -340,7 +341,7 @@ func TestLoadsThatOutlastTheirDeadlineKeepTheirPlace(t *testing.T) {
 			t.Errorf("the caller was released after %v, want the load's deadline of 1s", took)
 		}
 		_, err := q.Get(t.Context(), 2)
-		if _, ok := errors.AsType[*cache.OverloadError](err); !ok {
+		if !errors.As(err, new(*cache.OverloadError)) {
 			t.Errorf("got %v, want an OverloadError: the only place is taken", err)
 		}
 		if n := running.Load(); n != 1 {
@@ -365,7 +366,8 @@ func TestLoadsAreCapped(t *testing.T) {
 		for id := range 20 {
 			wg.Go(func() {
 				_, err := q.Get(t.Context(), id)
-				overload, ok := errors.AsType[*cache.OverloadError](err)
+				var overload *cache.OverloadError
+				ok := errors.As(err, &overload)
 				switch {
 				case err == nil:
 					answered.Add(1)
@@ -383,7 +385,7 @@ func TestLoadsAreCapped(t *testing.T) {
 		if most := s.most.Load(); most != 3 {
 			t.Errorf("%d loads ran at the same time, want 3", most)
 		}
-		if n := c.count(t, "cache_overloads_total"); n != 12 {
+		if n := c.counts.Total().Overloads; n != 12 {
 			t.Errorf("cache_overloads_total is %v, want 12", n)
 		}
 	})

@@ -9,10 +9,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/cachetest"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/storetest"
 )
@@ -89,19 +89,19 @@ func rowTag(id int) cache.Tag { return cache.Tag(fmt.Sprintf("row:%d", id)) }
 // query caches the rows of a source for a minute.
 func (s *source) query() cache.Query[int, string] {
 	return cache.Query[int, string]{
-		Name:  "rows:one",
-		Key:   func(id int) string { return cache.Key(id) },
-		Tags:  func(id int) []cache.Tag { return []cache.Tag{rowTag(id), "rows:*"} },
-		Load:  s.load,
-		Fresh: time.Minute,
+		Name:     "rows:one",
+		Key:      func(id int) string { return cache.Key(id) },
+		Tags:     func(id int) []cache.Tag { return []cache.Tag{rowTag(id), "rows:*"} },
+		Load:     s.load,
+		FreshFor: time.Minute,
 	}
 }
 
 // process is a cache as one process of a fleet has it.
 type process struct {
 	*cache.Cache
-	store   *storetest.Faulty
-	metrics *prometheus.Registry
+	store  *storetest.Faulty
+	counts *cachetest.Counts
 }
 
 // newFleet starts n processes on one store in memory.
@@ -118,8 +118,8 @@ func newFleet(t *testing.T, n int) []process {
 
 func newProcess(t *testing.T, store *storetest.Faulty, cfg cache.Config) process {
 	t.Helper()
-	p := process{store: store, metrics: prometheus.NewRegistry()}
-	cfg.Store, cfg.Registerer = store, p.metrics
+	p := process{store: store, counts: &cachetest.Counts{}}
+	cfg.Store, cfg.Observer = store, p.counts
 	c, err := cache.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -139,24 +139,6 @@ func newCache(t *testing.T) process {
 	return newFleet(t, 1)[0]
 }
 
-// count returns the value of a counter or gauge, summed over its labels.
-func (p process) count(t *testing.T, name string) float64 {
-	t.Helper()
-	families, err := p.metrics.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := 0.0
-	for _, f := range families {
-		if f.GetName() == name {
-			for _, m := range f.GetMetric() {
-				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
-			}
-		}
-	}
-	return sum
-}
-
 func mustGet(t *testing.T, q *cache.Cached[int, string], id int, want string) {
 	t.Helper()
 	got, err := q.Get(t.Context(), id)
@@ -165,9 +147,9 @@ func mustGet(t *testing.T, q *cache.Cached[int, string], id int, want string) {
 	}
 }
 
-func mustAsk(t *testing.T, q *cache.Cached[int, string], id int, want cache.Status) cache.Answer[string] {
+func mustLookup(t *testing.T, q *cache.Cached[int, string], id int, want cache.Status) cache.Answer[string] {
 	t.Helper()
-	a, err := q.Ask(t.Context(), id)
+	a, err := q.Lookup(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}

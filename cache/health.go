@@ -28,33 +28,33 @@ const (
 //
 //   - May it be asked at all? Not while the breaker is open: then nothing is paid for it.
 //     Only the prober closes the breaker; no request is spent on trying.
-//   - May its entries be trusted? Not after an outage, a failed bump, or a change of
+//   - Is it validated: may its entries be served? Not after an outage, a failed bump, or a change of
 //     identity, until everything that was written meanwhile has been delivered.
 type health struct {
 	store   driver.Store
 	budget  time.Duration
 	log     *slog.Logger
-	m       *metrics
+	observe func(context.Context, Event)
 	bumps   *recentBumps
 	breaker *gobreaker.CircuitBreaker[struct{}]
 
-	shared  atomic.Pointer[budget]
-	down    atomic.Bool // the breaker is not closed
-	trusted atomic.Bool // changed under mu
-	wake    chan struct{}
+	shared    atomic.Pointer[budget]
+	down      atomic.Bool // the breaker is not closed
+	validated atomic.Bool // changed under mu
+	wake      chan struct{}
 
-	mu       sync.Mutex
-	doubts   uint64 // reasons to distrust so far
-	outage   bool   // the store was unreachable since it was last trusted
-	identity string // when it was last trusted; empty before
-	since    time.Time
-	err      error // why it is not trusted
-	drains   []func(context.Context) error
+	mu         sync.Mutex
+	suspicions uint64 // reasons to distrust so far
+	outage     bool   // the store was unreachable since it was last validated
+	identity   string // when it was last validated; empty before
+	since      time.Time
+	err        error // why it is not validated
+	drains     []func(context.Context) error
 }
 
-func newHealth(cfg Config, m *metrics, bumps *recentBumps) *health {
+func newHealth(cfg Config, observe func(context.Context, Event), bumps *recentBumps) *health {
 	h := &health{
-		store: cfg.Store, budget: cfg.StoreTimeout, log: cfg.Logger, m: m, bumps: bumps,
+		store: cfg.Store, budget: cfg.StoreTimeout, log: cfg.Logger, observe: observe, bumps: bumps,
 		wake: make(chan struct{}, 1), since: time.Now(),
 	}
 	h.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
@@ -72,7 +72,7 @@ func newHealth(cfg Config, m *metrics, bumps *recentBumps) *health {
 		},
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			h.down.Store(to != gobreaker.StateClosed)
-			h.m.breaker.Set(float64(to))
+			h.tell(to)
 		},
 	})
 	return h
@@ -94,12 +94,12 @@ func (h *health) call(ctx context.Context, op string, f func(context.Context) er
 	case errors.Is(err, errCallerLeft):
 		return context.Cause(ctx)
 	case errors.Is(err, driver.ErrUnproven):
-		h.doubt(err, false)
+		h.suspect(err, false)
 		return err
 	}
-	h.m.storeErrors.WithLabelValues(op).Inc()
+	h.observe(ctx, StoreFailed{Op: op, Err: err})
 	if h.down.Load() {
-		h.doubt(err, true)
+		h.suspect(err, true)
 	}
 	return err
 }
@@ -143,17 +143,17 @@ func (h *health) budgeted(ctx context.Context) context.Context {
 	return b
 }
 
-// doubt ends the trust in entries and starts a recovery.
-func (h *health) doubt(err error, outage bool) {
+// suspect ends the trust in entries and starts a recovery.
+func (h *health) suspect(err error, outage bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.doubts++
+	h.suspicions++
 	h.outage = h.outage || outage
 	h.err = err
-	if h.trusted.Swap(false) {
+	if h.validated.Swap(false) {
 		h.since = time.Now()
-		h.m.trusted.Set(0)
-		h.log.Warn("cache is not trusted until it has recovered; answering from the source", "err", err)
+		h.tell(h.breaker.State())
+		h.log.Warn("stored answers are not served until the cache has recovered; answering from the source", "err", err)
 	}
 	select {
 	case h.wake <- struct{}{}:
@@ -161,9 +161,21 @@ func (h *health) doubt(err error, outage bool) {
 	}
 }
 
+// tell tells the observer of the state of the store.
+func (h *health) tell(s gobreaker.State) {
+	state := StoreState{Validated: h.validated.Load()}
+	switch s {
+	case gobreaker.StateHalfOpen:
+		state.Breaker = BreakerHalfOpen
+	case gobreaker.StateOpen:
+		state.Breaker = BreakerOpen
+	}
+	h.observe(context.Background(), state)
+}
+
 // begin tries the store once, before there is anything to protect.
 func (h *health) begin(ctx context.Context) {
-	h.doubt(errors.New("not yet asked"), false)
+	h.suspect(errors.New("not yet asked"), false)
 	if h.recover(ctx) {
 		<-h.wake
 	}
@@ -177,7 +189,7 @@ func (h *health) run(ctx context.Context) {
 			return
 		case <-h.wake:
 		}
-		for !h.isTrusted() && !h.recover(ctx) {
+		for !h.isValidated() && !h.recover(ctx) {
 			if !pause(ctx, jitter(probeEvery)) {
 				return
 			}
@@ -185,12 +197,12 @@ func (h *health) run(ctx context.Context) {
 	}
 }
 
-func (h *health) isTrusted() bool { return h.trusted.Load() }
+func (h *health) isValidated() bool { return h.validated.Load() }
 
 // recover makes one attempt at trusting the store again.
 func (h *health) recover(ctx context.Context) bool {
 	h.mu.Lock()
-	seen, outage, before := h.doubts, h.outage, h.identity
+	seen, outage, before := h.suspicions, h.outage, h.identity
 	h.mu.Unlock()
 
 	var identity string
@@ -199,7 +211,7 @@ func (h *health) recover(ctx context.Context) bool {
 		return err
 	})
 	if err != nil {
-		h.m.storeErrors.WithLabelValues("identity").Inc()
+		h.observe(ctx, StoreFailed{Op: "identity", Err: err})
 		h.mu.Lock()
 		h.outage, h.err = true, err
 		h.mu.Unlock()
@@ -207,7 +219,7 @@ func (h *health) recover(ctx context.Context) bool {
 	}
 	// The breaker is closed: this process fences and bumps again. Others may need another
 	// probe to find the store, and until then they commit without fencing. Whoever
-	// drained the outbox now and trusted would miss those writes; so first wait until
+	// drained the outbox now and served stored answers would miss those writes; so first wait until
 	// every process that can reach the store has begun to use it.
 	changed := before != "" && identity != before
 	if (outage && before != "" || changed) && !pause(ctx, 2*probeEvery+h.budget) {
@@ -223,15 +235,15 @@ func (h *health) recover(ctx context.Context) bool {
 
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.doubts != seen {
+	if h.suspicions != seen {
 		return false // something else went wrong meanwhile
 	}
 	if before != "" {
-		h.log.InfoContext(ctx, "cache is trusted again", "after", time.Since(h.since), "identity_changed", changed)
+		h.log.InfoContext(ctx, "stored answers are served again", "after", time.Since(h.since), "identity_changed", changed)
 	}
 	h.identity, h.outage, h.err, h.since = identity, false, nil, time.Now()
-	h.trusted.Store(true)
-	h.m.trusted.Set(1)
+	h.validated.Store(true)
+	h.tell(h.breaker.State())
 	return true
 }
 
@@ -256,10 +268,10 @@ func (h *health) deliver(ctx context.Context, all bool) error {
 
 // Health of the shared tier as one process sees it.
 type Health struct {
-	// State is "ok"; "recovering" while the store answers but is not yet trusted; or
+	// State is "ok"; "recovering" while the store answers but is its entries are not served yet; or
 	// "down". Answers come in every state.
 	State string
-	Since time.Time // of being trusted, or of being not
+	Since time.Time // when State began
 	Err   error     // why not ok; nil when ok
 }
 
@@ -272,14 +284,14 @@ func (c *Cache) Health() Health {
 	switch {
 	case h.down.Load():
 		state = "down"
-	case !h.trusted.Load():
+	case !h.validated.Load():
 		state = "recovering"
 	}
 	return Health{State: state, Since: h.since, Err: h.err}
 }
 
 // OnRecovery adds a function that delivers invalidations recorded elsewhere, such as the
-// outbox of a database. After an outage no entry is trusted before it has returned nil;
+// outbox of a database. After an outage no entry is served before it has returned nil;
 // it is tried again until it does. Its context ends after 30 s.
 func (c *Cache) OnRecovery(drain func(context.Context) error) {
 	c.health.mu.Lock()

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,8 @@ import (
 	"time"
 )
 
-// loaded is what came of asking the source for one answer.
-type loaded[V any] struct {
+// sourceAnswer is what came of asking the source for one answer.
+type sourceAnswer[V any] struct {
 	value   V
 	found   bool
 	payload []byte // to be stored; nil if there is none, or it could not be encoded
@@ -18,78 +19,85 @@ type loaded[V any] struct {
 	err     error // *LoadError, *OverloadError, or ErrClosed; nil also when not found
 }
 
-// load asks the source for one answer, when admitted.
-func (d *Cached[P, V]) load(ctx context.Context, p P, key string, begin func()) loaded[V] {
-	return d.loadAll(ctx, []P{p}, []string{key}, begin)[0]
+// loadOne asks the source for one answer, when admitted.
+func (d *Cached[P, V]) loadOne(ctx context.Context, r *request[P], begin func()) sourceAnswer[V] {
+	return d.loadAll(ctx, []*request[P]{r}, begin)[0]
 }
 
-// loadAll asks the source for answers, with one place of admission for all of them. begin,
+// loadAll asks the source for answers, with one slot of admission for all of them. begin,
 // if not nil, is called when the source is about to be read.
-func (d *Cached[P, V]) loadAll(ctx context.Context, ps []P, keys []string, begin func()) []loaded[V] {
+func (d *Cached[P, V]) loadAll(ctx context.Context, rs []*request[P], begin func()) []sourceAnswer[V] {
 	if err := d.loads.enter(ctx); err != nil {
-		return d.failAll(keys, err)
+		return failAll[V](len(rs), err)
 	}
-	return d.loadAdmitted(ctx, ps, keys, begin)
+	return d.loadAdmitted(ctx, rs, begin)
 }
 
 // loadAdmitted is loadAll for a caller that has entered d.loads.
-func (d *Cached[P, V]) loadAdmitted(ctx context.Context, ps []P, keys []string, begin func()) []loaded[V] {
+func (d *Cached[P, V]) loadAdmitted(ctx context.Context, rs []*request[P], begin func()) []sourceAnswer[V] {
 	if begin != nil {
 		begin()
 	}
 	at := time.Now()
-	leave := func() {
-		took := time.Since(at)
-		d.loads.leave(took)
-		d.m.loadTime.Observe(took.Seconds())
-	}
-	outs, err := protect(ctx, d.c, d.LoadTimeout, leave, func(ctx context.Context) ([]loaded[V], error) {
-		results, err := d.ask(ctx, ps)
+	leave := func() { d.loads.leave(time.Since(at)) }
+	answers, err := protect(ctx, d.c, d.q.LoadTimeout, leave, func(ctx context.Context) ([]sourceAnswer[V], error) {
+		results, err := d.askSource(ctx, rs)
 		if err != nil {
 			return nil, err
 		}
-		outs := make([]loaded[V], len(ps))
+		answers := make([]sourceAnswer[V], len(rs))
 		for i, r := range results {
-			outs[i] = d.encode(r)
+			answers[i] = d.encode(r)
 		}
-		return outs, nil
+		return answers, nil
 	})
 	if err != nil {
-		outs = d.failAll(keys, err)
+		answers = failAll[V](len(rs), err)
 	}
-	for i := range outs {
-		outs[i].at = at
-		outs[i].err = d.describeError(keys[i], outs[i].err)
-		d.m.loads[resultOf(outs[i].found, outs[i].err)].Inc()
+	for i := range answers {
+		answers[i].at = at
+		answers[i].err = d.describeError(rs[i].key, answers[i].err)
 	}
-	return outs
+	if d.observer != nil {
+		ended := LoadEnded{Took: time.Since(at), Results: make([]LoadStatus, len(answers)), Err: err}
+		for i, a := range answers {
+			ended.Results[i] = statusOf(a.found, a.err)
+			ended.Err = cmp.Or(ended.Err, a.err)
+		}
+		d.observe(ctx, ended)
+	}
+	return answers
 }
 
-// ask calls the query's loader.
-func (d *Cached[P, V]) ask(ctx context.Context, ps []P) ([]Loaded[V], error) {
-	if len(ps) == 1 {
-		v, err := d.Load(ctx, ps[0])
+// askSource calls the query's loader.
+func (d *Cached[P, V]) askSource(ctx context.Context, rs []*request[P]) ([]Loaded[V], error) {
+	if len(rs) == 1 {
+		v, err := d.q.Load(ctx, rs[0].p)
 		return []Loaded[V]{{v, err}}, nil
 	}
-	results, err := d.LoadMany(ctx, ps)
+	ps := make([]P, len(rs))
+	for i, r := range rs {
+		ps[i] = r.p
+	}
+	results, err := d.q.LoadMany(ctx, ps)
 	if err == nil && len(results) != len(ps) {
 		err = fmt.Errorf("LoadMany returned %d results for %d parameters", len(results), len(ps))
 	}
 	return results, err
 }
 
-func (d *Cached[P, V]) encode(r Loaded[V]) loaded[V] {
+func (d *Cached[P, V]) encode(r Loaded[V]) sourceAnswer[V] {
 	switch {
 	case errors.Is(r.Err, ErrNotFound):
-		return loaded[V]{}
+		return sourceAnswer[V]{}
 	case r.Err != nil:
-		return loaded[V]{err: r.Err}
+		return sourceAnswer[V]{err: r.Err}
 	}
-	out := loaded[V]{value: r.Value, found: true}
-	payload, err := d.Codec.Encode(r.Value)
+	out := sourceAnswer[V]{value: r.Value, found: true}
+	payload, err := d.q.Codec.Encode(r.Value)
 	if err != nil {
 		// The answer is good; it merely cannot be kept.
-		d.c.cfg.Logger.Error("answer cannot be encoded, so it is not cached", "query", d.Name, "err", err)
+		d.c.cfg.Logger.Error("answer cannot be encoded, so it is not cached", "query", d.q.Name, "err", err)
 		return out
 	}
 	if payload == nil {
@@ -99,12 +107,12 @@ func (d *Cached[P, V]) encode(r Loaded[V]) loaded[V] {
 	return out
 }
 
-func (d *Cached[P, V]) failAll(keys []string, err error) []loaded[V] {
-	outs := make([]loaded[V], len(keys))
-	for i := range outs {
-		outs[i].err = err
+func failAll[V any](n int, err error) []sourceAnswer[V] {
+	answers := make([]sourceAnswer[V], n)
+	for i := range answers {
+		answers[i].err = err
 	}
-	return outs
+	return answers
 }
 
 // describeError makes a *LoadError of a loader's error, and leaves the cache's own alone.
@@ -112,33 +120,33 @@ func (d *Cached[P, V]) describeError(key string, err error) error {
 	if err == nil || errors.Is(err, ErrClosed) {
 		return err
 	}
-	if _, ok := errors.AsType[*OverloadError](err); ok {
+	if errors.As(err, new(*OverloadError)) {
 		return err
 	}
-	return &LoadError{Query: d.Name, Key: key, Err: err}
+	return &LoadError{Query: d.q.Name, Key: key, Err: err}
 }
 
-func resultOf(found bool, err error) string {
+func statusOf(found bool, err error) LoadStatus {
 	switch {
 	case err == nil && found:
-		return resultFound
+		return LoadFound
 	case err == nil:
-		return resultNotFound
+		return LoadNotFound
 	case errors.Is(err, ErrLoadTimeout):
-		return resultTimeout
+		return LoadTimedOut
 	case errors.Is(err, errGoexit):
-		return resultPanic
+		return LoadPanicked
 	}
-	if _, ok := errors.AsType[*PanicError](err); ok {
-		return resultPanic
+	if errors.As(err, new(*PanicError)) {
+		return LoadPanicked
 	}
-	return resultError
+	return LoadFailed
 }
 
 // detach returns a context that keeps ctx's values, outlives it, and ends with the cache.
 func (c *Cache) detach(ctx context.Context) (context.Context, context.CancelFunc) {
 	detached, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(c.life, func() { cancel(context.Cause(c.life)) })
+	stop := context.AfterFunc(c.ctx, func() { cancel(context.Cause(c.ctx)) })
 	return detached, func() {
 		stop()
 		cancel(nil)
@@ -157,7 +165,7 @@ func protect[T any](ctx context.Context, c *Cache, timeout time.Duration, after 
 	var none T
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrLoadTimeout)
 	results := make(chan result, 1)
-	spawned := c.spawn(func(context.Context) {
+	started := c.start(func(context.Context) {
 		defer cancel()
 		defer after()
 		r := result{err: errGoexit} // unless f returns or panics
@@ -170,7 +178,7 @@ func protect[T any](ctx context.Context, c *Cache, timeout time.Duration, after 
 		value, err := f(ctx)
 		r = result{value, err}
 	})
-	if !spawned {
+	if !started {
 		after()
 		cancel()
 		return none, ErrClosed

@@ -12,7 +12,7 @@ import (
 // and what is missing is loaded in one go if the query has LoadMany. Each Result has its
 // own error, so that one failure spoils nothing else. The second result is not nil only
 // when there are no answers: the cause of ctx if that ended first, or ErrClosed. Every key is
-// looked up in the store: the query's Near and Tolerate do not apply.
+// looked up in the store: the query's Near does not apply.
 func (d *Cached[P, V]) GetMany(ctx context.Context, ps []P) ([]Result[V], error) {
 	if len(ps) == 0 {
 		return nil, nil
@@ -20,245 +20,241 @@ func (d *Cached[P, V]) GetMany(ctx context.Context, ps []P) ([]Result[V], error)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if d.c.life.Err() != nil {
+	if d.c.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	m := &many[P, V]{Cached: d, asked: make([]asked[P, V], len(ps))}
+	b := &batch[P, V]{Cached: d, items: make([]item[P, V], len(ps))}
 	results := make([]Result[V], len(ps))
 	for i, p := range ps {
-		a := &m.asked[i]
-		a.p, a.result = p, &results[i]
-		if a.key, a.result.Err = d.keyOf(p); a.result.Err != nil {
-			continue
+		it := &b.items[i]
+		it.result = &results[i]
+		var key string
+		if key, it.result.Err = d.keyOf(p); it.result.Err == nil {
+			it.request = request[P]{p: p, key: key, tags: d.q.Tags(p)}
 		}
-		a.tags = d.Tags(p)
 	}
-	m.look(ctx)
-	m.board(ctx)
-	for i := range m.asked {
-		if err := m.asked[i].collect(ctx, d); err != nil {
+	b.readAll(ctx)
+	b.joinCalls(ctx)
+	for i := range b.items {
+		if err := b.items[i].collect(ctx, d); err != nil {
 			return nil, err
 		}
 	}
 	return results, nil
 }
 
-// many is one call of GetMany.
-type many[P comparable, V any] struct {
+// batch is one call of GetMany.
+type batch[P comparable, V any] struct {
 	*Cached[P, V]
-	asked []asked[P, V]
+	items []item[P, V]
 }
 
-// asked is one parameter of a call of GetMany, on its way to a result.
-type asked[P comparable, V any] struct {
-	p      P
-	key    string
-	tags   []Tag
+// item is one parameter of a batch, on its way to a result.
+type item[P comparable, V any] struct {
+	request[P]
 	guard  driver.Guard
-	detail string  // why it must bypass, if it must
-	kept   kept[V] // what the store had
+	detail string         // why it must bypass, if it must
+	entry  storedEntry[V] // what the store had
 	result *Result[V]
 
-	flight *flight[V] // what it waits for; nil if it has its result
-	lead   bool
-	had    bool // the flight had landed when this call came
+	call      *call[V] // what it waits for; nil if it has its result
+	lead      bool
+	completed bool // the call was over when this batch came
 
-	// While it leads its flight in a batch.
+	// While it leads its call in a batch.
 	token   driver.Token
 	claimed driver.Claimed
 	ended   bool // or handed over to a goroutine that ends it
 }
 
-// look reads everything in one round trip and answers what it can.
-func (m *many[P, V]) look(ctx context.Context) {
+// readAll reads everything in one round trip and answers what it can.
+func (b *batch[P, V]) readAll(ctx context.Context) {
 	var keys []string
 	var u union
-	for i := range m.asked {
-		keys = append(keys, m.asked[i].key)
-		u.add(m.asked[i].tags)
+	for i := range b.items {
+		keys = append(keys, b.items[i].key)
+		u.add(b.items[i].tags)
 	}
-	snapshot, err := m.c.read(ctx, u.tags, keys)
+	snapshot, err := b.c.read(ctx, u.tags, keys)
 	now := time.Now()
-	for i := range m.asked {
-		a := &m.asked[i]
-		if a.result.Err != nil {
+	for i := range b.items {
+		it := &b.items[i]
+		if it.result.Err != nil {
 			continue
 		}
 		if err != nil {
-			a.detail = DetailUnavailable
+			it.detail = DetailUnavailable
 			continue
 		}
-		states := u.statesOf(a.tags, snapshot.States)
+		states := u.statesOf(it.tags, snapshot.States)
 		if anyFenced(states) {
-			a.detail = DetailFenced
+			it.detail = DetailFenced
 			continue
 		}
-		a.guard = guardOf(a.tags, states)
-		a.kept = m.examine(snapshot.Entries[i], a.guard, now)
-		switch a.kept.state {
+		it.guard = guardOf(it.tags, states)
+		it.entry = b.classify(ctx, it.key, snapshot.Entries[i], it.guard, now)
+		switch it.entry.state {
 		case entryStale:
-			m.refresh(ctx, a.p, a.key, a.tags, a.guard, false)
+			b.refresh(ctx, &it.request, it.guard, false)
 			fallthrough
 		case entryFresh:
-			m.m.hit(now)
-			a.result.Answer, a.result.Err = a.kept.answer, a.kept.err()
+			it.result.Answer, it.result.Err = it.entry.answer, it.entry.err()
+			b.served(ctx, now, it.result.Status, it.result.Detail, nil)
 		}
 	}
 }
 
-// board finds a flight for what has no answer yet: one that is under way, one batch for the
-// rest if the query can load in batches, else one each.
-func (m *many[P, V]) board(ctx context.Context) {
-	var batch []*asked[P, V]
-	for i := range m.asked {
-		a := &m.asked[i]
-		if a.result.Err != nil || a.result.Status != 0 {
+// joinCalls finds a call for what has no answer yet: one that is under way, one load for
+// the rest if the query can load in batches, else one each.
+func (b *batch[P, V]) joinCalls(ctx context.Context) {
+	var together []*item[P, V]
+	for i := range b.items {
+		it := &b.items[i]
+		if it.result.Err != nil || it.result.Status != 0 {
 			continue
 		}
-		one := func(f *flight[V]) {
-			m.launch(ctx, f, func(ctx context.Context) {
-				if a.detail != "" {
-					m.flyBypass(ctx, f, a.p, a.key, a.detail)
+		alone := func(call *call[V]) {
+			b.launch(ctx, it.key, call, func(ctx context.Context) {
+				if it.detail != "" {
+					b.runBypass(ctx, call, &it.request, it.detail)
 				} else {
-					m.fly(ctx, f, a.p, a.key, a.tags)
+					b.runGuarded(ctx, call, &it.request)
 				}
-			}, a.key)
+			})
 		}
-		if a.detail != "" {
-			m.countBypass(a.detail)
-			a.flight, a.lead = m.flights.joinBypass(a.key, one)
+		if it.detail != "" {
+			it.call, it.lead = b.calls.joinBypass(it.key, alone)
 		} else {
-			a.flight, a.lead = m.flights.join(a.key, a.guard)
-			a.had = a.flight.landed() && !a.lead
+			it.call, it.lead = b.calls.join(it.key, it.guard)
+			it.completed = !it.lead && it.call.completed()
 		}
 		switch {
-		case !a.lead:
-		case m.LoadMany == nil:
-			one(a.flight)
+		case !it.lead:
+		case b.q.LoadMany == nil:
+			alone(it.call)
 		default:
-			batch = append(batch, a)
+			together = append(together, it)
 		}
 	}
-	if len(batch) == 0 {
+	if len(together) == 0 {
 		return
 	}
-	spawned := m.c.spawn(func(context.Context) {
-		ctx, cancel := m.c.detach(ctx)
+	started := b.c.start(func(context.Context) {
+		ctx, cancel := b.c.detach(ctx)
 		defer cancel()
-		m.flyTogether(ctx, batch)
+		b.runTogether(ctx, together)
 	})
-	if !spawned {
-		for _, a := range batch {
-			m.land(a.flight, outcome[V]{loaded: loaded[V]{err: ErrClosed}})
-			m.flights.end(a.key, a.flight)
+	if !started {
+		for _, it := range together {
+			b.complete(it.call, outcome[V]{sourceAnswer: sourceAnswer[V]{err: ErrClosed}})
+			b.calls.end(it.key, it.call)
 		}
 	}
 }
 
-// collect waits for an answer that is still due. It fails only when there is no more
+// collect waits for an answer that is still to come. It fails only when there is no more
 // waiting for any.
-func (a *asked[P, V]) collect(ctx context.Context, d *Cached[P, V]) error {
-	if a.flight == nil {
+func (it *item[P, V]) collect(ctx context.Context, d *Cached[P, V]) error {
+	if it.call == nil {
 		return nil
 	}
-	a.result.Answer, a.result.Err = d.wait(ctx, a.flight, a.lead, a.had)
-	if ctx.Err() != nil && errors.Is(a.result.Err, context.Cause(ctx)) {
+	it.result.Answer, it.result.Err = d.wait(ctx, it.call, it.lead, it.completed)
+	if ctx.Err() != nil && errors.Is(it.result.Err, context.Cause(ctx)) {
 		return context.Cause(ctx)
 	}
-	if a.result.Err != nil && a.kept.state == entryExpired && failedToLoad(a.result.Err) {
-		a.result.Answer, a.result.Err = a.kept.answer, a.kept.err()
-		a.result.Detail = DetailError
+	if it.entry.state == entryExpired && failedToLoad(it.result.Err) {
+		it.result.Answer, it.result.Err = it.entry.answer, it.entry.err()
+		it.result.Detail = DetailError
 	}
 	return nil
 }
 
-// flyTogether leads the flights of a batch: one claim for all of them, one load for those
+// runTogether leads the calls of a batch: one claim for all of them, one load for those
 // that are granted or bypass, one settling. What another process is loading is waited
 // for one by one.
-func (m *many[P, V]) flyTogether(ctx context.Context, batch []*asked[P, V]) {
-	m.claimTogether(ctx, batch)
-	var aboard []*asked[P, V]
+func (b *batch[P, V]) runTogether(ctx context.Context, together []*item[P, V]) {
+	b.claimTogether(ctx, together)
+	var loading []*item[P, V]
 	var leases []driver.Claim
 	var fills []driver.Fill
-	for _, a := range batch {
-		k := m.examine(a.claimed.Entry, a.guard, time.Now())
-		switch granted := a.claimed.State == driver.Granted; {
-		case a.detail != "":
-			aboard = append(aboard, a)
-		case k.state == entryFresh:
-			m.land(a.flight, m.outcomeOf(k, Hit))
+	for _, it := range together {
+		e := b.classify(ctx, it.key, it.claimed.Entry, it.guard, time.Now())
+		switch granted := it.claimed.State == driver.Granted; {
+		case it.detail != "":
+			loading = append(loading, it)
+		case e.state == entryFresh:
+			b.complete(it.call, outcomeOf(e, Hit))
 			if granted {
-				fills = append(fills, driver.Fill{Key: a.key, Token: a.token})
+				fills = append(fills, driver.Fill{Key: it.key, Token: it.token})
 			}
 		case granted:
-			aboard = append(aboard, a)
-			leases = append(leases, driver.Claim{Key: a.key, Token: a.token})
+			loading = append(loading, it)
+			leases = append(leases, driver.Claim{Key: it.key, Token: it.token})
 		default:
-			m.launch(ctx, a.flight, func(ctx context.Context) { m.fly(ctx, a.flight, a.p, a.key, a.tags) }, a.key)
-			a.ended = true
+			b.launch(ctx, it.key, it.call, func(ctx context.Context) { b.runGuarded(ctx, it.call, &it.request) })
+			it.ended = true
 		}
 	}
-	if len(aboard) > 0 {
-		stop := m.c.keepLeases(ctx, leases)
-		fills = append(fills, m.loadTogether(ctx, aboard)...)
+	if len(loading) > 0 {
+		stop := b.c.keepLeases(ctx, leases)
+		fills = append(fills, b.loadTogether(ctx, loading)...)
 		stop()
 	}
 	if len(fills) > 0 {
-		m.settleAll(ctx, fills)
+		b.settleAll(ctx, fills)
 	}
-	for _, a := range batch {
-		if !a.ended {
-			m.flights.end(a.key, a.flight)
+	for _, it := range together {
+		if !it.ended {
+			b.calls.end(it.key, it.call)
 		}
 	}
 }
 
-func (m *many[P, V]) claimTogether(ctx context.Context, batch []*asked[P, V]) {
+func (b *batch[P, V]) claimTogether(ctx context.Context, together []*item[P, V]) {
 	var claims []driver.Claim
-	var claiming []*asked[P, V]
-	for _, a := range batch {
-		if a.detail == "" {
-			a.token = driver.Token(driver.NewVersion())
-			claims = append(claims, driver.Claim{Key: a.key, Token: a.token, Guard: a.guard, TTL: leaseTTL})
-			claiming = append(claiming, a)
+	var claiming []*item[P, V]
+	for _, it := range together {
+		if it.detail == "" {
+			it.token = driver.Token(driver.NewVersion())
+			claims = append(claims, driver.Claim{Key: it.key, Token: it.token, Guard: it.guard, TTL: leaseTTL})
+			claiming = append(claiming, it)
 		}
 	}
 	if len(claims) == 0 {
 		return
 	}
-	claimed, err := m.c.claim(ctx, claims)
-	for i, a := range claiming {
+	claimed, err := b.c.claim(ctx, claims)
+	for i, it := range claiming {
 		if err != nil {
-			a.detail = DetailUnavailable
-			m.countBypass(a.detail)
+			it.detail = DetailUnavailable
 			continue
 		}
-		a.claimed = claimed[i]
+		it.claimed = claimed[i]
 	}
 }
 
-// loadTogether loads and lands aboard, and returns what is to be stored.
-func (m *many[P, V]) loadTogether(ctx context.Context, aboard []*asked[P, V]) (fills []driver.Fill) {
-	ps, keys := make([]P, len(aboard)), make([]string, len(aboard))
-	for i, a := range aboard {
-		ps[i], keys[i] = a.p, a.key
+// loadTogether loads, completes the calls, and returns what is to be stored.
+func (b *batch[P, V]) loadTogether(ctx context.Context, loading []*item[P, V]) (fills []driver.Fill) {
+	rs := make([]*request[P], len(loading))
+	for i, it := range loading {
+		rs[i] = &it.request
 	}
 	begin := func() {
-		for _, a := range aboard {
-			m.flights.begin(a.flight)
+		for _, it := range loading {
+			b.calls.begin(it.call)
 		}
 	}
-	for i, l := range m.loadAll(ctx, ps, keys, begin) {
-		a := aboard[i]
-		if a.detail != "" {
-			m.m.refused.Inc()
-			m.flights.end(a.key, a.flight)
-			a.ended = true
-			m.land(a.flight, outcome[V]{loaded: l, status: Bypass, detail: a.detail})
+	for i, a := range b.loadAll(ctx, rs, begin) {
+		it := loading[i]
+		if it.detail != "" {
+			b.observe(ctx, NotStored{1})
+			b.calls.end(it.key, it.call)
+			it.ended = true
+			b.complete(it.call, outcome[V]{sourceAnswer: a, status: Bypass, detail: it.detail})
 			continue
 		}
-		fill, fresh := m.fillFor(a.key, a.tags, a.guard, a.token, l, a.claimed.Failure)
-		m.land(a.flight, outcome[V]{loaded: l, status: Miss, fresh: fresh})
+		fill, fresh := b.fillFor(&it.request, it.guard, it.token, a, it.claimed.Failure)
+		b.complete(it.call, outcome[V]{sourceAnswer: a, status: Miss, fresh: fresh})
 		fills = append(fills, fill)
 	}
 	return fills

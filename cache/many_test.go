@@ -153,8 +153,8 @@ func TestGetManyUnderAFenceStoresOnlyTheRest(t *testing.T) {
 		if err := f.Bump(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		mustAsk(t, q, 1, cache.Miss)
-		mustAsk(t, q, 2, cache.Hit)
+		mustLookup(t, q, 1, cache.Miss)
+		mustLookup(t, q, 2, cache.Hit)
 	})
 }
 
@@ -174,7 +174,7 @@ func TestGetManySpoilsNothingByOneFailure(t *testing.T) {
 				t.Errorf("result %d is %+v, want the expired answer", i, r)
 			}
 		}
-		if _, ok := errors.AsType[*cache.LoadError](results[2].Err); !ok {
+		if !errors.As(results[2].Err, new(*cache.LoadError)) {
 			t.Errorf("result 2 has error %v, want a LoadError", results[2].Err)
 		}
 	})
@@ -208,7 +208,7 @@ func TestGetManyLeavesWithItsCaller(t *testing.T) {
 			t.Errorf("got %v, want the caller's deadline", err)
 		}
 		time.Sleep(b.delay)
-		mustAsk(t, q, 1, cache.Hit)
+		mustLookup(t, q, 1, cache.Hit)
 	})
 }
 

@@ -16,89 +16,75 @@ const (
 	renewEvery = leaseTTL / 3
 )
 
-// join waits for the load of key under guard, beginning it if nobody has.
-func (d *Cached[P, V]) join(ctx context.Context, p P, key string, tags []Tag, guard driver.Guard) (Answer[V], error) {
-	f, lead := d.flights.join(key, guard)
+// join waits for the load of an answer under guard, beginning it if there is none.
+func (d *Cached[P, V]) join(ctx context.Context, r *request[P], guard driver.Guard) (Answer[V], error) {
+	call, lead := d.calls.join(r.key, guard)
+	completed := !lead && call.completed()
 	if lead {
-		d.launch(ctx, f, func(ctx context.Context) { d.fly(ctx, f, p, key, tags) }, key)
+		d.launch(ctx, r.key, call, func(ctx context.Context) { d.runGuarded(ctx, call, r) })
 	}
-	return d.wait(ctx, f, lead, f.landed() && !lead)
+	return d.wait(ctx, call, lead, completed)
 }
 
 // bypass waits for a load that begins after now and is stored nowhere.
-func (d *Cached[P, V]) bypass(ctx context.Context, p P, key, detail string) (Answer[V], error) {
-	d.countBypass(detail)
-	fly := func(f *flight[V]) {
-		d.launch(ctx, f, func(ctx context.Context) { d.flyBypass(ctx, f, p, key, detail) }, key)
+func (d *Cached[P, V]) bypass(ctx context.Context, r *request[P], detail string) (Answer[V], error) {
+	run := func(call *call[V]) {
+		d.launch(ctx, r.key, call, func(ctx context.Context) { d.runBypass(ctx, call, r, detail) })
 	}
-	f, lead := d.flights.joinBypass(key, fly)
+	call, lead := d.calls.joinBypass(r.key, run)
 	if lead {
-		fly(f)
+		run(call)
 	}
-	return d.wait(ctx, f, lead, false)
+	return d.wait(ctx, call, lead, false)
 }
 
-func (d *Cached[P, V]) countBypass(detail string) {
-	if detail == DetailFenced {
-		d.m.fenced.Inc()
-	} else {
-		d.m.unavailable.Inc()
-	}
-}
-
-// launch runs fly on a goroutine of the cache, with a context that is nobody's.
-func (d *Cached[P, V]) launch(ctx context.Context, f *flight[V], fly func(context.Context), key string) {
-	spawned := d.c.spawn(func(context.Context) {
+// launch runs a call on a goroutine of the cache, with a context that no caller can cancel.
+func (d *Cached[P, V]) launch(ctx context.Context, key string, call *call[V], run func(context.Context)) {
+	started := d.c.start(func(context.Context) {
 		ctx, cancel := d.c.detach(ctx)
 		defer cancel()
-		fly(ctx)
+		run(ctx)
 	})
-	if !spawned {
-		d.land(f, outcome[V]{loaded: loaded[V]{err: ErrClosed}})
-		d.flights.end(key, f)
+	if !started {
+		d.complete(call, outcome[V]{sourceAnswer: sourceAnswer[V]{err: ErrClosed}})
+		d.calls.end(key, call)
 	}
 }
 
-func (d *Cached[P, V]) land(f *flight[V], out outcome[V]) {
-	f.out = out
-	close(f.done)
+// complete gives a call its outcome and wakes its waiters.
+func (d *Cached[P, V]) complete(call *call[V], out outcome[V]) {
+	call.out = out
+	close(call.done)
 }
 
-// wait returns what the flight brings home, or leaves with its caller's context. had says
-// that the flight had landed when the caller came.
-func (d *Cached[P, V]) wait(ctx context.Context, f *flight[V], lead, had bool) (Answer[V], error) {
-	if !f.landed() {
-		d.m.waiters.Inc()
-		defer d.m.waiters.Dec()
+// wait returns the outcome of a call, or leaves with its caller's context. completed says
+// that the load was over before the caller came.
+func (d *Cached[P, V]) wait(ctx context.Context, call *call[V], lead, completed bool) (Answer[V], error) {
+	if !call.completed() {
+		d.observe(ctx, WaitBegan{})
+		defer d.observe(ctx, WaitEnded{})
 	}
 	select {
-	case <-f.done:
-		return d.report(&f.out, lead, had)
+	case <-call.done:
+		return d.answerOf(ctx, &call.out, lead, completed)
 	case <-ctx.Done():
-		d.m.miss(time.Now())
+		d.served(ctx, time.Now(), 0, "", context.Cause(ctx))
 		return Answer[V]{}, context.Cause(ctx)
 	}
 }
 
-// report turns an outcome into one caller's answer, and counts it.
-func (d *Cached[P, V]) report(out *outcome[V], lead, had bool) (Answer[V], error) {
+// answerOf turns an outcome into one caller's answer, and counts it.
+func (d *Cached[P, V]) answerOf(ctx context.Context, out *outcome[V], lead, completed bool) (Answer[V], error) {
 	now := time.Now()
 	status := out.status
 	if !lead && status == Miss {
 		status = Collapsed
-		if had { // it had been loaded before this caller asked, and is on its way to the store
+		if completed { // it had been loaded before this caller asked, and is on its way to the store
 			status = Hit
 		}
 	}
-	if status == Hit {
-		d.m.hit(now)
-	} else {
-		d.m.miss(now)
-	}
+	d.served(ctx, now, status, out.detail, out.err)
 	if out.err != nil {
-		if _, ok := errors.AsType[*OverloadError](out.err); ok {
-			d.m.overloads.Inc()
-		}
 		return Answer[V]{Status: status, Detail: out.detail}, out.err
 	}
 	a := Answer[V]{Status: status, Detail: out.detail, Age: max(now.Sub(out.at), 0)}
@@ -112,83 +98,82 @@ func (d *Cached[P, V]) report(out *outcome[V], lead, had bool) (Answer[V], error
 	return a, nil
 }
 
-// flyBypass loads for callers who may not rely on the store.
-func (d *Cached[P, V]) flyBypass(ctx context.Context, f *flight[V], p P, key, detail string) {
-	l := d.load(ctx, p, key, func() { d.flights.begin(f) })
-	d.m.refused.Inc()
-	d.flights.end(key, f) // before it lands: who comes now is too late for it
-	d.land(f, outcome[V]{loaded: l, status: Bypass, detail: detail})
+// runBypass loads for callers who may not rely on the store.
+func (d *Cached[P, V]) runBypass(ctx context.Context, call *call[V], r *request[P], detail string) {
+	a := d.loadOne(ctx, r, func() { d.calls.begin(call) })
+	d.observe(ctx, NotStored{1})
+	d.calls.end(r.key, call) // before it completes: a caller who comes now is too late for it
+	d.complete(call, outcome[V]{sourceAnswer: a, status: Bypass, detail: detail})
 }
 
-// fly gets the answer of key to the waiters of f: loaded here, or by another process.
-func (d *Cached[P, V]) fly(ctx context.Context, f *flight[V], p P, key string, tags []Tag) {
-	out, settle := d.obtain(ctx, p, key, tags, f.guard)
-	// The waiters need not wait for the store; who comes meanwhile joins this flight, for
-	// it is not over until the answer can be read there.
-	d.land(f, out)
+// runGuarded gets an answer to the waiters of call: loaded here, or by another process.
+func (d *Cached[P, V]) runGuarded(ctx context.Context, call *call[V], r *request[P]) {
+	out, settle := d.loadOrWait(ctx, r, call.guard)
+	// The waiters need not wait for the store. A caller who comes meanwhile joins this
+	// call, which is not over until the answer can be read there.
+	d.complete(call, out)
 	if settle != nil {
 		settle()
 	}
-	d.flights.end(key, f)
+	d.calls.end(r.key, call)
 }
 
-// obtain returns the answer, and a function that brings it to the store (nil if there is
-// nothing to bring).
-func (d *Cached[P, V]) obtain(ctx context.Context, p P, key string, tags []Tag, guard driver.Guard) (outcome[V], func()) {
+// loadOrWait loads under a lease, or waits for the process that holds it. It returns a
+// function that brings the answer to the store, nil if there is nothing to bring.
+func (d *Cached[P, V]) loadOrWait(ctx context.Context, r *request[P], guard driver.Guard) (outcome[V], func()) {
 	unstored := func(detail string) (outcome[V], func()) {
-		d.countBypass(detail)
-		d.m.refused.Inc()
-		return outcome[V]{loaded: d.load(ctx, p, key, nil), status: Bypass, detail: detail}, nil
+		d.observe(ctx, NotStored{1})
+		return outcome[V]{sourceAnswer: d.loadOne(ctx, r, nil), status: Bypass, detail: detail}, nil
 	}
 	token := driver.Token(driver.NewVersion())
-	announced, unsubscribe := d.c.cfg.Store.Announced(key) // before the claim: nothing is missed
+	announced, unsubscribe := d.c.cfg.Store.Announced(r.key) // before the claim: nothing is missed
 	defer unsubscribe()
-	patience := time.Now().Add(d.LoadTimeout)
+	limit := time.Now().Add(d.q.LoadTimeout)
 	for {
-		claims, err := d.c.claim(ctx, []driver.Claim{{Key: key, Token: token, Guard: guard, TTL: leaseTTL}})
+		claims, err := d.c.claim(ctx, []driver.Claim{{Key: r.key, Token: token, Guard: guard, TTL: leaseTTL}})
 		if err != nil {
 			return unstored(DetailUnavailable)
 		}
 		claimed := claims[0]
-		if k := d.examine(claimed.Entry, guard, time.Now()); k.state == entryFresh {
+		if e := d.classify(ctx, r.key, claimed.Entry, guard, time.Now()); e.state == entryFresh {
 			// Another load has stored it between our read and our claim.
-			out := d.outcomeOf(k, Hit)
+			out := outcomeOf(e, Hit)
 			if claimed.State == driver.Granted {
-				return out, func() { _ = d.c.settle(ctx, []driver.Fill{{Key: key, Token: token}}) }
+				return out, func() { _ = d.c.settle(ctx, []driver.Fill{{Key: r.key, Token: token}}) }
 			}
 			return out, nil
 		}
 		switch claimed.State {
 		case driver.Granted:
-			return d.loadUnderLease(ctx, p, key, tags, guard, token, claimed.Failure)
+			return d.loadUnderLease(ctx, r, guard, token, claimed.Failure)
 		case driver.Failed:
-			return d.remembered(key, claimed.Failure), nil
+			return d.rememberedFailure(r.key, claimed.Failure), nil
 		}
 		// Held: another process is loading. Look again when it has settled, or when its
 		// lease may have run out because it died.
-		if !await(ctx, announced, claimed.Wait, patience) {
-			return d.loadUnderLease(ctx, p, key, tags, guard, token, nil) // waited long enough
+		if !await(ctx, announced, claimed.Wait, limit) {
+			return d.loadUnderLease(ctx, r, guard, token, nil) // waited long enough
 		}
-		if ctx.Err() != nil { // only closing ends a flight; the store may answer yet, and would again and again
-			return outcome[V]{loaded: loaded[V]{err: ErrClosed}}, nil
+		if ctx.Err() != nil { // only closing ends a call; the store may answer yet, and would again and again
+			return outcome[V]{sourceAnswer: sourceAnswer[V]{err: ErrClosed}}, nil
 		}
-		snapshot, err := d.c.read(ctx, tags, []string{key})
+		snapshot, err := d.c.read(ctx, r.tags, []string{r.key})
 		if err != nil {
 			return unstored(DetailUnavailable)
 		}
 		if anyFenced(snapshot.States) {
 			return unstored(DetailFenced)
 		}
-		guard = guardOf(tags, snapshot.States) // what was waited for may be outdated by now
-		if k := d.examine(snapshot.Entries[0], guard, time.Now()); k.state == entryFresh {
-			return d.outcomeOf(k, Collapsed), nil
+		guard = guardOf(r.tags, snapshot.States) // what was waited for may be outdated by now
+		if e := d.classify(ctx, r.key, snapshot.Entries[0], guard, time.Now()); e.state == entryFresh {
+			return outcomeOf(e, Collapsed), nil
 		}
 	}
 }
 
-// await returns true when it is time to look again, and false when patience is over.
-func await(ctx context.Context, announced <-chan struct{}, lease time.Duration, patience time.Time) bool {
-	left := time.Until(patience)
+// await returns true when it is time to look again, and false when the limit is reached.
+func await(ctx context.Context, announced <-chan struct{}, lease time.Duration, limit time.Time) bool {
+	left := time.Until(limit)
 	if left <= 0 {
 		return false
 	}
@@ -202,51 +187,52 @@ func await(ctx context.Context, announced <-chan struct{}, lease time.Duration, 
 	return true
 }
 
-func (d *Cached[P, V]) outcomeOf(k kept[V], status Status) outcome[V] {
-	out := outcome[V]{status: status, fresh: k.answer.Age + k.answer.TTL}
-	out.at = time.Now().Add(-k.answer.Age)
-	out.found, out.value, out.etag = k.found, k.answer.Value, k.answer.ETag
+func outcomeOf[V any](e storedEntry[V], status Status) outcome[V] {
+	out := outcome[V]{status: status, fresh: e.answer.Age + e.answer.TTL}
+	out.at = time.Now().Add(-e.answer.Age)
+	out.found, out.value, out.etag = e.found, e.answer.Value, e.answer.ETag
 	return out
 }
 
-// remembered is the outcome of a load that failed a moment ago and is not repeated yet.
-func (d *Cached[P, V]) remembered(key string, failure []byte) outcome[V] {
+// rememberedFailure is the outcome of a load that failed a moment ago and is not repeated yet.
+func (d *Cached[P, V]) rememberedFailure(key string, failure []byte) outcome[V] {
 	_, text := decodeFailure(failure)
-	err := &LoadError{Query: d.Name, Key: key, Err: d.failures.get(key, text)}
-	return outcome[V]{loaded: loaded[V]{err: err}, status: Miss}
+	err := &LoadError{Query: d.q.Name, Key: key, Err: d.failures.get(key, text)}
+	return outcome[V]{sourceAnswer: sourceAnswer[V]{err: err}, status: Miss}
 }
 
 // loadUnderLease loads, keeping the lease alive meanwhile.
-func (d *Cached[P, V]) loadUnderLease(ctx context.Context, p P, key string, tags []Tag, guard driver.Guard, token driver.Token, failure []byte) (outcome[V], func()) {
-	stop := d.c.keepLeases(ctx, []driver.Claim{{Key: key, Token: token}})
-	l := d.load(ctx, p, key, nil)
+func (d *Cached[P, V]) loadUnderLease(ctx context.Context, r *request[P], guard driver.Guard, token driver.Token, failure []byte) (outcome[V], func()) {
+	stop := d.c.keepLeases(ctx, []driver.Claim{{Key: r.key, Token: token}})
+	a := d.loadOne(ctx, r, nil)
 	stop()
-	fill, fresh := d.fillFor(key, tags, guard, token, l, failure)
-	return outcome[V]{loaded: l, status: Miss, fresh: fresh}, func() { d.settleAll(ctx, []driver.Fill{fill}) }
+	fill, fresh := d.fillFor(r, guard, token, a, failure)
+	return outcome[V]{sourceAnswer: a, status: Miss, fresh: fresh}, func() { d.settleAll(ctx, []driver.Fill{fill}) }
 }
 
 // fillFor says what a load leaves in the store, and for how long the answer is fresh.
-func (d *Cached[P, V]) fillFor(key string, tags []Tag, guard driver.Guard, token driver.Token, l loaded[V], failure []byte) (driver.Fill, time.Duration) {
-	fill := driver.Fill{Key: key, Token: token, Tags: tags}
-	if l.err != nil {
-		if e, ok := errors.AsType[*LoadError](l.err); ok {
+func (d *Cached[P, V]) fillFor(r *request[P], guard driver.Guard, token driver.Token, a sourceAnswer[V], failure []byte) (driver.Fill, time.Duration) {
+	fill := driver.Fill{Key: r.key, Token: token, Tags: r.tags}
+	if a.err != nil {
+		var e *LoadError
+		if errors.As(a.err, &e) {
 			failures, _ := decodeFailure(failure)
 			fill.Failure = encodeFailure(failures+1, e.Err)
 			fill.Hold = jitter(holdAfter(failures + 1))
-			d.failures.put(key, e.Err)
+			d.failures.put(r.key, e.Err)
 		}
 		return fill, 0
 	}
-	e := envelope{found: l.found, guard: guard, etag: l.etag, loadedAt: l.at, payload: l.payload}
+	e := envelope{found: a.found, guard: guard, etag: a.etag, loadedAt: a.at, payload: a.payload}
 	switch {
-	case !l.found:
-		e.fresh = shorten(d.NotFound)
+	case !a.found:
+		e.fresh = shorten(d.q.NotFound)
 		fill.Life = e.fresh
-	case l.payload == nil:
+	case a.payload == nil:
 		return fill, 0 // not encodable: only give the lease back
 	default:
-		e.fresh, e.stale = shorten(d.Fresh), d.Stale
-		fill.Life = e.fresh + max(d.Stale, d.StaleIfError)
+		e.fresh, e.stale = shorten(d.q.FreshFor), d.q.StaleWhileRevalidate
+		fill.Life = e.fresh + max(d.q.StaleWhileRevalidate, d.q.StaleIfError)
 	}
 	fill.Entry = e.encode()
 	return fill, e.fresh
@@ -267,12 +253,12 @@ func (c *Cache) claim(ctx context.Context, claims []driver.Claim) (claimed []dri
 
 func (d *Cached[P, V]) settleAll(ctx context.Context, fills []driver.Fill) {
 	if d.c.settle(ctx, fills) != nil {
-		d.m.refused.Add(float64(len(fills)))
+		d.observe(ctx, NotStored{len(fills)})
 	}
 }
 
 func (c *Cache) settle(ctx context.Context, fills []driver.Fill) error {
-	// Also when the cache is closing: who waits for the lease elsewhere should not have to.
+	// Also when the cache is closing: another process should not have to wait for the lease.
 	ctx = context.WithoutCancel(ctx)
 	return c.health.call(ctx, "settle", func(ctx context.Context) error {
 		return c.cfg.Store.Settle(ctx, fills)
@@ -285,7 +271,7 @@ func (c *Cache) keepLeases(ctx context.Context, leases []driver.Claim) (stop fun
 	if len(leases) == 0 {
 		return cancel
 	}
-	c.spawn(func(context.Context) {
+	c.start(func(context.Context) {
 		t := time.NewTicker(renewEvery)
 		defer t.Stop()
 		for {

@@ -35,7 +35,7 @@ func BenchmarkNearHit(b *testing.B) {
 	for i := range pages {
 		pages[i] = page{i % 3, i, 20}
 		for {
-			if a, err := q.Ask(ctx, pages[i]); err != nil {
+			if a, err := q.Lookup(ctx, pages[i]); err != nil {
 				b.Fatal(err)
 			} else if a.Detail == cache.DetailNear {
 				break
@@ -52,7 +52,7 @@ func BenchmarkNearHit(b *testing.B) {
 			return err == nil && v.ID == 1
 		},
 		"ask": func(p page) bool {
-			a, err := q.Ask(ctx, p)
+			a, err := q.Lookup(ctx, p)
 			return err == nil && a.Value.ID == 1 && a.Detail == cache.DetailNear
 		},
 		"otter": func(p page) bool {

@@ -23,7 +23,7 @@ func TestNearSizeBoundsAnswers(t *testing.T) {
 			near = 0
 			for id := range 400 {
 				s.set(id, "row")
-				if a, err := q.Ask(t.Context(), id); err != nil {
+				if a, err := q.Lookup(t.Context(), id); err != nil {
 					t.Fatal(err)
 				} else if a.Detail == cache.DetailNear {
 					near++
@@ -49,7 +49,7 @@ func TestTagsOfNearAnswersAreBounded(t *testing.T) {
 		c := newProcess(t, storetest.NewFaulty(store), cache.Config{})
 		s.delay = 0
 		query := s.nearQuery()
-		query.Fresh = time.Hour
+		query.FreshFor = time.Hour
 		query.Tags = func(id int) []cache.Tag {
 			if id < 10 {
 				return []cache.Tag{rowTag(id)}
@@ -89,7 +89,7 @@ func TestRoomForTagsGrowsWithNearSize(t *testing.T) {
 		s, c := newSource(), newCache(t)
 		s.delay = 0
 		query := s.nearQuery()
-		query.Fresh, query.NearSize = time.Hour, 20_000
+		query.FreshFor, query.NearSize = time.Hour, 20_000
 		query.Tags = func(id int) []cache.Tag {
 			if id == 1 {
 				return []cache.Tag{rowTag(id)}

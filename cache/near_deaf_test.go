@@ -1,7 +1,6 @@
 package cache_test
 
 import (
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,7 +51,7 @@ func TestAnswersReadDuringAGapStayDead(t *testing.T) {
 		s, fleet := newSource(), newFleet(t, 2)
 		q := defineNear(fleet[1], s.nearQuery())
 		keepNear(t, q, 1, "one")
-		gaps := fleet[1].count(t, "cache_near_gaps_total")
+		gaps := fleet[1].counts.Total().Gaps
 		fleet[1].store.Hang(storetest.OpWatch)
 		time.Sleep(2 * time.Second)
 		mustNotBeNear(t, q, 1, "one")
@@ -62,7 +61,7 @@ func TestAnswersReadDuringAGapStayDead(t *testing.T) {
 		synctest.Wait()
 		mustNotBeNear(t, q, 1, "uno")
 		mustBeNear(t, q, 1, "uno")
-		if n := fleet[1].count(t, "cache_near_gaps_total") - gaps; n != 1 {
+		if n := fleet[1].counts.Total().Gaps - gaps; n != 1 {
 			t.Errorf("one gap was counted as %v", n)
 		}
 	})
@@ -75,7 +74,7 @@ func TestGapDropsEverythingNear(t *testing.T) {
 		for id, row := range s.rows {
 			keepNear(t, q, id, row)
 		}
-		gaps := c.count(t, "cache_near_gaps_total")
+		gaps := c.counts.Total().Gaps
 		c.store.Hang(storetest.OpWatch)
 		c.store.Heal()
 		synctest.Wait()
@@ -83,7 +82,7 @@ func TestGapDropsEverythingNear(t *testing.T) {
 			mustNotBeNear(t, q, id, row)
 			mustBeNear(t, q, id, row)
 		}
-		if n := c.count(t, "cache_near_gaps_total") - gaps; n != 1 {
+		if n := c.counts.Total().Gaps - gaps; n != 1 {
 			t.Errorf("one gap was counted as %v", n)
 		}
 	})
@@ -141,61 +140,4 @@ func TestNothingIsNearAfterTheStoreIsClosed(t *testing.T) {
 		s.set(1, "uno")
 		mustNotBeNear(t, q, 1, "uno")
 	})
-}
-
-func TestNearByAge(t *testing.T) {
-	for name, open := range map[string]func(f *storetest.Faulty) driver.Store{
-		"where watching is refused": func(f *storetest.Faulty) driver.Store {
-			f.Fail(errDown, storetest.OpWatch)
-			return f
-		},
-		"where there is none": func(f *storetest.Faulty) driver.Store { return struct{ driver.Store }{f} },
-	} {
-		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T) {
-				s, writer := newSource(), newCache(t)
-				peer := writer.store.Peer()
-				reader, err := cache.New(cache.Config{Store: open(peer)})
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() {
-					reader.Close()
-					peer.Close()
-				})
-				query := s.nearQuery()
-				query.NearByAge = true
-				q := cache.Define(reader, query)
-				synctest.Wait()
-				// The answer is as old as the question, however long the source takes.
-				s.gate = make(chan struct{})
-				asked := time.Now()
-				var slow sync.WaitGroup
-				slow.Go(func() { mustGet(t, q, 1, "one") })
-				time.Sleep(500 * time.Millisecond)
-				s.set(1, "uno")
-				mustInvalidate(t, writer, rowTag(1)) // unheard
-				close(s.gate)
-				slow.Wait()
-				s.gate = nil
-				var old time.Duration
-				for time.Since(asked) < 3*time.Second {
-					if v, err := q.Get(t.Context(), 1); err != nil {
-						t.Fatal(err)
-					} else if v == "one" {
-						old = time.Since(asked)
-					}
-					time.Sleep(10 * time.Millisecond)
-				}
-				if old < 800*time.Millisecond || old > time.Second {
-					t.Errorf("an answer that a write ended was served for %v after it was asked for, want up to 1s", old)
-				}
-				s.set(1, "eins")
-				if err := reader.Invalidate(t.Context(), rowTag(1)); err != nil {
-					t.Fatal(err)
-				}
-				mustNotBeNear(t, q, 1, "eins") // one's own write needs no report
-			})
-		})
-	}
 }

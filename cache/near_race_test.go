@@ -89,12 +89,12 @@ func TestNearReadersAndWritersOfTwoProcesses(t *testing.T) {
 			t.Cleanup(func() { shared.Close() })
 			l := &ledger{}
 			query := cache.Query[int, int64]{
-				Name:  "rows:number",
-				Key:   func(id int) string { return cache.Key(id) },
-				Tags:  func(id int) []cache.Tag { return []cache.Tag{rowTag(id), "rows:*"} },
-				Load:  func(_ context.Context, id int) (int64, error) { return l.rows[id].committed.Load(), nil },
-				Fresh: time.Minute,
-				Near:  test.near,
+				Name:     "rows:number",
+				Key:      func(id int) string { return cache.Key(id) },
+				Tags:     func(id int) []cache.Tag { return []cache.Tag{rowTag(id), "rows:*"} },
+				Load:     func(_ context.Context, id int) (int64, error) { return l.rows[id].committed.Load(), nil },
+				FreshFor: time.Minute,
+				Near:     test.near,
 			}
 			// Readers go on until the writers have done their part, however busy the machine is.
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -125,7 +125,7 @@ func TestNearReadersAndWritersOfTwoProcesses(t *testing.T) {
 						for n := reader; ctx.Err() == nil && !t.Failed(); n++ {
 							id := n % len(l.rows)
 							due, earlier := l.due(id, i, test.bound), l.rows[id].returned.Load()
-							a, err := q.Ask(t.Context(), id)
+							a, err := q.Lookup(t.Context(), id)
 							switch {
 							case err != nil:
 								t.Error(err)
@@ -147,11 +147,11 @@ func TestNearReadersAndWritersOfTwoProcesses(t *testing.T) {
 			cancel()
 			wg.Wait()
 			for i, c := range fleet {
-				near := tierHits(t, c, "near")
+				near := c.counts.Total().NearHits
 				if near == 0 {
 					t.Errorf("process %d had no near hits: the test shows nothing", i)
 				}
-				t.Logf("process %d: %v near hits, %v shared", i, near, tierHits(t, c, "shared"))
+				t.Logf("process %d: %v near hits, %v shared", i, near, c.counts.Total().Hits)
 			}
 		})
 	}

@@ -141,7 +141,7 @@ func TestWriteWhileAnAnswerIsReadOrLoaded(t *testing.T) {
 				s.set(1, "uno")
 				mustInvalidate(t, writer, rowTag(1))
 			}
-			mustAsk(t, q, 1, cache.Hit) // the old row, which was right when this began
+			mustLookup(t, q, 1, cache.Hit) // the old row, which was right when this began
 			mustNotBeNear(t, q, 1, "uno")
 		})
 	})
@@ -161,7 +161,7 @@ func TestNothingReadUnderAFenceIsKeptNear(t *testing.T) {
 		keepNear(t, q, 1, "one")
 		f := mustFence(t, fleet[0], rowTag(1))
 		for range 3 {
-			if a := mustAsk(t, q, 1, cache.Bypass); a.Detail != cache.DetailFenced {
+			if a := mustLookup(t, q, 1, cache.Bypass); a.Detail != cache.DetailFenced {
 				t.Errorf("under a fence the answer is %+v", a)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -47,18 +48,18 @@ type Query[P comparable, V any] struct {
 	// each parameter, in order. Default: one Load each, at the same time.
 	LoadMany func(context.Context, []P) ([]Loaded[V], error)
 
-	// Fresh is how long an answer serves without question; each entry's is shortened by
+	// FreshFor is how long an answer serves without question; each entry's is shortened by
 	// up to a tenth, at random, so that entries stored together do not expire together.
 	// Required.
-	Fresh time.Duration
+	FreshFor time.Duration
 
-	// Stale is for how long after that an answer is served while it is being refreshed in
+	// StaleWhileRevalidate is for how long after that an answer is served while it is being refreshed in
 	// the background. Only time makes an answer stale: one that a write invalidated is
 	// never served. Default 0.
-	Stale time.Duration
+	StaleWhileRevalidate time.Duration
 
-	// StaleIfError is for how long after Fresh an answer is served if it cannot be loaded
-	// anew. Default 0.
+	// StaleIfError is for how long after FreshFor an answer is served if it cannot be loaded
+	// again. Default 0.
 	StaleIfError time.Duration
 
 	// Near, if not zero, also keeps answers in process, as values, and serves them without
@@ -73,17 +74,7 @@ type Query[P comparable, V any] struct {
 	// Default 10,000.
 	NearSize int
 
-	// NearByAge keeps answers near also where the store cannot report changes, each for
-	// Near after it was read, whatever is written meanwhile. Default false: no near
-	// answers there.
-	NearByAge bool
-
-	// Tolerate, if not zero, lets an answer be so far behind while writes rain on it: it is
-	// loaded anew at most once in that time, by each process. In calm a write shows at
-	// once, and a reader with a context of Fresh sees every write. Default 0: never.
-	Tolerate time.Duration
-
-	// NotFound is how long it is remembered that something does not exist. Default: Fresh,
+	// NotFound is how long it is remembered that something does not exist. Default: FreshFor,
 	// at most 10 seconds.
 	NotFound time.Duration
 
@@ -101,7 +92,8 @@ type Query[P comparable, V any] struct {
 
 	// Warm returns parameters whose answers are kept warm: loaded by Cache.Warm, and anew
 	// every WarmEvery (give or take a tenth), by one process of all. With WarmEvery
-	// below four fifths of Fresh plus Stale they never go cold. Default: none.
+	// below four fifths of FreshFor plus
+	// StaleWhileRevalidate they never go cold. Default: none.
 	Warm      func(context.Context) ([]P, error)
 	WarmEvery time.Duration
 }
@@ -119,7 +111,7 @@ const (
 )
 
 func (q Query[P, V]) withDefaults(c Config) Query[P, V] {
-	q.NotFound = cmp.Or(q.NotFound, min(q.Fresh, defaultNotFound))
+	q.NotFound = cmp.Or(q.NotFound, min(q.FreshFor, defaultNotFound))
 	q.LoadTimeout = cmp.Or(q.LoadTimeout, c.LoadTimeout)
 	q.NearSize = cmp.Or(q.NearSize, defaultNearSize)
 	q.MaxLoads = cmp.Or(q.MaxLoads, defaultMaxLoads)
@@ -136,7 +128,7 @@ var reservedNamespaces = []string{"tag", "lease", "warm"}
 func (q Query[P, V]) validate() error {
 	var errs []error
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	namespace, _, _ := splitName(q.Name)
+	namespace, _, _ := strings.Cut(q.Name, ":")
 	if !queryName.MatchString(q.Name) {
 		wrong(`Name is %q: must be "namespace:query" in lower-case letters, digits, and -._`, q.Name)
 	} else if slices.Contains(reservedNamespaces, namespace) {
@@ -151,15 +143,15 @@ func (q Query[P, V]) validate() error {
 	if q.Load == nil {
 		wrong("Load is nil")
 	}
-	if q.Fresh <= 0 {
-		wrong("Fresh is %v: must be positive", q.Fresh)
+	if q.FreshFor <= 0 {
+		wrong("FreshFor is %v: must be positive", q.FreshFor)
 	}
 	for _, d := range []struct {
 		field string
 		value time.Duration
 	}{
-		{"Stale", q.Stale}, {"StaleIfError", q.StaleIfError}, {"NotFound", q.NotFound},
-		{"LoadTimeout", q.LoadTimeout}, {"WarmEvery", q.WarmEvery}, {"Near", q.Near}, {"Tolerate", q.Tolerate},
+		{"StaleWhileRevalidate", q.StaleWhileRevalidate}, {"StaleIfError", q.StaleIfError}, {"NotFound", q.NotFound},
+		{"LoadTimeout", q.LoadTimeout}, {"WarmEvery", q.WarmEvery}, {"Near", q.Near},
 	} {
 		if d.value < 0 {
 			wrong("%s is negative: %v", d.field, d.value)
@@ -173,8 +165,8 @@ func (q Query[P, V]) validate() error {
 			wrong("%s is negative: %d", n.field, n.value)
 		}
 	}
-	if q.Near == 0 && (q.NearSize > 0 || q.NearByAge) {
-		wrong("NearSize or NearByAge is set, but Near is 0: nothing is kept near")
+	if q.Near == 0 && q.NearSize > 0 {
+		wrong("NearSize is %d, but Near is 0: nothing is kept near", q.NearSize)
 	}
 	if q.WarmEvery > 0 && q.Warm == nil {
 		wrong("WarmEvery is %v, but Warm is nil", q.WarmEvery)
@@ -182,18 +174,17 @@ func (q Query[P, V]) validate() error {
 	return errors.Join(errs...)
 }
 
-// Cached is a defined Query: ask it with Get, Ask or GetMany. It is safe for concurrent use.
+// Cached is a defined Query: ask it with Get, Lookup or GetMany. It is safe for concurrent use.
 type Cached[P comparable, V any] struct {
-	Query[P, V]
+	q        Query[P, V]
 	c        *Cache
 	prefix   string // name, revision if any, and a colon
 	reads    reads[V]
-	flights  group[V]
+	calls    calls[V]
 	failures errorMemory
-	near     *near[P, V]   // nil if Query.Near is 0
-	storms   *storms[P, V] // nil if Query.Tolerate is 0
+	near     *near[P, V] // nil if Query.Near is 0
 	loads    *admission
-	m        *queryMetrics
+	observer QueryObserver // nil: nobody
 }
 
 // Define adds a query to c. It panics if the definition is malformed, naming everything
@@ -203,26 +194,24 @@ func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
 		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
 	}
 	q = q.withDefaults(c.cfg)
-	d := &Cached[P, V]{Query: q, c: c, prefix: q.Name + ":"}
+	d := &Cached[P, V]{q: q, c: c, prefix: q.Name + ":"}
 	if q.Revision > 0 {
 		d.prefix = q.Name + "@" + strconv.Itoa(q.Revision) + ":"
 	}
 	d.loads = newAdmission(q.Name, q.MaxLoads, q.MaxQueue, q.LoadTimeout)
-	d.m = c.metrics.query(q.Name)
+	if c.cfg.Observer != nil {
+		d.observer = c.cfg.Observer.Query(q.Name)
+	}
 	d.coalesceReads()
 	if err := c.define(q.Name, d.warm); err != nil {
 		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
 	}
 	if q.Near > 0 {
 		d.near = newNear[P, V](c, q.Near, q.NearSize)
-		d.near.byAge = q.NearByAge
 		c.watch()
 	}
-	if q.Tolerate > 0 {
-		d.storms = newStorms[P, V](q.Tolerate, defaultNearSize)
-	}
 	if q.Warm != nil && q.WarmEvery > 0 {
-		c.spawn(d.keepWarm)
+		c.start(d.keepWarm)
 	}
 	return d
 }
@@ -232,12 +221,12 @@ var errNoOwner = errors.New("cache: private answer asked for without an owner")
 
 // keyOf returns the whole key of an answer, without the store's prefix.
 func (d *Cached[P, V]) keyOf(p P) (string, error) {
-	if d.Owner == nil {
-		return d.prefix + d.Key(p), nil
+	if d.q.Owner == nil {
+		return d.prefix + d.q.Key(p), nil
 	}
-	owner := d.Owner(p)
+	owner := d.q.Owner(p)
 	if owner == "" {
-		return "", fmt.Errorf("%w: %s", errNoOwner, d.Name)
+		return "", fmt.Errorf("%w: %s", errNoOwner, d.q.Name)
 	}
-	return d.prefix + Key(owner) + ":" + d.Key(p), nil
+	return d.prefix + Key(owner) + ":" + d.q.Key(p), nil
 }

@@ -243,7 +243,7 @@ func TestSharersGetTheirOwn(t *testing.T) {
 		occupy(t, q, &callers)
 		for id, want := range map[int]cache.Status{1: cache.Hit, 2: cache.Bypass, 3: cache.Hit, 9999: cache.Miss} {
 			callers.Go(func() {
-				a, err := q.Ask(context.Background(), id)
+				a, err := q.Lookup(context.Background(), id)
 				if a.Status != want || (err == nil) == (id == 9999) {
 					t.Errorf("row %d: %v, error %v, want %v", id, a.Status, err, want)
 				}

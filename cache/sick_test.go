@@ -161,7 +161,7 @@ func TestNothingWrittenDuringAnOutageIsServedStaleAfterIt(t *testing.T) {
 		}
 		mustGet(t, q, 1, "uno")
 		mustGet(t, q, 2, "due")
-		mustAsk(t, q, 1, cache.Hit)
+		mustLookup(t, q, 1, cache.Hit)
 		if pending.Load() {
 			t.Error("entries were trusted before the outbox was drained")
 		}
@@ -222,7 +222,7 @@ func TestFailedBumpIsNotForgotten(t *testing.T) {
 		c.store.Heal()
 		time.Sleep(5 * time.Second)
 		mustGet(t, q, 1, "uno")
-		mustAsk(t, q, 1, cache.Hit)
+		mustLookup(t, q, 1, cache.Hit)
 	})
 }
 
@@ -238,14 +238,14 @@ func TestRecentBumpsAreReplayedIntoAnotherIncarnation(t *testing.T) {
 		}
 		bumps := c.store.Calls(storetest.OpBump)
 		c.store.ChangeIdentity()
-		mustAsk(t, q, 1, cache.Bypass) // unproven: not trusted
+		mustLookup(t, q, 1, cache.Bypass) // unproven: not trusted
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if n := c.store.Calls(storetest.OpBump) - bumps; n != 1 {
 			t.Errorf("%d bumps after the change of identity, want the recent one again", n)
 		}
 		mustGet(t, q, 1, "one")
-		mustAsk(t, q, 1, cache.Hit)
+		mustLookup(t, q, 1, cache.Hit)
 	})
 }
 
@@ -255,9 +255,9 @@ func TestUnprovenStoreIsProvenAndTrustedAgain(t *testing.T) {
 		q := cache.Define(c.Cache, s.query())
 		mustGet(t, q, 1, "one")
 		c.store.Unprove() // a new connection, to the same data
-		mustAsk(t, q, 1, cache.Bypass)
+		mustLookup(t, q, 1, cache.Bypass)
 		synctest.Wait()
-		mustAsk(t, q, 1, cache.Hit)
+		mustLookup(t, q, 1, cache.Hit)
 	})
 }
 
@@ -276,7 +276,7 @@ func TestCacheStartsWithoutItsStore(t *testing.T) {
 		c.store.Heal()
 		time.Sleep(time.Second)
 		mustGet(t, q, 1, "one")
-		mustAsk(t, q, 1, cache.Hit)
+		mustLookup(t, q, 1, cache.Hit)
 	})
 }
 
@@ -288,7 +288,7 @@ func TestFenceWithoutAStoreSaysSoAndTheWriteMayGoOn(t *testing.T) {
 		if err == nil || f == nil || f.Remaining() > 0 {
 			t.Errorf("fence is %+v, error %v; want a fence that does not stand and an error", f, err)
 		}
-		if n := c.count(t, "cache_fence_downgrades_total"); n != 1 {
+		if n := c.counts.Total().Unfenced; n != 1 {
 			t.Errorf("cache_fence_downgrades_total is %v, want 1", n)
 		}
 	})

@@ -15,7 +15,7 @@ func TestStaleAnswerIsServedWhileOneProcessRefreshes(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s, fleet := newSource(), newFleet(t, 3)
 		query := s.query()
-		query.Fresh, query.Stale = time.Minute, time.Minute
+		query.FreshFor, query.StaleWhileRevalidate = time.Minute, time.Minute
 		var queries []*cache.Cached[int, string]
 		for _, p := range fleet {
 			queries = append(queries, cache.Define(p.Cache, query))
@@ -28,7 +28,7 @@ func TestStaleAnswerIsServedWhileOneProcessRefreshes(t *testing.T) {
 		for _, q := range queries {
 			for range 10 {
 				wg.Go(func() {
-					if a := mustAsk(t, q, 1, cache.Stale); a.Value != "one" || a.TTL >= 0 {
+					if a := mustLookup(t, q, 1, cache.Stale); a.Value != "one" || a.TTL >= 0 {
 						t.Errorf("in the stale window: %+v", a)
 					}
 				})
@@ -47,7 +47,7 @@ func TestStaleAnswerIsServedWhileOneProcessRefreshes(t *testing.T) {
 		time.Sleep(s.delay)
 		synctest.Wait()
 		for _, q := range queries {
-			if a := mustAsk(t, q, 1, cache.Hit); a.Value != "uno" {
+			if a := mustLookup(t, q, 1, cache.Hit); a.Value != "uno" {
 				t.Errorf("after the refresh: %+v", a)
 			}
 		}
@@ -60,7 +60,7 @@ func TestInvalidatedAnswerIsNeverServedAsStale(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s, c := newSource(), newCache(t)
 		query := s.query()
-		query.Stale, query.StaleIfError = time.Hour, time.Hour
+		query.StaleWhileRevalidate, query.StaleIfError = time.Hour, time.Hour
 		q := cache.Define(c.Cache, query)
 		mustGet(t, q, 1, "one")
 		time.Sleep(61 * time.Second)
@@ -80,12 +80,12 @@ func TestRefreshAcrossAWriteIsNotKept(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s, c := newSource(), newCache(t)
 		query := s.query()
-		query.Stale = time.Hour
+		query.StaleWhileRevalidate = time.Hour
 		q := cache.Define(c.Cache, query)
 		mustGet(t, q, 1, "one")
 		time.Sleep(time.Minute)
 		s.gate = make(chan struct{})
-		mustAsk(t, q, 1, cache.Stale)
+		mustLookup(t, q, 1, cache.Stale)
 		time.Sleep(s.delay)
 		synctest.Wait() // the refresh has read "one"
 		s.set(1, "uno")
@@ -109,7 +109,7 @@ func TestExpiredAnswerBridgesAFailingSource(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		s.fail(errors.New("down"))
 		for range 3 {
-			if a := mustAsk(t, q, 1, cache.Stale); a.Value != "one" || a.Detail != cache.DetailError {
+			if a := mustLookup(t, q, 1, cache.Stale); a.Value != "one" || a.Detail != cache.DetailError {
 				t.Errorf("while the source is down: %+v", a)
 			}
 		}
@@ -133,7 +133,7 @@ func TestLifetimesAreSpread(t *testing.T) {
 		seen := map[time.Duration]bool{}
 		for id := range 50 {
 			s.set(id, "row")
-			ttl := mustAsk(t, q, id, cache.Miss).TTL
+			ttl := mustLookup(t, q, id, cache.Miss).TTL
 			if ttl < 54*time.Second || ttl > time.Minute {
 				t.Errorf("row %d is fresh for %v, want 54s to 60s", id, ttl)
 			}

@@ -24,7 +24,7 @@ func (c *Cache) Warm(ctx context.Context) error {
 
 func (d *Cached[P, V]) warm(ctx context.Context) error {
 	return d.eachWarm(ctx, func(p P) error {
-		_, err := d.Ask(ctx, p)
+		_, err := d.Lookup(ctx, p)
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		}
@@ -33,17 +33,17 @@ func (d *Cached[P, V]) warm(ctx context.Context) error {
 }
 
 func (d *Cached[P, V]) eachWarm(ctx context.Context, do func(P) error) error {
-	if d.Warm == nil {
+	if d.q.Warm == nil {
 		return nil
 	}
-	ps, err := d.Warm(ctx)
+	ps, err := d.q.Warm(ctx)
 	if err != nil {
-		return fmt.Errorf("warm %s: which: %w", d.Name, err)
+		return fmt.Errorf("warm %s: which: %w", d.q.Name, err)
 	}
 	var errs []error
 	for _, p := range ps {
 		if err := do(p); err != nil {
-			errs = append(errs, fmt.Errorf("warm %s: %w", d.Name, err))
+			errs = append(errs, fmt.Errorf("warm %s: %w", d.q.Name, err))
 		}
 		if ctx.Err() != nil {
 			break
@@ -54,12 +54,12 @@ func (d *Cached[P, V]) eachWarm(ctx context.Context, do func(P) error) error {
 
 // keepWarm loads the warm answers anew every WarmEvery, until ctx ends.
 func (d *Cached[P, V]) keepWarm(ctx context.Context) {
-	for pause(ctx, jitter(d.WarmEvery)) {
+	for pause(ctx, jitter(d.q.WarmEvery)) {
 		if !d.myTurn(ctx) {
 			continue
 		}
-		if err := d.eachWarm(ctx, func(p P) error { return d.renew(ctx, p) }); err != nil && ctx.Err() == nil {
-			d.c.cfg.Logger.WarnContext(ctx, "warming failed", "query", d.Name, "err", err)
+		if err := d.eachWarm(ctx, func(p P) error { return d.reload(ctx, p) }); err != nil && ctx.Err() == nil {
+			d.c.cfg.Logger.WarnContext(ctx, "warming failed", "query", d.q.Name, "err", err)
 		}
 	}
 }
@@ -68,27 +68,26 @@ func (d *Cached[P, V]) keepWarm(ctx context.Context) {
 // back: until it runs out, the fleet's answers are as warm as one warmer makes them.
 func (d *Cached[P, V]) myTurn(ctx context.Context) bool {
 	claimed, err := d.c.claim(ctx, []driver.Claim{{
-		Key: "warm:" + d.Name, Token: driver.Token(driver.NewVersion()), TTL: d.WarmEvery * 8 / 10,
+		Key: "warm:" + d.q.Name, Token: driver.Token(driver.NewVersion()), TTL: d.q.WarmEvery * 8 / 10,
 	}})
 	return err == nil && claimed[0].State == driver.Granted
 }
 
-// renew loads one answer anew, however fresh the stored one is: at the next turn it might
+// reload loads one answer again, however fresh the stored one is: at the next turn it might
 // be gone.
-func (d *Cached[P, V]) renew(ctx context.Context, p P) error {
-	key, err := d.keyOf(p)
+func (d *Cached[P, V]) reload(ctx context.Context, p P) error {
+	r, err := d.request(ctx, p)
 	if err != nil {
 		return err
 	}
-	tags := d.Tags(p)
-	snapshot, err := d.c.read(ctx, tags, []string{key})
+	snapshot, err := d.c.read(ctx, r.tags, []string{r.key})
 	if err != nil {
 		return err
 	}
 	if anyFenced(snapshot.States) {
-		return nil // a write is on its way; whoever asks next loads what it wrote
+		return nil // a write is on its way; the next caller loads what it wrote
 	}
-	if done := d.refresh(ctx, p, key, tags, guardOf(tags, snapshot.States), true); done != nil {
+	if done := d.refresh(ctx, r, guardOf(r.tags, snapshot.States), true); done != nil {
 		select {
 		case <-done:
 		case <-ctx.Done():

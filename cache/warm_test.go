@@ -13,7 +13,7 @@ import (
 
 func (s *source) warmQuery(ids ...int) cache.Query[int, string] {
 	q := s.query()
-	q.Stale = time.Minute
+	q.StaleWhileRevalidate = time.Minute
 	q.Warm = func(context.Context) ([]int, error) { return ids, nil }
 	q.WarmEvery = 90 * time.Second
 	return q
@@ -26,8 +26,8 @@ func TestWarmLoadsBeforeAnybodyAsks(t *testing.T) {
 		if err := c.Warm(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		mustAsk(t, q, 1, cache.Hit)
-		mustAsk(t, q, 2, cache.Hit)
+		mustLookup(t, q, 1, cache.Hit)
+		mustLookup(t, q, 2, cache.Hit)
 		wantLoads(t, s, 3)
 	})
 }
@@ -44,7 +44,7 @@ func TestWarmAnswersNeverGoCold(t *testing.T) {
 		}
 		for range 6 * 60 { // an hour
 			time.Sleep(10 * time.Second)
-			if a, err := q.Ask(t.Context(), 1); err != nil || a.Status == cache.Miss || a.Status == cache.Collapsed {
+			if a, err := q.Lookup(t.Context(), 1); err != nil || a.Status == cache.Miss || a.Status == cache.Collapsed {
 				t.Fatalf("a warm answer had gone cold: %+v, %v", a, err)
 			}
 			time.Sleep(s.delay) // a refresh of what was stale is over
@@ -61,13 +61,13 @@ func TestWarmerDoesNotWaitForAnswersToExpire(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s, c := newSource(), newCache(t)
 		query := s.warmQuery(1)
-		query.Fresh, query.Stale, query.WarmEvery = time.Hour, 0, 10*time.Minute
+		query.FreshFor, query.StaleWhileRevalidate, query.WarmEvery = time.Hour, 0, 10*time.Minute
 		q := cache.Define(c.Cache, query)
 		mustGet(t, q, 1, "one")
 		time.Sleep(12 * time.Minute)
 		synctest.Wait()
 		wantLoads(t, s, 2)
-		mustAsk(t, q, 1, cache.Hit)
+		mustLookup(t, q, 1, cache.Hit)
 	})
 }
 

@@ -5,8 +5,6 @@ package cachetest
 import (
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/storetest"
@@ -18,8 +16,8 @@ type Cache struct {
 	*cache.Cache
 	// Store fails, hangs, forgets and changes its identity when told to.
 	Store *storetest.Faulty
-	// Metrics receives what the cache counts.
-	Metrics *prometheus.Registry
+	// Counts is what the cache did so far.
+	Counts *Counts
 }
 
 // New returns a cache on an empty store of its own.
@@ -39,9 +37,9 @@ func (c *Cache) Peer(t testing.TB) *Cache {
 
 func start(t testing.TB, store *storetest.Faulty) *Cache {
 	t.Helper()
-	c := &Cache{Store: store, Metrics: prometheus.NewRegistry()}
+	c := &Cache{Store: store, Counts: &Counts{}}
 	var err error
-	if c.Cache, err = cache.New(cache.Config{Store: store, Registerer: c.Metrics}); err != nil {
+	if c.Cache, err = cache.New(cache.Config{Store: store, Observer: c.Counts}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -18,11 +18,11 @@ func TestQueryOfAProgram(t *testing.T) {
 		c := cachetest.New(t)
 		price := 10
 		query := cache.Query[string, int]{
-			Name:  "shop:price",
-			Key:   func(sku string) string { return cache.Key(sku) },
-			Tags:  func(sku string) []cache.Tag { return []cache.Tag{cache.Tag("product:" + sku)} },
-			Load:  func(context.Context, string) (int, error) { return price, nil },
-			Fresh: time.Minute,
+			Name:     "shop:price",
+			Key:      func(sku string) string { return cache.Key(sku) },
+			Tags:     func(sku string) []cache.Tag { return []cache.Tag{cache.Tag("product:" + sku)} },
+			Load:     func(context.Context, string) (int, error) { return price, nil },
+			FreshFor: time.Minute,
 		}
 		here, there := cache.Define(c.Cache, query), cache.Define(c.Peer(t).Cache, query)
 		want := func(q *cache.Cached[string, int], price int) {

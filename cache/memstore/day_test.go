@@ -41,8 +41,8 @@ func TestDayOfEverNewNames(t *testing.T) {
 				}
 				return "value", nil
 			},
-			Fresh: 10 * time.Minute,
-			Stale: 10 * time.Minute,
+			FreshFor:             10 * time.Minute,
+			StaleWhileRevalidate: 10 * time.Minute,
 		})
 		ask := func(ctx context.Context, id int) {
 			_, err := q.Get(ctx, id)

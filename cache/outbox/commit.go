@@ -107,7 +107,7 @@ func Commit(ctx context.Context, c *cache.Cache, tx Tx, o Options) error {
 		return err // not delivered: the rows stay for a relay, and the cache knows
 	}
 	if err == nil && o.Relay != nil {
-		o.Relay.delivered(rows, time.Since(recorded))
+		o.Relay.delivered(ctx, rows, time.Since(recorded))
 	}
 	return err
 }

@@ -10,8 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/driver"
 )
@@ -31,8 +29,6 @@ type RelayConfig struct {
 	MaxTags int
 	// Logger receives what an operator should know. Default: discarded.
 	Logger *slog.Logger
-	// Registerer receives the metrics. Default nil: they are kept, but not registered.
-	Registerer prometheus.Registerer
 }
 
 func (c RelayConfig) withDefaults() RelayConfig {
@@ -72,11 +68,10 @@ const (
 // process runs one; any can deliver any row, more than once without harm. It is safe
 // for concurrent use.
 type Relay struct {
-	cache   *cache.Cache
-	log     Log
-	cfg     RelayConfig
-	metrics *relayMetrics
-	forget  forgetter
+	cache  *cache.Cache
+	log    Log
+	cfg    RelayConfig
+	forget forgetter
 
 	life    context.Context // ends with Close
 	end     context.CancelCauseFunc
@@ -97,10 +92,6 @@ func NewRelay(c *cache.Cache, log Log, cfg RelayConfig) (*Relay, error) {
 	r := &Relay{cache: c, log: log, cfg: cfg.withDefaults()}
 	r.life, r.end = context.WithCancelCause(context.Background())
 	r.forget.wake, r.forget.every = make(chan struct{}, 1), min(forgetEvery, r.cfg.Grace/2)
-	var err error
-	if r.metrics, err = newRelayMetrics(r.cfg.Registerer, log); err != nil {
-		return nil, fmt.Errorf("outbox: relay: register metrics: %w", err)
-	}
 	c.OnRecovery(r.Drain)
 	return r, nil
 }
@@ -124,7 +115,6 @@ func (r *Relay) Close() error {
 	r.end(errClosed)
 	r.mu.Unlock()
 	r.running.Wait()
-	r.metrics.unregister()
 	return nil
 }
 
@@ -173,6 +163,12 @@ func (r *Relay) deliverAll(ctx context.Context) (total int, err error) {
 			return total, nil
 		}
 	}
+}
+
+// Backlog returns the number of rows in the outbox, counted up to a bound of the database's
+// adapter, and the age of the oldest; 0 and 0 when there are none.
+func (r *Relay) Backlog(ctx context.Context) (rows int, oldest time.Duration, err error) {
+	return r.log.Backlog(ctx)
 }
 
 // Drain returns nil once everything that was committed before the call has been delivered,
@@ -225,17 +221,17 @@ func (r *Relay) bump(ctx context.Context, rows []Row) error {
 			}
 		}
 	}
-	r.metrics.delivered.WithLabelValues(byRelay).Add(float64(len(rows)))
-	for _, row := range rows {
-		r.metrics.delay.WithLabelValues(byRelay).Observe(row.Age.Seconds())
+	delivered := Delivered{By: ByRelay, Rows: len(rows), Delays: make([]time.Duration, len(rows))}
+	for i, row := range rows {
+		delivered.Delays[i] = row.Age
 	}
+	r.cache.Observe(ctx, delivered)
 	return nil
 }
 
 // delivered takes note of rows whose own writer has bumped them after delay.
-func (r *Relay) delivered(rows []Row, delay time.Duration) {
-	r.metrics.delivered.WithLabelValues(byWriter).Add(float64(len(rows)))
-	r.metrics.delay.WithLabelValues(byWriter).Observe(delay.Seconds())
+func (r *Relay) delivered(ctx context.Context, rows []Row, delay time.Duration) {
+	r.cache.Observe(ctx, Delivered{By: ByWriter, Rows: len(rows), Delays: []time.Duration{delay}})
 	r.forget.add(rows)
 }
 

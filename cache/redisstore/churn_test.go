@@ -47,7 +47,7 @@ func TestEverNewNamesLeaveNothingBehind(t *testing.T) {
 			}
 			return "value", nil
 		},
-		Fresh: life,
+		FreshFor: life,
 	})
 	size := func() int64 {
 		t.Helper()

@@ -51,10 +51,10 @@ func TestFleetLoadsOnce(t *testing.T) {
 		testservers.Must(t, err)
 		t.Cleanup(func() { testservers.Must(t, c.Close()) })
 		fleet[i] = cache.Define(c, cache.Query[string, string]{
-			Name:  "courses:list",
-			Key:   func(key string) string { return cache.Key(key) },
-			Tags:  func(string) []driver.Tag { return []driver.Tag{"catalog", tag} },
-			Fresh: time.Minute,
+			Name:     "courses:list",
+			Key:      func(key string) string { return cache.Key(key) },
+			Tags:     func(string) []driver.Tag { return []driver.Tag{"catalog", tag} },
+			FreshFor: time.Minute,
 			Load: func(ctx context.Context, key string) (string, error) {
 				if last := done.Load(); loads.Add(1) > 1 && (last == nil || results[kindOf(key)] != errSource || time.Since(*last) < held) {
 					early.Add(1)

@@ -40,19 +40,19 @@ func start(t *testing.T, url, prefix string, row *atomic.Int64, log *logged) pro
 	testservers.Must(t, err)
 	t.Cleanup(func() { testservers.Must(t, c.Close()) })
 	return process{t, c, cache.Define(c, cache.Query[int, int64]{
-		Name:  "courses:detail",
-		Key:   func(id int) string { return cache.Key(id) },
-		Tags:  func(int) []driver.Tag { return []driver.Tag{tag} },
-		Load:  func(context.Context, int) (int64, error) { return row.Load(), nil },
-		Fresh: time.Hour,
-		Near:  bound,
+		Name:     "courses:detail",
+		Key:      func(id int) string { return cache.Key(id) },
+		Tags:     func(int) []driver.Tag { return []driver.Tag{tag} },
+		Load:     func(context.Context, int) (int64, error) { return row.Load(), nil },
+		FreshFor: time.Hour,
+		Near:     bound,
 	})}
 }
 
 // ask returns the answer, and whether it was near.
 func (p process) ask() (int64, bool) {
 	p.t.Helper()
-	a, err := p.query.Ask(p.t.Context(), 1)
+	a, err := p.query.Lookup(p.t.Context(), 1)
 	if err != nil {
 		p.t.Errorf("ask: %v", err)
 	}

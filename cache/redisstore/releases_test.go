@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/s2"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/cachetest"
 	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
@@ -24,19 +24,19 @@ import (
 // it made.
 type release struct {
 	*cache.Cached[int, string]
-	t       *testing.T
-	metrics *prometheus.Registry
-	loads   atomic.Int64
+	t      *testing.T
+	counts *cachetest.Counts
+	loads  atomic.Int64
 }
 
 // newRelease starts a process on r. Its answers take the codec that is given, or JSON.
 func newRelease(t *testing.T, r *testservers.Redis, prefix string, revision int, codec cache.Codec[string]) *release {
 	t.Helper()
-	p := &release{t: t, metrics: prometheus.NewRegistry()}
+	p := &release{t: t, counts: &cachetest.Counts{}}
 	c, err := cache.New(cache.Config{
 		Store:        open(t, redisstore.Config{URL: r.URL(), Prefix: prefix}),
 		StoreTimeout: ample,
-		Registerer:   p.metrics,
+		Observer:     p.counts,
 	})
 	testservers.Must(t, err)
 	t.Cleanup(func() { testservers.Must(t, c.Close()) })
@@ -46,7 +46,7 @@ func newRelease(t *testing.T, r *testservers.Redis, prefix string, revision int,
 		Key:      func(id int) string { return cache.Key(id) },
 		Tags:     func(int) []driver.Tag { return []driver.Tag{tag} },
 		Codec:    codec,
-		Fresh:    time.Hour,
+		FreshFor: time.Hour,
 		Load: func(_ context.Context, id int) (string, error) {
 			p.loads.Add(1)
 			return answerOf(id), nil
@@ -61,7 +61,7 @@ func answerOf(id int) string { return strings.Repeat(fmt.Sprint("course ", id, "
 // ask asks for the answer, which must be right, and returns what became of it.
 func (p *release) ask(id int) cache.Status {
 	p.t.Helper()
-	a, err := p.Ask(p.t.Context(), id)
+	a, err := p.Lookup(p.t.Context(), id)
 	if err != nil || a.Value != answerOf(id) {
 		p.t.Errorf("the answer is %.20q, %v", a.Value, err)
 	}
@@ -78,19 +78,7 @@ func (p *release) hits(id int) {
 }
 
 // unreadable returns how many entries were counted that could not be read.
-func (p *release) unreadable() (n float64) {
-	p.t.Helper()
-	families, err := p.metrics.Gather()
-	testservers.Must(p.t, err)
-	for _, f := range families {
-		if f.GetName() == "cache_undecodable_total" {
-			for _, m := range f.GetMetric() {
-				n += m.GetCounter().GetValue()
-			}
-		}
-	}
-	return n
-}
+func (p *release) unreadable() int { return p.counts.Total().Undecodable }
 
 // unpacked is the envelope within a stored entry.
 func unpacked(t testing.TB, stored string) []byte {

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/cacheprom"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 	"github.com/chainlearn/chainlearn/internal/httpapi"
 	"github.com/chainlearn/chainlearn/internal/learning"
@@ -86,8 +87,8 @@ type service struct {
 }
 
 func (v *service) start(ctx context.Context, s *serveCommand, db database, cfg server, log *slog.Logger) error {
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	// The ports first: a second server by mistake is told so before it touches anything.
 	var err error
@@ -102,18 +103,25 @@ func (v *service) start(ctx context.Context, s *serveCommand, db database, cfg s
 		return err
 	}
 	v.closers = append(v.closers, store.Close)
-	c, err := cache.New(cache.Config{Store: store, StoreTimeout: storeTimeout, Registerer: metrics, Logger: log})
+	metrics, err := cacheprom.New(registry)
+	if err != nil {
+		return err
+	}
+	c, err := cache.New(cache.Config{Store: store, StoreTimeout: storeTimeout, Observer: metrics, Logger: log})
 	if err != nil {
 		return err
 	}
 	v.closers = append(v.closers, c.Close)
 	v.storage, err = openStorage(ctx, db, forCache{
-		cache: c, alone: cfg.redisURL == "", relay: outbox.RelayConfig{Logger: log, Registerer: metrics},
+		cache: c, alone: cfg.redisURL == "", relay: outbox.RelayConfig{Logger: log},
 	}, log)
 	if err != nil {
 		return err
 	}
 	v.closers = append(v.closers, v.storage.Close)
+	if err := metrics.Backlog(v.storage); err != nil {
+		return err
+	}
 	if v.tokens, err = s.tokens(db); err != nil {
 		return err
 	}
@@ -123,7 +131,7 @@ func (v *service) start(ctx context.Context, s *serveCommand, db database, cfg s
 		}
 	}
 	v.http, err = httpapi.New(httpapi.Config{
-		Platform: learning.New(c, v.storage, learning.Config{Near: cfg.near, Tolerate: cfg.tolerate}), Cache: c, Tokens: v.tokens, Metrics: metrics, Logger: log,
+		Platform: learning.New(c, v.storage, learning.Config{Near: cfg.near}), Cache: c, Tokens: v.tokens, Metrics: registry, Logger: log,
 		RateLimit: cfg.rateLimit, RateWindow: cfg.rateWindow, TrustedProxies: cfg.trustedProxies, CORSOrigins: cfg.corsOrigins,
 	})
 	if err != nil {

@@ -147,8 +147,7 @@ type serverSettings struct {
 	RateLimitMax    string `group:"Settings" default:"6000" placeholder:"N" help:"Requests that a learner or an address may send in each window, 0 for any number; default ${default}."`
 	RateLimitWindow string `group:"Settings" default:"1m" placeholder:"DURATION" help:"Length of the window, such as 30s; default ${default}."`
 	TrustedProxies  string `group:"Settings" placeholder:"CIDR,…" help:"Proxies to believe about whom they forward for. Default: none."`
-	CacheNear       string `group:"Settings" default:"0s" placeholder:"DURATION" help:"Serve the catalogue from this process's memory, with nothing asked of Redis, and at most so far behind other processes' writes (usually milliseconds), such as 1s; default ${default}: never behind."`
-	CacheTolerate   string `group:"Settings" default:"0s" placeholder:"DURATION" help:"While writes rain on the catalogue, load it anew at most once in so long, such as 1s; default ${default}: after every write."`
+	CacheNear       string `group:"Settings" default:"0s" placeholder:"DURATION" help:"Serve the catalogue from this process's memory, without asking Redis, at most this far behind other processes' writes (usually milliseconds), such as 1s; default ${default}: never behind."`
 	CORSOrigins     string `group:"Settings" name:"cors-origins" placeholder:"ORIGIN,…" help:"Origins whose scripts may read answers, * for all. Default: none."`
 }
 
@@ -160,7 +159,7 @@ type server struct {
 	rateWindow            time.Duration
 	trustedProxies        []netip.Prefix
 	corsOrigins           []string
-	near, tolerate        time.Duration
+	near                  time.Duration
 }
 
 func (s serverSettings) parse(e *settingsError) server {
@@ -182,7 +181,7 @@ func (s serverSettings) parse(e *settingsError) server {
 	if c.rateWindow, err = window(s.RateLimitWindow); err != nil || c.rateWindow < time.Second || c.rateWindow > time.Hour {
 		e.add("RATE_LIMIT_WINDOW", "is %q: use a duration from 1s to 1h; a bare number counts seconds", s.RateLimitWindow)
 	}
-	c.near, c.tolerate = behind("CACHE_NEAR", s.CacheNear, e), behind("CACHE_TOLERATE", s.CacheTolerate, e)
+	c.near = behind("CACHE_NEAR", s.CacheNear, e)
 	for _, proxy := range items(s.TrustedProxies) {
 		prefix, err := netip.ParsePrefix(proxy)
 		if addr, addrErr := netip.ParseAddr(proxy); addrErr == nil {

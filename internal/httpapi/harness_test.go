@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/cacheprom"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 	"github.com/chainlearn/chainlearn/cache/storetest"
@@ -70,11 +71,12 @@ func startWith(t *testing.T, platform learning.Config, options ...option) *stack
 
 	s.store = storetest.NewFaulty(memstore.New(memstore.Config{}))
 	cfg := httpapi.Config{Metrics: s.metrics, Logger: logger}
-	cacheConfig := cache.Config{Store: s.store, Registerer: s.metrics, Logger: logger}
+	metrics, err := cacheprom.New(s.metrics)
+	must(t, err)
+	cacheConfig := cache.Config{Store: s.store, Observer: metrics, Logger: logger}
 	for _, o := range options {
 		o(&cfg, &cacheConfig)
 	}
-	var err error
 	s.cache, err = cache.New(cacheConfig)
 	must(t, err)
 	storage, err := sqlite.Open(t.Context(), path, sqlite.Config{

@@ -22,7 +22,7 @@ func (s *Server) servePublic(rw http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
 	if asksForFresh(r.Header) {
-		ctx = cache.Fresh(ctx)
+		ctx = cache.WithStrict(ctx)
 	}
 	r = withExchange(r.WithContext(ctx), x)
 	w := &recorder{ResponseWriter: rw, x: x}
@@ -76,7 +76,7 @@ func (s *Server) servePublic(rw http.ResponseWriter, r *http.Request) {
 }
 
 // asksForFresh says whether the client asks for an answer that nobody kept without asking
-// (RFC 9111, section 5.2.1.4): one that is neither near nor tolerated.
+// (RFC 9111, section 5.2.1.4): a strict one.
 func asksForFresh(h http.Header) bool {
 	for _, line := range h["Cache-Control"] {
 		for directive := range strings.SplitSeq(line, ",") {

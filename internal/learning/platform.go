@@ -31,9 +31,6 @@ type Config struct {
 	// process's memory without proof that no other process changed them: usually a
 	// message's time behind, at most this. Default 0: each is checked in the shared cache.
 	Near time.Duration
-	// Tolerate is how far behind the public answers may be while writes rain on them, so
-	// that they are not loaded anew after each. Default 0: never.
-	Tolerate time.Duration
 	// Now tells the time of what learners do. Default time.Now.
 	Now func() time.Time
 }
@@ -72,12 +69,12 @@ type View struct {
 // end is empty and has the true total.
 func (p *Platform) Courses(ctx context.Context, viewer UserID, params ListParams) (View, error) {
 	if params.Page > 1 {
-		count, err := p.queries.count.Ask(ctx, params.Difficulty)
+		count, err := p.queries.count.Lookup(ctx, params.Difficulty)
 		if err != nil || (params.Page-1)*params.Limit >= count.Value {
 			return View{Answer: in(count, nothing(count.Value))}, err
 		}
 	}
-	page, err := p.queries.list.Ask(ctx, params)
+	page, err := p.queries.list.Lookup(ctx, params)
 	if err != nil {
 		return View{Answer: page}, err
 	}
@@ -113,7 +110,7 @@ var errNoCourse = &Error{Kind: NotFound, Message: "Course not found"}
 // Course returns an active course as viewer, who may be Nobody, sees it. With an error of kind
 // NotFound, the answer still says how the cache came by it.
 func (p *Platform) Course(ctx context.Context, viewer UserID, id CourseID) (View, error) {
-	course, err := p.queries.detail.Ask(ctx, id)
+	course, err := p.queries.detail.Lookup(ctx, id)
 	switch {
 	case errors.Is(err, cache.ErrNotFound):
 		return View{Answer: course}, errNoCourse
@@ -134,7 +131,7 @@ var errNoModule = &Error{Kind: NotFound, Message: "Module not found"}
 
 // Module returns a module of an active course as viewer, who may be Nobody, sees it.
 func (p *Platform) Module(ctx context.Context, viewer UserID, of CourseID, id ModuleID) (ModuleView, error) {
-	detail, err := p.queries.detail.Ask(ctx, of)
+	detail, err := p.queries.detail.Lookup(ctx, of)
 	view := ModuleView{Answer: in(detail, Module{}), CourseID: of}
 	switch {
 	case errors.Is(err, cache.ErrNotFound):
@@ -166,7 +163,7 @@ func (p *Platform) Module(ctx context.Context, viewer UserID, of CourseID, id Mo
 // Bearer returns who bears a token, or an error of kind NotFound if there is no such user or the
 // token was revoked before its time.
 func (p *Platform) Bearer(ctx context.Context, params BearerParams) (cache.Answer[Bearer], error) {
-	a, err := p.queries.bearer.Ask(ctx, params)
+	a, err := p.queries.bearer.Lookup(ctx, params)
 	if errors.Is(err, cache.ErrNotFound) {
 		err = errNoUser
 	}
@@ -177,7 +174,7 @@ var errNoUser = &Error{Kind: NotFound, Message: "User not found"}
 
 // Progress of a user.
 func (p *Platform) Progress(ctx context.Context, id UserID) (cache.Answer[Document], error) {
-	return p.queries.progress.Ask(ctx, id)
+	return p.queries.progress.Lookup(ctx, id)
 }
 
 // Rewards returns a page of what a user has claimed. A page past the end is empty and has
@@ -185,15 +182,15 @@ func (p *Platform) Progress(ctx context.Context, id UserID) (cache.Answer[Docume
 func (p *Platform) Rewards(ctx context.Context, params RewardParams) (cache.Answer[Document], error) {
 	if params.Page > 1 {
 		// The first page knows the total: what lies past the end needs no entry of its own.
-		first, err := p.queries.rewards.Ask(ctx, RewardParams{User: params.User, Page: 1, Limit: params.Limit})
+		first, err := p.queries.rewards.Lookup(ctx, RewardParams{User: params.User, Page: 1, Limit: params.Limit})
 		if err != nil || (params.Page-1)*params.Limit >= first.Value.Total {
 			return in(first, nothing(first.Value.Total)), err
 		}
 	}
-	return p.queries.rewards.Ask(ctx, params)
+	return p.queries.rewards.Lookup(ctx, params)
 }
 
 // Credentials of a user, newest first, revoked ones too.
 func (p *Platform) Credentials(ctx context.Context, id UserID) (cache.Answer[Document], error) {
-	return p.queries.credentials.Ask(ctx, id)
+	return p.queries.credentials.Lookup(ctx, id)
 }

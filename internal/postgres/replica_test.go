@@ -60,7 +60,7 @@ func newDuo(t *testing.T, wait time.Duration) *duo {
 		},
 	})
 	d.detail = cache.Define(c, cache.Query[learning.CourseID, learning.CourseDetail]{
-		Name: "test:detail", Fresh: time.Hour, Key: learning.CourseID.String,
+		Name: "test:detail", FreshFor: time.Hour, Key: learning.CourseID.String,
 		Tags: func(id learning.CourseID) []cache.Tag { return []cache.Tag{learning.CourseTag(id)} },
 		Load: d.storage.CourseDetail,
 	})

@@ -29,6 +29,12 @@ type Storage struct {
 
 var _ learning.Storage = (*Storage)(nil)
 
+// Backlog returns how many touched tags are in the outbox, counted up to a bound, and the age
+// of the oldest.
+func (s *Storage) Backlog(ctx context.Context) (rows int, oldest time.Duration, err error) {
+	return s.log.Backlog(ctx)
+}
+
 // Close waits for what is running and closes all connections. Close it before the cache it
 // was opened with. It may be called again.
 func (s *Storage) Close() error {

@@ -39,11 +39,11 @@ func newCached(t *testing.T, path string, store *storetest.Faulty) *cached {
 		}
 	})
 	return &cached{s, store, cache.Define(c, cache.Query[learning.UserID, learning.Profile]{
-		Name:  "users:profile",
-		Key:   func(id learning.UserID) string { return cache.Key(id) },
-		Tags:  func(id learning.UserID) []cache.Tag { return []cache.Tag{learning.UserTag(id)} },
-		Load:  s.Profile,
-		Fresh: time.Hour,
+		Name:     "users:profile",
+		Key:      func(id learning.UserID) string { return cache.Key(id) },
+		Tags:     func(id learning.UserID) []cache.Tag { return []cache.Tag{learning.UserTag(id)} },
+		Load:     s.Profile,
+		FreshFor: time.Hour,
 	})}
 }
 

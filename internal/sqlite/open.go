@@ -129,9 +129,9 @@ func open(ctx context.Context, path string, cfg Config) (_ *Storage, err error) 
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
-	log := outboxsqlite.NewLog(s.read, s.write)
+	s.log = outboxsqlite.NewLog(s.read, s.write)
 	if cfg.Cache != nil {
-		if s.relay, err = outbox.NewRelay(cfg.Cache, log, cfg.Relay); err != nil {
+		if s.relay, err = outbox.NewRelay(cfg.Cache, s.log, cfg.Relay); err != nil {
 			return nil, err
 		}
 		// What was written while nobody listened is delivered before anybody asks. If the
@@ -141,7 +141,7 @@ func open(ctx context.Context, path string, cfg Config) (_ *Storage, err error) 
 		}
 		s.relay.Start()
 	}
-	s.db = outboxsqlite.NewDB(log, cfg.Cache, outbox.Options{Relay: s.relay})
+	s.db = outboxsqlite.NewDB(s.log, cfg.Cache, outbox.Options{Relay: s.relay})
 	return s, nil
 }
 

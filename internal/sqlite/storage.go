@@ -22,10 +22,17 @@ type Storage struct {
 	reads       reads
 	db          *outboxsqlite.DB
 	relay       *outbox.Relay // nil without a cache
+	log         *outboxsqlite.Log
 	lock        *os.File
 }
 
 var _ learning.Storage = (*Storage)(nil)
+
+// Backlog returns how many touched tags are in the outbox, counted up to a bound, and the age
+// of the oldest.
+func (s *Storage) Backlog(ctx context.Context) (rows int, oldest time.Duration, err error) {
+	return s.log.Backlog(ctx)
+}
 
 // Close waits for what is running and closes the file. Close it before the cache it was
 // opened with. It may be called again.

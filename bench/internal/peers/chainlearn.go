@@ -52,11 +52,11 @@ func OpenChainlearn[V any](ctx context.Context, cfg Config[V]) (*Ours[V], error)
 		}
 	}
 	q := cache.Query[uuid.UUID, V]{
-		Name:  "courses:detail",
-		Key:   uuid.UUID.String,
-		Tags:  o.tags,
-		Load:  cfg.Load,
-		Fresh: TTL,
+		Name:     "courses:detail",
+		Key:      uuid.UUID.String,
+		Tags:     o.tags,
+		Load:     cfg.Load,
+		FreshFor: TTL,
 		LoadMany: func(ctx context.Context, ids []uuid.UUID) ([]cache.Loaded[V], error) {
 			all := make([]cache.Loaded[V], len(ids))
 			for i, id := range ids {
@@ -93,9 +93,9 @@ func twoTags(id uuid.UUID) []cache.Tag { return []cache.Tag{CatalogTag, cache.Ta
 // Get implements Cache.
 func (o *Ours[V]) Get(ctx context.Context, k *payload.Key) (V, error) { return o.query.Get(ctx, k.ID) }
 
-// Ask says also where the answer came from.
-func (o *Ours[V]) Ask(ctx context.Context, k *payload.Key) (cache.Answer[V], error) {
-	return o.query.Ask(ctx, k.ID)
+// Lookup says also where the answer came from.
+func (o *Ours[V]) Lookup(ctx context.Context, k *payload.Key) (cache.Answer[V], error) {
+	return o.query.Lookup(ctx, k.ID)
 }
 
 // Delete implements Cache: it bumps the answer's last tag, its own.
@@ -163,7 +163,7 @@ func (o *Ours[V]) NearWorks(ctx context.Context, k *payload.Key, timeout time.Du
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for {
-		a, err := o.Ask(ctx, k)
+		a, err := o.Lookup(ctx, k)
 		if err == nil && a.Detail == cache.DetailNear {
 			return nil
 		}

@@ -119,7 +119,7 @@ func newProcess(tb testing.TB, pool *pgxpool.Pool, store driver.Store, relay out
 	p.db, err = NewDB(p.log, c, cfg)
 	testservers.Must(tb, err)
 	p.value = cache.Define(c, cache.Query[string, int]{
-		Name: "items:value", Fresh: time.Hour,
+		Name: "items:value", FreshFor: time.Hour,
 		Key:  func(id string) string { return id },
 		Tags: func(id string) []cache.Tag { return []cache.Tag{itemTag(id), itemTag(id).Family()} },
 		Load: func(ctx context.Context, id string) (value int, err error) {
@@ -141,7 +141,7 @@ func (p *process) get(tb testing.TB, id string) int {
 func (p *process) warm(tb testing.TB, id string, value int) {
 	tb.Helper()
 	testservers.Eventually(tb, 10*time.Second, func() (bool, string) {
-		a, err := p.value.Ask(tb.Context(), id)
+		a, err := p.value.Lookup(tb.Context(), id)
 		testservers.Must(tb, err)
 		return a.Status == cache.Hit && a.Value == value, "not yet a hit: " + a.Status.String()
 	})

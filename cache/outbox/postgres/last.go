@@ -35,7 +35,8 @@ func (t *Tx) execLast(ctx context.Context, sql string, args []any) (tag pgconn.C
 	b.Queue(sql, args...).Exec(func(of pgconn.CommandTag) error { tag = of; return nil })
 	rows := t.queueTouched(&b)
 	err = t.tx.SendBatch(ctx, &b).Close()
-	if e, ok := errors.AsType[pgx.ErrPreprocessingBatch](err); ok {
+	var e pgx.ErrPreprocessingBatch
+	if errors.As(err, &e) {
 		err = e.Unwrap() // as if there were no batch
 	}
 	if err == nil {

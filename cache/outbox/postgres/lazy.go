@@ -85,7 +85,8 @@ func (l *lazyTx) begin(ctx context.Context, statements ...*pgx.QueuedQuery) (*fi
 	for range 2 {
 		if _, err := results.Exec(); err != nil {
 			_ = results.Close() // the same error
-			if e, ok := errors.AsType[pgx.ErrPreprocessingBatch](err); ok && len(statements) == 1 {
+			var e pgx.ErrPreprocessingBatch
+			if errors.As(err, &e) && len(statements) == 1 {
 				err = e.Unwrap() // as if there were no batch
 			}
 			// The pool keeps the connection if it is idle, as after a failure to prepare.

@@ -254,8 +254,9 @@ func TestFirstStatementFails(t *testing.T) {
 			} {
 				var failure error
 				check := func(what string, err error) {
-					e, isServer := errors.AsType[*pgconn.PgError](err)
-					_, isBatch := errors.AsType[pgx.ErrPreprocessingBatch](err)
+					var e *pgconn.PgError
+					isServer := errors.As(err, &e)
+					isBatch := errors.As(err, new(pgx.ErrPreprocessingBatch))
 					if err == nil || isServer != (c.code != "") || isServer && e.Code != c.code || isBatch && way != "SendBatch" ||
 						errors.Is(err, outbox.ErrUnknownOutcome) {
 						t.Errorf("%s %s: %s: got %v, want code %q", way, name, what, err, c.code)
@@ -319,7 +320,8 @@ func TestFirstStatementIsLimited(t *testing.T) {
 		err = db.Write(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
 			return onlyErr(tx.Exec(ctx, `SELECT pg_sleep($1::int)`, 60))
 		})
-		if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code != "57014" {
+		var e *pgconn.PgError
+		if !errors.As(err, &e) || e.Code != "57014" {
 			t.Errorf("got %v, want to be cancelled", err)
 		}
 	})

@@ -205,7 +205,8 @@ func refused(err error) bool {
 		return true
 	}
 	const idle = "25P03" // the session was ended because COMMIT did not come in time
-	e, ok := errors.AsType[*pgconn.PgError](err)
+	var e *pgconn.PgError
+	ok := errors.As(err, &e)
 	return ok && (e.Code == idle || e.SeverityUnlocalized == "ERROR") &&
 		!strings.HasPrefix(e.Code, "08") && // connection exception
 		!strings.HasPrefix(e.Code, "57P") && // operator intervention: shutdown, crash
@@ -214,6 +215,7 @@ func refused(err error) bool {
 
 // retryable says whether the database asks for the same transaction again.
 func retryable(err error) bool {
-	e, ok := errors.AsType[*pgconn.PgError](err)
+	var e *pgconn.PgError
+	ok := errors.As(err, &e)
 	return ok && (e.Code == "40001" || e.Code == "40P01") // serialization failure, deadlock
 }

@@ -189,7 +189,8 @@ func TestWriteUndoesWhatFails(t *testing.T) {
 				return nil
 			},
 			func(err error) bool {
-				e, ok := errors.AsType[*pgconn.PgError](err)
+				var e *pgconn.PgError
+				ok := errors.As(err, &e)
 				return ok && e.Code == "25P02"
 			},
 		},
@@ -199,7 +200,8 @@ func TestWriteUndoesWhatFails(t *testing.T) {
 				return errors.Join(err, set("1", 7)(ctx, tx))
 			},
 			func(err error) bool {
-				e, ok := errors.AsType[*pgconn.PgError](err)
+				var e *pgconn.PgError
+				ok := errors.As(err, &e)
 				return ok && e.Code == "23503" && !errors.Is(err, outbox.ErrUnknownOutcome)
 			},
 		},

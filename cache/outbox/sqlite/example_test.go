@@ -69,7 +69,7 @@ INSERT INTO lessons VALUES (1, 'First steps')`)
 			err = read.QueryRowContext(ctx, `SELECT title FROM lessons WHERE id = ?`, id).Scan(&title)
 			return title, err
 		},
-		Fresh: time.Hour,
+		FreshFor: time.Hour,
 	})
 
 	outboxLog := sqlite.NewLog(read, write)

@@ -115,7 +115,7 @@ func newWorld(t *testing.T, r *rehearsal, p plan) *world {
 		}
 		q := cache.Define(c, cache.Query[int, int64]{
 			Name: "model:row", Key: func(id int) string { return cache.Key(id) }, Tags: func(int) []cache.Tag { return []cache.Tag{row} },
-			Fresh: 10 * time.Second, Stale: time.Hour,
+			FreshFor: 10 * time.Second, StaleWhileRevalidate: time.Hour,
 			Load: func(ctx context.Context, _ int) (v int64, err error) {
 				w.loads.Add(1)
 				err = r.stepped(ctx, name+" loads", func() error { v = w.value.Load(); return nil }, refused)

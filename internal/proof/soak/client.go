@@ -109,7 +109,7 @@ func (w *worker) readItem(ctx context.Context, asked question, k int) {
 		query = w.near
 	}
 	begin := now()
-	a, err := query.Ask(ctx, k)
+	a, err := query.Lookup(ctx, k)
 	w.saw(asked, a.Status, begin, err, sight{k, a.Value})
 }
 
@@ -117,7 +117,7 @@ func (w *worker) readList(ctx context.Context, g int) []sight {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	begin := now()
-	a, err := w.lists.Ask(ctx, g)
+	a, err := w.lists.Lookup(ctx, g)
 	w.saw(askList, a.Status, begin, err, a.Value...)
 	return a.Value
 }
@@ -155,7 +155,7 @@ func (w *worker) look(ctx context.Context) (items []sight, lists [][]sight, err 
 	s := w.cfg.Shape
 	for k := range s.all() {
 		begin := now()
-		a, err := w.items.Ask(ctx, k)
+		a, err := w.items.Lookup(ctx, k)
 		w.saw(askItem, a.Status, begin, err, sight{k, a.Value})
 		if err != nil && !errors.Is(err, cache.ErrNotFound) {
 			return nil, nil, err
@@ -164,7 +164,7 @@ func (w *worker) look(ctx context.Context) (items []sight, lists [][]sight, err 
 	}
 	for g := range s.Groups {
 		begin := now()
-		a, err := w.lists.Ask(ctx, g)
+		a, err := w.lists.Lookup(ctx, g)
 		w.saw(askList, a.Status, begin, err, a.Value...)
 		if err != nil {
 			return nil, nil, err
@@ -256,7 +256,7 @@ func (w *worker) press(ctx context.Context, o pressOrder) pressResult {
 			defer cancel()
 			s := sample{Begin: now()}
 			begin := time.Now()
-			a, err := w.items.Ask(ctx, n%w.cfg.Shape.all())
+			a, err := w.items.Lookup(ctx, n%w.cfg.Shape.all())
 			s.Took = time.Since(begin)
 			if a.Status != cache.Hit && a.Status != cache.Stale {
 				s.Load = a.Age // since the source was asked

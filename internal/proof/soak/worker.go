@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/cacheprom"
 	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 	outboxpg "github.com/chainlearn/chainlearn/cache/outbox/postgres"
@@ -100,8 +101,12 @@ func runWorker(text string, in io.Reader, out io.Writer) (err error) {
 	defer func() { err = errors.Join(err, store.Close()) }()
 	w.trap.linger = w.cfg.Linger
 	w.store = w.trap.wrap(store)
+	metrics, err := cacheprom.New(w.reg)
+	if err != nil {
+		return err
+	}
 	w.cache, err = cache.New(cache.Config{
-		Store: w.store, Registerer: w.reg, Logger: logger,
+		Store: w.store, Observer: metrics, Logger: logger,
 		StoreTimeout: w.cfg.StoreTimeout, FenceLease: w.cfg.Lease,
 	})
 	if err != nil {
@@ -122,7 +127,7 @@ func runWorker(text string, in io.Reader, out io.Writer) (err error) {
 	defer w.pool.Close()
 	log := outboxpg.NewLog(w.pool, logger)
 	defer log.Close()
-	relay, err := outbox.NewRelay(w.cache, log, outbox.RelayConfig{Logger: logger, Registerer: w.reg})
+	relay, err := outbox.NewRelay(w.cache, log, outbox.RelayConfig{Logger: logger})
 	if err != nil {
 		return err
 	}
@@ -202,7 +207,7 @@ func (w *worker) define() {
 		Tags: func(k int) []cache.Tag { return []cache.Tag{itemTag(k), itemTag(k).Family()} },
 		Load: w.loadItem,
 		// Short, so that what time makes stale is met as well as what writes do.
-		Fresh: 2 * time.Second, Stale: 5 * time.Second, StaleIfError: 5 * time.Second, NotFound: 2 * time.Second,
+		FreshFor: 2 * time.Second, StaleWhileRevalidate: 5 * time.Second, StaleIfError: 5 * time.Second, NotFound: 2 * time.Second,
 		LoadTimeout: 5 * time.Second,
 	}
 	w.items = cache.Define(w.cache, item)
@@ -215,13 +220,13 @@ func (w *worker) define() {
 		Name: "soak:list",
 		Key:  func(g int) string { return cache.Key(g) },
 		Tags: func(g int) []cache.Tag { return []cache.Tag{groupTag(g), groupTag(g).Family()} },
-		Load: w.loadList, Fresh: 2 * time.Second, Stale: 5 * time.Second, LoadTimeout: 5 * time.Second,
+		Load: w.loadList, FreshFor: 2 * time.Second, StaleWhileRevalidate: 5 * time.Second, LoadTimeout: 5 * time.Second,
 	})
 	w.slow = cache.Define(w.cache, cache.Query[slowAsk, string]{
 		Name: "soak:slow",
 		Key:  func(a slowAsk) string { return cache.Key(a.Name) },
 		Tags: func(a slowAsk) []cache.Tag { return []cache.Tag{cache.Tag("slow:" + a.Name)} },
-		Load: w.loadSlow, Fresh: time.Hour, LoadTimeout: time.Minute,
+		Load: w.loadSlow, FreshFor: time.Hour, LoadTimeout: time.Minute,
 	})
 }
 

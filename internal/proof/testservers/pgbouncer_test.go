@@ -21,7 +21,8 @@ func TestPgBouncerPoolsTransactions(t *testing.T) {
 	_, err := a.Exec(t.Context(), `PREPARE shared AS SELECT 1`)
 	testservers.Must(t, err)
 	_, err = b.Exec(t.Context(), `PREPARE shared AS SELECT 1`)
-	if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code != "42P05" {
+	var e *pgconn.PgError
+	if ok := errors.As(err, &e); !ok || e.Code != "42P05" {
 		t.Errorf("got %v, want to hear that the other client has prepared it", err)
 	}
 	testservers.Must(t, bouncer.Close())

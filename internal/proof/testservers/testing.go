@@ -62,7 +62,7 @@ func check(tb testing.TB, err error) {
 	if err == nil {
 		return
 	}
-	if _, missing := errors.AsType[*MissingError](err); missing && os.Getenv("CI") == "" {
+	if errors.As(err, new(*MissingError)) && os.Getenv("CI") == "" {
 		tb.Skip(err)
 	}
 	tb.Fatal(err)

@@ -1,4 +1,4 @@
-package outbox_test
+package sqlite_test
 
 import (
 	"context"
@@ -6,21 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 	_ "modernc.org/sqlite"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/cachetest"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
-	outboxsqlite "github.com/chainlearn/chainlearn/cache/outbox/sqlite"
+	"github.com/chainlearn/chainlearn/cache/outbox/sqlite"
 	"github.com/chainlearn/chainlearn/cache/storetest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // repairTime is far more than a relay takes, and less than the leases of the tests that
 // depend on it.
@@ -39,7 +37,7 @@ func newWorld(t *testing.T) *world {
 	w.shared = storetest.NewFaulty(memstore.New(memstore.Config{MaxBytes: 16 << 20, MaxTags: 100_000}))
 	t.Cleanup(func() { w.shared.Close() })
 	db := w.open(1, "&_txlock=immediate&_journal_mode=WAL")
-	for _, statement := range []string{outboxsqlite.Schema, `
+	for _, statement := range []string{sqlite.Schema, `
 CREATE TABLE items (id INTEGER PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TRIGGER items_insert AFTER INSERT ON items BEGIN INSERT INTO cache_touch VALUES ('item:' || new.id); END;
 CREATE TRIGGER items_update AFTER UPDATE ON items BEGIN INSERT INTO cache_touch VALUES ('item:' || new.id); END;
@@ -91,19 +89,19 @@ type process struct {
 	*cache.Cache
 	w           *world
 	store       *storetest.Faulty
-	metrics     *prometheus.Registry
+	counts      *counts
 	read, write *sql.DB
-	log         *outboxsqlite.Log
+	log         *sqlite.Log
 	items       *cache.Cached[int, int] // id → value, fresh for an hour
 }
 
 // process starts one, without a relay. change, if not nil, sees its cache's configuration.
 func (w *world) process(change func(*cache.Config)) *process {
 	w.t.Helper()
-	p := &process{w: w, store: w.shared.Peer(), metrics: prometheus.NewRegistry()}
+	p := &process{w: w, store: w.shared.Peer(), counts: &counts{}}
 	p.read, p.write = w.open(8, ""), w.open(1, "&_txlock=immediate")
-	p.log = outboxsqlite.NewLog(p.read, p.write)
-	cfg := cache.Config{Store: p.store, Registerer: p.metrics, StoreTimeout: time.Second}
+	p.log = sqlite.NewLog(p.read, p.write)
+	cfg := cache.Config{Store: p.store, Observer: p.counts, StoreTimeout: time.Second}
 	if change != nil {
 		change(&cfg)
 	}
@@ -118,11 +116,11 @@ func (w *world) process(change func(*cache.Config)) *process {
 		p.store.Close()
 	})
 	p.items = cache.Define(p.Cache, cache.Query[int, int]{
-		Name:  "items:one",
-		Key:   func(id int) string { return cache.Key(id) },
-		Tags:  func(id int) []cache.Tag { return []cache.Tag{itemTag(id), itemTag(id).Family()} },
-		Load:  p.load,
-		Fresh: time.Hour,
+		Name:     "items:one",
+		Key:      func(id int) string { return cache.Key(id) },
+		Tags:     func(id int) []cache.Tag { return []cache.Tag{itemTag(id), itemTag(id).Family()} },
+		Load:     p.load,
+		FreshFor: time.Hour,
 	})
 	return p
 }
@@ -140,7 +138,6 @@ func (p *process) load(ctx context.Context, id int) (value int, err error) {
 // relay starts one, for as long as the test lasts.
 func (p *process) relay(cfg outbox.RelayConfig) *outbox.Relay {
 	p.w.t.Helper()
-	cfg.Registerer = p.metrics
 	r, err := outbox.NewRelay(p.Cache, p.log, cfg)
 	if err != nil {
 		p.w.t.Fatal(err)
@@ -155,7 +152,7 @@ func (p *process) relay(cfg outbox.RelayConfig) *outbox.Relay {
 }
 
 // db writes through the protocol.
-func (p *process) db(o outbox.Options) *outboxsqlite.DB { return outboxsqlite.NewDB(p.log, p.Cache, o) }
+func (p *process) db(o outbox.Options) *sqlite.DB { return sqlite.NewDB(p.log, p.Cache, o) }
 
 // set returns a transaction that gives items a value.
 func set(value int, ids ...int) func(context.Context, *sql.Tx) error {
@@ -170,7 +167,7 @@ func set(value int, ids ...int) func(context.Context, *sql.Tx) error {
 }
 
 // begin returns an open transaction that has run fn.
-func (p *process) begin(fn func(context.Context, *sql.Tx) error) *outboxsqlite.Tx {
+func (p *process) begin(fn func(context.Context, *sql.Tx) error) *sqlite.Tx {
 	p.w.t.Helper()
 	tx, err := p.log.Begin(p.w.t.Context())
 	if err != nil {
@@ -185,7 +182,7 @@ func (p *process) begin(fn func(context.Context, *sql.Tx) error) *outboxsqlite.T
 // want asks for an item, which must have a value.
 func (p *process) want(id, value int) cache.Answer[int] {
 	p.w.t.Helper()
-	a, err := p.items.Ask(p.w.t.Context(), id)
+	a, err := p.items.Lookup(p.w.t.Context(), id)
 	if err != nil {
 		p.w.t.Fatal(err)
 	}
@@ -226,7 +223,7 @@ func (p *process) settles(value int, ids ...int) {
 	p.w.t.Helper()
 	eventually(p.w.t, func() error {
 		for _, id := range ids {
-			a, err := p.items.Ask(p.w.t.Context(), id)
+			a, err := p.items.Lookup(p.w.t.Context(), id)
 			if err != nil {
 				return err
 			}
@@ -256,23 +253,42 @@ func eventually(t *testing.T, check func() error) {
 	}
 }
 
-// count returns the value of a metric, summed over its labels, or of one label.
-func (p *process) count(name string, label ...string) float64 {
-	p.w.t.Helper()
-	families, err := p.metrics.Gather()
-	if err != nil {
-		p.w.t.Fatal(err)
+// counts counts what a cache does, and what was delivered from the outbox.
+type counts struct {
+	cachetest.Counts
+	mu        sync.Mutex
+	delivered []outbox.Delivered // guarded by mu
+}
+
+func (c *counts) Observe(ctx context.Context, e cache.Event) {
+	c.Counts.Observe(ctx, e)
+	if d, ok := e.(outbox.Delivered); ok {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.delivered = append(c.delivered, d)
 	}
-	sum := 0.0
-	for _, f := range families {
-		if f.GetName() != name {
-			continue
-		}
-		for _, m := range f.GetMetric() {
-			if len(label) == 0 || len(m.GetLabel()) > 0 && m.GetLabel()[0].GetValue() == label[0] {
-				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
-			}
+}
+
+// rows returns how many were delivered.
+func (c *counts) rows(by string) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.delivered {
+		if d.By == by {
+			n += d.Rows
 		}
 	}
-	return sum
+	return n
+}
+
+// deliveries returns how many delays were measured.
+func (c *counts) deliveries(by string) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.delivered {
+		if d.By == by {
+			n += len(d.Delays)
+		}
+	}
+	return n
 }

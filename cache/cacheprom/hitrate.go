@@ -1,8 +1,12 @@
-package cache
+package cacheprom
 
 import (
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const rateWindow = 60 // seconds
@@ -45,4 +49,37 @@ func (r *hitRate) value(now time.Time) (share float64, ok bool) {
 		return 0, false
 	}
 	return float64(hits) / float64(hits+misses), true
+}
+
+// hitRates exports cache_hit_rate, computed when it is collected.
+type hitRates struct {
+	mu      sync.Mutex
+	queries map[string]*hitRate
+}
+
+var hitRateDesc = prometheus.NewDesc("cache_hit_rate",
+	"Share of answers served from the cache during the last minute, 0 to 1; absent while nothing was asked.",
+	[]string{"namespace", "query"}, nil)
+
+func (r *hitRates) query(name string) *hitRate {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.queries[name] == nil {
+		r.queries[name] = &hitRate{}
+	}
+	return r.queries[name]
+}
+
+func (r *hitRates) Describe(ch chan<- *prometheus.Desc) { ch <- hitRateDesc }
+
+func (r *hitRates) Collect(ch chan<- prometheus.Metric) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for name, rate := range r.queries {
+		if value, ok := rate.value(now); ok {
+			ns, q, _ := strings.Cut(name, ":")
+			ch <- prometheus.MustNewConstMetric(hitRateDesc, prometheus.GaugeValue, value, ns, q)
+		}
+	}
 }

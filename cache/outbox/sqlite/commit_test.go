@@ -1,4 +1,4 @@
-package outbox_test
+package sqlite_test
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/outbox"
-	outboxsqlite "github.com/chainlearn/chainlearn/cache/outbox/sqlite"
+	"github.com/chainlearn/chainlearn/cache/outbox/sqlite"
 	"github.com/chainlearn/chainlearn/cache/storetest"
 )
 
@@ -22,7 +22,7 @@ var errInjected = errors.New("injected")
 
 // spy is a transaction whose steps a test watches, or changes.
 type spy struct {
-	*outboxsqlite.Tx
+	*sqlite.Tx
 	touched func()
 	commit  func(ctx context.Context, commit func(context.Context) error) error
 }
@@ -267,7 +267,7 @@ func TestWriteWithoutSharedTier(t *testing.T) {
 	if n := w.rows(); n != 1 {
 		t.Fatalf("%d rows are left for the relay, want 1", n)
 	}
-	if n := writer.count("cache_fence_downgrades_total"); n != 1 {
+	if n := writer.counts.Total().Unfenced; n != 1 {
 		t.Errorf("%v downgrades counted, want 1", n)
 	}
 	reader.relay(outbox.RelayConfig{}) // of a process that does reach it

@@ -1,0 +1,158 @@
+package cachetest
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/chainlearn/chainlearn/cache"
+)
+
+// Counts is a cache.Observer that counts, for tests. Its zero value is ready, and it is safe
+// for concurrent use.
+type Counts struct {
+	mu      sync.Mutex
+	total   Tally
+	queries map[string]*Tally
+	state   cache.StoreState
+}
+
+// Tally is what was counted.
+type Tally struct {
+	Hits        int // answers from the store, fresh or stale
+	NearHits    int // answers from this process's memory
+	Misses      int // answers that were loaded, for this caller or another
+	Bypasses    int // of the misses, those that relied on nothing stored
+	Loads       int // answers that the source gave, or failed to
+	Found       int // of the loads
+	NotFound    int // of the loads
+	Failed      int // of the loads
+	Overloads   int // callers that were refused
+	NotStored   int // answers that were loaded and not stored
+	Undecodable int // entries that could not be read
+	Waiting     int // callers that wait at this moment
+
+	// Of the whole cache, not of a query.
+	Gaps         int // times that near answers were dropped because changes may have been missed
+	Unfenced     int // writes that went on without a fence
+	Invalidated  int // tags
+	StoreFailure int // failed calls of the store
+}
+
+var _ cache.Observer = (*Counts)(nil)
+
+// Of returns the counts of one query so far, by its name.
+func (c *Counts) Of(query string) Tally {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t := c.queries[query]; t != nil {
+		return *t
+	}
+	return Tally{}
+}
+
+// Total returns the counts of all queries and of the cache so far.
+func (c *Counts) Total() Tally {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.total
+}
+
+// StoreState returns the last state that the cache told of.
+func (c *Counts) StoreState() cache.StoreState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+// Observe implements cache.Observer.
+func (c *Counts) Observe(_ context.Context, e cache.Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch e := e.(type) {
+	case cache.ChangesMissed:
+		c.total.Gaps++
+	case cache.Unfenced:
+		c.total.Unfenced++
+	case cache.Invalidated:
+		if e.Err == nil {
+			c.total.Invalidated += len(e.Tags)
+		}
+	case cache.StoreFailed:
+		c.total.StoreFailure++
+	case cache.StoreState:
+		c.state = e
+	}
+}
+
+// Query implements cache.Observer.
+func (c *Counts) Query(name string) cache.QueryObserver {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.queries == nil {
+		c.queries = map[string]*Tally{}
+	}
+	if c.queries[name] == nil {
+		c.queries[name] = &Tally{}
+	}
+	return queryCounts{c, c.queries[name]}
+}
+
+type queryCounts struct {
+	counts *Counts
+	query  *Tally
+}
+
+func (q queryCounts) Served(_ context.Context, s cache.Served) {
+	q.both(func(t *Tally) {
+		switch {
+		case s.Cached() && s.Detail == cache.DetailNear:
+			t.NearHits++
+		case s.Cached():
+			t.Hits++
+		default:
+			t.Misses++
+		}
+		if s.Status == cache.Bypass {
+			t.Bypasses++
+		}
+		var overload *cache.OverloadError
+		if errors.As(s.Err, &overload) {
+			t.Overloads++
+		}
+	})
+}
+
+func (q queryCounts) Observe(_ context.Context, e cache.Event) {
+	q.both(func(t *Tally) {
+		switch e := e.(type) {
+		case cache.LoadEnded:
+			t.Loads += len(e.Results)
+			for _, r := range e.Results {
+				switch r {
+				case cache.LoadFound:
+					t.Found++
+				case cache.LoadNotFound:
+					t.NotFound++
+				default:
+					t.Failed++
+				}
+			}
+		case cache.WaitBegan:
+			t.Waiting++
+		case cache.WaitEnded:
+			t.Waiting--
+		case cache.NotStored:
+			t.NotStored += e.Answers
+		case cache.Undecodable:
+			t.Undecodable++
+		}
+	})
+}
+
+func (q queryCounts) both(count func(*Tally)) {
+	q.counts.mu.Lock()
+	defer q.counts.mu.Unlock()
+	count(q.query)
+	count(&q.counts.total)
+}
