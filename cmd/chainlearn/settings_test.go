@@ -35,7 +35,6 @@ func TestEverythingWrongIsReportedTogether(t *testing.T) {
 
 		"DATABASE_REPLICA_URL": "mysql://root:hunter2@replica/x",
 		"DATABASE_MAX_CONNS":   "1",
-		"CACHE_TOLERATE":       "1",
 	}), io.Discard, &stderr)
 	if code != exitUsage {
 		t.Errorf("exit code is %d, want %d", code, exitUsage)
@@ -43,7 +42,7 @@ func TestEverythingWrongIsReportedTogether(t *testing.T) {
 	for _, want := range []string{
 		`PORT is "abc"`, `ADMIN_PORT is "-1"`, `DATABASE_URL is "mysql://root:xxxxx@db/x"`, "REDIS_URL is not valid", "JWT_SECRET has 7 bytes",
 		`RATE_LIMIT_MAX is "many"`, `RATE_LIMIT_WINDOW is "60000"`, `LOG_LEVEL is "loud"`, `LOG_FORMAT is "xml"`,
-		`CACHE_NEAR is "1h"`, `DATABASE_REPLICA_URL is "mysql://root:xxxxx@replica/x"`, `DATABASE_MAX_CONNS is "1"`, `CACHE_TOLERATE is "1"`, `TRUSTED_PROXIES names "proxy"`, `CORS_ORIGINS names "b.example"`,
+		`CACHE_NEAR is "1h"`, `DATABASE_REPLICA_URL is "mysql://root:xxxxx@replica/x"`, `DATABASE_MAX_CONNS is "1"`, `TRUSTED_PROXIES names "proxy"`, `CORS_ORIGINS names "b.example"`,
 	} {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("nothing is said about %s", want)

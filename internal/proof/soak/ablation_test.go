@@ -78,7 +78,7 @@ var ablations = []ablation{
 	},
 	{
 		"a failed bump: this process trusts nothing until it is delivered",
-		"cache/fence.go", "c.bumps.add(tags, err != nil)\n\tif err != nil {", "if err != nil {\n\t\treturn err\n\t}\n\tif false {",
+		"cache/fence.go", "\tif err != nil {\n\t\tc.health.suspect(err, false)\n", "\tif err != nil {\n",
 		[]caught{unit(inCache, "TestFailedBumpIsNotForgotten")},
 	},
 	{
