@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -25,31 +26,31 @@ type recentBumps struct {
 }
 
 type bumped struct {
-	tag  Tag
-	at   time.Time
-	seq  uint64
-	owed bool // the store did not confirm it
+	tag            Tag
+	at             time.Time
+	seq            uint64
+	unacknowledged bool // the store did not confirm it
 }
 
-func (r *recentBumps) add(tags []Tag, owed bool) {
+func (r *recentBumps) add(tags []Tag, unacknowledged bool) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.prune(now)
 	for _, tag := range tags {
 		r.seq++
-		r.list = append(r.list, bumped{tag, now, r.seq, owed})
+		r.list = append(r.list, bumped{tag, now, r.seq, unacknowledged})
 	}
 	if len(r.list) > rememberMostTags {
-		r.coarsen(now)
+		r.widen(now)
 	}
 }
 
-// prune forgets what is old and confirmed. It looks at the oldest only: what is owed
+// prune forgets what is old and confirmed. It looks at the oldest only: what is unacknowledged
 // keeps what is behind it, until the next replay.
 func (r *recentBumps) prune(now time.Time) {
 	n := 0
-	for n < len(r.list) && !r.list[n].owed && now.Sub(r.list[n].at) > rememberBumps {
+	for n < len(r.list) && !r.list[n].unacknowledged && now.Sub(r.list[n].at) > rememberBumps {
 		n++
 	}
 	if n == len(r.list) {
@@ -59,29 +60,32 @@ func (r *recentBumps) prune(now time.Time) {
 	}
 }
 
-// coarsen remembers families instead of tags, which are few. Bumping more than was
-// needed costs loads, never a wrong answer.
-func (r *recentBumps) coarsen(now time.Time) {
-	families := map[Tag]bool{} // → owed
+// widen remembers families instead of tags, and Everything instead of too many families.
+// Every answer depends on both, so bumping more than was needed costs loads and loses no
+// invalidation.
+func (r *recentBumps) widen(now time.Time) {
+	families := map[Tag]bool{} // → unacknowledged
 	for _, b := range r.list {
 		f := b.tag.Family()
-		families[f] = families[f] || b.owed
+		families[f] = families[f] || b.unacknowledged
+	}
+	if len(families) > rememberMostTags/2 {
+		any := slices.Contains(slices.Collect(maps.Values(families)), true)
+		families = map[Tag]bool{Everything: any}
 	}
 	r.list = r.list[:0]
-	for tag, owed := range families {
-		if len(r.list) < rememberMostTags/2 {
-			r.seq++
-			r.list = append(r.list, bumped{tag, now, r.seq, owed})
-		}
+	for tag, unacknowledged := range families {
+		r.seq++
+		r.list = append(r.list, bumped{tag, now, r.seq, unacknowledged})
 	}
 }
 
-// replay bumps what is owed, and with all everything remembered, in the store.
+// replay bumps what is unacknowledged, and with all everything remembered, in the store.
 func (r *recentBumps) replay(ctx context.Context, store driver.Store, all bool) error {
 	r.mu.Lock()
 	var tags []Tag
 	for _, b := range r.list {
-		if all || b.owed {
+		if all || b.unacknowledged {
 			tags = append(tags, b.tag)
 		}
 	}
@@ -100,7 +104,7 @@ func (r *recentBumps) replay(ctx context.Context, store driver.Store, all bool) 
 	defer r.mu.Unlock()
 	for i := range r.list {
 		if r.list[i].seq <= upTo {
-			r.list[i].owed = false
+			r.list[i].unacknowledged = false
 		}
 	}
 	return nil

@@ -23,7 +23,7 @@ func TestDefineReportsEverythingWrong(t *testing.T) {
 	message := panicOf(func() {
 		cache.Define(c.Cache, cache.Query[int, string]{Name: "Rows", StaleWhileRevalidate: -time.Second, WarmEvery: time.Minute})
 	})
-	for _, want := range []string{`Name is "Rows"`, "Key is nil", "Tags is nil", "Load is nil", "FreshFor is 0s", "StaleWhileRevalidate is negative: -1s", "Warm is nil"} {
+	for _, want := range []string{`Name is "Rows"`, "Tags is nil", "Load is nil", "FreshFor is 0s", "StaleWhileRevalidate is negative: -1s", "Warm is nil"} {
 		if !strings.Contains(message, want) {
 			t.Errorf("panic says %q, want it to say %q", message, want)
 		}

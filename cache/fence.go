@@ -68,7 +68,7 @@ func (f *Fence) Remaining() time.Duration {
 func (f *Fence) Bump(ctx context.Context) error { return f.c.Bump(ctx, f.mark, f.tags) }
 
 // Bump gives tags new versions, and removes the fence of the writer that mark identifies.
-// It is for whoever delivers invalidations for others, like the relay of an outbox; see
+// It is for what delivers invalidations for others, like the relay of an outbox; see
 // also Fence.Bump and Invalidate.
 func (c *Cache) Bump(ctx context.Context, mark driver.Mark, tags []Tag) error {
 	if len(tags) == 0 {
@@ -98,6 +98,9 @@ func (c *Cache) Bump(ctx context.Context, mark driver.Mark, tags []Tag) error {
 func (c *Cache) Invalidate(ctx context.Context, tags ...Tag) error {
 	if c.ctx.Err() != nil {
 		return ErrClosed
+	}
+	if err := checkTags(tags); err != nil {
+		return fmt.Errorf("invalidate: %w", err)
 	}
 	if err := c.Bump(ctx, driver.NoMark, tags); err != nil {
 		return fmt.Errorf("invalidate: %w: %w", ErrUnavailable, err)

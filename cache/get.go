@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
 )
@@ -93,11 +94,23 @@ func (d *Cached[P, V]) request(ctx context.Context, p P) (*request[P], error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &request[P]{p: p, key: key, tags: d.q.Tags(p)}
+	r := &request[P]{p: p, key: key}
+	if r.tags, err = d.tagsOf(p); err != nil {
+		return nil, err
+	}
 	if d.near != nil {
 		r.near = d.near.snapshot(r.tags)
 	}
 	return r, nil
+}
+
+// tagsOf returns all that the answer for p depends on.
+func (d *Cached[P, V]) tagsOf(p P) ([]Tag, error) {
+	tags, err := dependencies(d.q.Tags(p))
+	if err != nil {
+		return nil, fmt.Errorf("cache: Tags of query %q: %w", d.q.Name, err)
+	}
+	return tags, nil
 }
 
 // keepNear keeps an answer that the store vouched for in process, if the query wants that.

@@ -107,7 +107,7 @@ type process struct {
 // newFleet starts n processes on one store in memory.
 func newFleet(t *testing.T, n int) []process {
 	t.Helper()
-	shared := storetest.NewFaulty(memstore.New(memstore.Config{MaxBytes: 1 << 20, MaxTags: 1000}))
+	shared := storetest.NewFaulty(memstore.New(memstore.Config{MaxBytes: 1 << 20, MaxTags: 200_000}))
 	t.Cleanup(func() { shared.Close() })
 	fleet := make([]process, n)
 	for i := range fleet {

@@ -47,13 +47,3 @@ func FuzzKeyIsInjective(f *testing.F) {
 		}
 	})
 }
-
-func TestTagFamily(t *testing.T) {
-	for tag, want := range map[cache.Tag]cache.Tag{
-		"course:7": "course:*", "a:b:c": "a:b:*", "alone": "alone", "": "", "course:*": "course:*",
-	} {
-		if got := tag.Family(); got != want {
-			t.Errorf("family of %q is %q, want %q", tag, got, want)
-		}
-	}
-}

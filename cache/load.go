@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 )
 
@@ -143,14 +144,33 @@ func statusOf(found bool, err error) LoadStatus {
 	return LoadFailed
 }
 
-// detach returns a context that keeps ctx's values, outlives it, and ends with the cache.
-func (c *Cache) detach(ctx context.Context) (context.Context, context.CancelFunc) {
-	detached, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+// detach returns a context for work that serves many callers: it ends with the cache and not
+// with ctx, and of the values of ctx it has only those of keys.
+func (c *Cache) detach(ctx context.Context, keys []any) (context.Context, context.CancelFunc) {
+	detached, cancel := context.WithCancelCause(onlyValues{ctx, keys})
 	stop := context.AfterFunc(c.ctx, func() { cancel(context.Cause(c.ctx)) })
 	return detached, func() {
 		stop()
 		cancel(nil)
 	}
+}
+
+// onlyValues is a context that never ends and has some of the values of another. A load that saw
+// all of them could answer for one caller's tenant or user, and the answer is for everyone.
+type onlyValues struct {
+	from context.Context
+	keys []any
+}
+
+func (onlyValues) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (onlyValues) Done() <-chan struct{}       { return nil }
+func (onlyValues) Err() error                  { return nil }
+
+func (o onlyValues) Value(key any) any {
+	if slices.Contains(o.keys, key) {
+		return o.from.Value(key)
+	}
+	return nil
 }
 
 // protect runs f, a user's loader, so that whatever it does the caller gets a result in

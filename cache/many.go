@@ -28,9 +28,9 @@ func (d *Cached[P, V]) GetMany(ctx context.Context, ps []P) ([]Result[V], error)
 	for i, p := range ps {
 		it := &b.items[i]
 		it.result = &results[i]
-		var key string
-		if key, it.result.Err = d.keyOf(p); it.result.Err == nil {
-			it.request = request[P]{p: p, key: key, tags: d.q.Tags(p)}
+		it.p = p
+		if it.key, it.result.Err = d.keyOf(p); it.result.Err == nil {
+			it.tags, it.result.Err = d.tagsOf(p)
 		}
 	}
 	b.readAll(ctx)
@@ -140,7 +140,7 @@ func (b *batch[P, V]) joinCalls(ctx context.Context) {
 		return
 	}
 	started := b.c.start(func(context.Context) {
-		ctx, cancel := b.c.detach(ctx)
+		ctx, cancel := b.c.detach(ctx, b.q.ContextKeys)
 		defer cancel()
 		b.runTogether(ctx, together)
 	})

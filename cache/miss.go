@@ -41,7 +41,7 @@ func (d *Cached[P, V]) bypass(ctx context.Context, r *request[P], detail string)
 // launch runs a call on a goroutine of the cache, with a context that no caller can cancel.
 func (d *Cached[P, V]) launch(ctx context.Context, key string, call *call[V], run func(context.Context)) {
 	started := d.c.start(func(context.Context) {
-		ctx, cancel := d.c.detach(ctx)
+		ctx, cancel := d.c.detach(ctx, d.q.ContextKeys)
 		defer cancel()
 		run(ctx)
 	})

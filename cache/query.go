@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -31,18 +32,26 @@ type Query[P comparable, V any] struct {
 	Owner func(P) string
 
 	// Key returns what distinguishes the answer from others of the query; build it with
-	// the function Key. Equal parameters must give equal keys.
+	// the function Key. Equal parameters must give equal keys, and parameters that ask for
+	// different answers must not. Default: the value of the parameter, with every field.
 	Key func(P) string
 
-	// Tags returns what the answer depends on, in a fixed order. Collections are
-	// tags too: a list depends on rows that do not exist yet.
+	// Tags returns what the answer depends on, made with T, in a fixed order. Collections
+	// are tags too: a list depends on rows that do not exist yet. The families of the
+	// tags are added by the library.
 	Tags func(P) []Tag
 
 	// Load asks the source. Its context ends after LoadTimeout, and never because a
-	// caller left. It must read what is committed now: not inside a transaction begun
+	// caller left. It holds none of the caller's values but those of ContextKeys: one load
+	// serves many callers. What the answer depends on belongs into P. Load must read what is committed now: not inside a transaction begun
 	// earlier, not from a replica that lags. It returns ErrNotFound (wrapped or not)
 	// for what does not exist.
 	Load func(context.Context, P) (V, error)
+
+	// ContextKeys are the keys of context values that Load and LoadMany are to see, from the
+	// caller that happens to begin the load, such as a logger. They must not change
+	// the answer. Default: none.
+	ContextKeys []any
 
 	// LoadMany, if any, loads for GetMany what it finds missing, in one go: one Loaded for
 	// each parameter, in order. Default: one Load each, at the same time.
@@ -117,6 +126,9 @@ func (q Query[P, V]) withDefaults(c Config) Query[P, V] {
 	q.MaxLoads = cmp.Or(q.MaxLoads, defaultMaxLoads)
 	q.MaxQueue = cmp.Or(q.MaxQueue, defaultMaxQueue)
 	q.Codec = cmp.Or(q.Codec, Codec[V](JSON[V]{}))
+	if q.Key == nil {
+		q.Key, _ = keyOfType[P]() // validate has looked at the error
+	}
 	return q
 }
 
@@ -135,7 +147,11 @@ func (q Query[P, V]) validate() error {
 		wrong("Name is %q: the namespace %s belongs to the stores", q.Name, namespace)
 	}
 	if q.Key == nil {
-		wrong("Key is nil")
+		if _, err := keyOfType[P](); err != nil {
+			wrong("%w", err)
+		}
+	} else if q.Near > 0 && !comparedByValue(reflect.TypeFor[P]()) {
+		wrong("Near is %v, but %v is not compared by its value, as near answers are found by it: use a parameter without pointers and interfaces", q.Near, reflect.TypeFor[P]())
 	}
 	if q.Tags == nil {
 		wrong("Tags is nil")

@@ -121,8 +121,8 @@ func TestCallersShareTheNextRead(t *testing.T) {
 		if len(reads) != alone+1 {
 			t.Fatalf("%d reads for 58 callers, want 8 and one for the rest", len(reads))
 		}
-		if last := reads[alone]; len(last.keys) != 5 || len(last.tags) != 6 {
-			t.Errorf("the shared read is of %v and %v, want 5 keys, their tags and the one of all", last.keys, last.tags)
+		if last := reads[alone]; len(last.keys) != 5 || len(last.tags) != 8 {
+			t.Errorf("the shared read is of %v and %v, want 5 keys, their tags, the families and the one of all", last.keys, last.tags)
 		}
 		if src.loads.Load() != loads {
 			t.Error("something was loaded")

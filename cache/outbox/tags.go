@@ -4,9 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/chainlearn/chainlearn/cache"
 )
@@ -15,28 +12,26 @@ import (
 // before it names families instead.
 const DefaultMaxTags = 1000
 
-// tagsOf returns the distinct tags of rows, in order, and at most most of them where families
-// allow. What no answer can carry, because it is no tag, is left out: a stranger's row
-// must not stand in the way of others for ever.
-func tagsOf(rows []Row, most int) []cache.Tag {
-	tags := make([]cache.Tag, 0, len(rows))
+// tagsOf returns the distinct tags of rows, in order, and at most most of them. What is no tag
+// (a row that some program wrote into the table itself) could have meant anything, so it
+// becomes Everything, and malformed says that there was one.
+func tagsOf(rows []Row, most int) (tags []cache.Tag, malformed bool) {
+	tags = make([]cache.Tag, 0, len(rows))
 	for _, row := range rows {
-		if isTag(row.Tag) {
-			tags = append(tags, row.Tag)
+		if row.Tag.Check() != nil {
+			return []cache.Tag{cache.Everything}, true
 		}
+		tags = append(tags, row.Tag)
 	}
 	slices.Sort(tags)
-	return coarsen(slices.Compact(tags), most)
+	return widen(slices.Compact(tags), most), false
 }
 
-func isTag(t cache.Tag) bool {
-	return t != "" && utf8.ValidString(string(t)) && !strings.ContainsFunc(string(t), unicode.IsControl)
-}
-
-// coarsen replaces the tags of the largest families by the families, until at most most are
-// left. A family of one is left alone: naming it would gain nothing, and answers need
-// not carry the family of a tag that stands alone. tags are sorted and distinct.
-func coarsen(tags []cache.Tag, most int) []cache.Tag {
+// widen replaces the tags of the largest families by the families, until at most most are
+// left, and all of them by Everything if there are more families. tags are sorted and
+// distinct. Every answer depends on the families of its tags and on Everything, so no
+// invalidation is lost by it.
+func widen(tags []cache.Tag, most int) []cache.Tag {
 	if len(tags) <= most {
 		return tags
 	}
@@ -44,11 +39,14 @@ func coarsen(tags []cache.Tag, most int) []cache.Tag {
 	for _, t := range tags {
 		members[t.Family()]++
 	}
+	if len(members) > most || members[cache.Everything] > 0 {
+		return []cache.Tag{cache.Everything}
+	}
 	largestFirst := slices.SortedFunc(maps.Keys(members), func(a, b cache.Tag) int {
 		return cmp.Or(cmp.Compare(members[b], members[a]), cmp.Compare(a, b))
 	})
 	whole := map[cache.Tag]bool{}
-	for left := len(tags); left > most && len(largestFirst) > 0 && members[largestFirst[0]] > 1; largestFirst = largestFirst[1:] {
+	for left := len(tags); left > most; largestFirst = largestFirst[1:] {
 		whole[largestFirst[0]] = true
 		left -= members[largestFirst[0]] - 1
 	}
