@@ -35,6 +35,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
@@ -105,6 +106,8 @@ type Cache struct {
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
+
+	storeName atomic.Pointer[string] // nil until it was asked for
 
 	mu       sync.Mutex
 	closed   bool
@@ -182,6 +185,24 @@ func (c *Cache) define(name string, warm func(context.Context) error) error {
 	c.names[name] = true
 	c.warmers = append(c.warmers, warm)
 	return nil
+}
+
+// StoreName returns the Name of the store, which it asks for once. It is for adapters: an outbox
+// knows by it which data an invalidation is for.
+func (c *Cache) StoreName(ctx context.Context) (string, error) {
+	if name := c.storeName.Load(); name != nil {
+		return *name, nil
+	}
+	var name string
+	err := c.health.call(ctx, "name", func(ctx context.Context) (err error) {
+		name, err = c.cfg.Store.Name(ctx)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("name of the store: %w", err)
+	}
+	c.storeName.Store(&name)
+	return name, nil
 }
 
 // Purge removes from the store the entries whose keys match pattern, and returns how many.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,7 +50,7 @@ type health struct {
 	identity   string // when it was last validated; empty before
 	since      time.Time
 	err        error // why it is not validated
-	drains     []func(context.Context) error
+	drains     []*func(context.Context) error
 }
 
 func newHealth(cfg Config, observe func(context.Context, Event), bumps *recentBumps) *health {
@@ -259,7 +260,7 @@ func (h *health) deliver(ctx context.Context, all bool) error {
 	drains := h.drains
 	h.mu.Unlock()
 	for _, drain := range drains {
-		if err := drain(ctx); err != nil {
+		if err := (*drain)(ctx); err != nil {
 			return fmt.Errorf("drain outbox: %w", err)
 		}
 	}
@@ -292,12 +293,25 @@ func (c *Cache) Health() Health {
 
 // OnRecovery adds a function that delivers invalidations recorded elsewhere, such as the
 // outbox of a database. After an outage no entry is served before it has returned nil;
-// it is tried again until it does. Its context ends after 30 s.
-func (c *Cache) OnRecovery(drain func(context.Context) error) {
-	c.health.mu.Lock()
-	defer c.health.mu.Unlock()
-	c.health.drains = append(c.health.drains, drain)
+// it is tried again until it does. Its context ends after 30 s. The function that OnRecovery
+// returns removes it.
+func (c *Cache) OnRecovery(drain func(context.Context) error) (remove func()) {
+	h := c.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	added := &drain
+	h.drains = append(h.drains, added)
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.drains = slices.DeleteFunc(slices.Clone(h.drains), func(d *func(context.Context) error) bool { return d == added })
+	}
 }
+
+// Suspect says that invalidations may be missing from the store: nothing stored is served
+// until every function of OnRecovery has returned nil. It is for adapters, like the relay of
+// an outbox that begins to take part.
+func (c *Cache) Suspect(why error) { c.health.suspect(why, false) }
 
 // pause waits for d, and returns false if ctx ended first.
 func pause(ctx context.Context, d time.Duration) bool {

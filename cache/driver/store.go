@@ -65,6 +65,11 @@ type Store interface {
 	// across two identities.
 	Identity(ctx context.Context) (string, error)
 
+	// Name tells the data that processes share from any other: it is the same for every
+	// process that shares it, for as long as it is kept, and the same for no other. Losing
+	// it with the data is safe.
+	Name(ctx context.Context) (string, error)
+
 	// Purge removes the entries (never the tags) whose key matches pattern, in which
 	// * stands for any bytes and ? for one, and nothing else is special. It returns how
 	// many. It walks the whole store in bounded steps: an operator's tool.

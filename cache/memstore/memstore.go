@@ -234,6 +234,14 @@ func (s *Store) Identity(ctx context.Context) (string, error) {
 	return s.identity, nil
 }
 
+// Name implements driver.Store: the data of a Store are its own.
+func (s *Store) Name(ctx context.Context) (string, error) {
+	if err := s.check(ctx, "name"); err != nil {
+		return "", err
+	}
+	return "memory:" + s.identity, nil
+}
+
 // Purge implements driver.Store. After an error it returns how many entries are gone.
 func (s *Store) Purge(ctx context.Context, pattern string) (int, error) {
 	if err := s.check(ctx, "purge"); err != nil {

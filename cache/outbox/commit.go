@@ -70,7 +70,7 @@ func Commit(ctx context.Context, c *cache.Cache, tx Tx, o Options) error {
 		return errors.Join(err, tx.Rollback(detached))
 	}
 	recorded := time.Now()
-	tags := tagsOf(rows, cmp.Or(o.MaxTags, DefaultMaxTags))
+	tags, _ := tagsOf(rows, cmp.Or(o.MaxTags, DefaultMaxTags))
 	if len(tags) == 0 {
 		return commit(detached, tx)
 	}

@@ -12,6 +12,7 @@ package outbox
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"time"
 
@@ -45,21 +46,52 @@ type Tx interface {
 
 // Log is an outbox table, as an adapter offers it to Relay. It is safe for concurrent use
 // by any number of relays on any number of processes.
+//
+// Every store that answers are kept in is a consumer of the outbox, by its Name: two services
+// with two prefixes, two stores in two processes. A row stays until each of them has got it.
 type Log interface {
-	// Deliver claims up to most rows that no other relay is delivering: rows without a
-	// mark at once, rows with one when they are older than grace. It hands them to bump,
-	// deletes them if that succeeds, and returns how many it claimed. Rows are
-	// judged by the database's clock. No cursor: a row of a slow transaction that
-	// commits late is found like any other.
-	Deliver(ctx context.Context, grace time.Duration, most int, bump func(context.Context, []Row) error) (int, error)
-	// Forget deletes rows that their own writer has delivered.
-	Forget(ctx context.Context, ids []int64) error
-	// Backlog returns the number of rows, counted up to a bound of the adapter's, and
-	// the age of the oldest; 0 and 0 when there are none.
-	Backlog(ctx context.Context) (rows int, oldest time.Duration, err error)
+	// Join keeps a consumer registered, for ConsumerLife from now, and returns joined if it
+	// was not: rows of before may be gone, so everything in its store is to be
+	// invalidated. It forgets the consumers that have not been heard of for ConsumerLife,
+	// with what was left for them, and returns their names.
+	Join(ctx context.Context, consumer string) (joined bool, gone []string, err error)
+	// Deliver claims up to most rows that the consumer has not got: those of its own writers
+	// when they are older than grace, others at once. It hands them to bump, notes
+	// that the consumer has got them if that succeeds, and returns how many it claimed. It
+	// fails with ErrNotJoined if the consumer is not registered. Rows are judged by the
+	// database's clock. No cursor: a row of a slow transaction that commits late is found
+	// like any other.
+	Deliver(ctx context.Context, consumer string, grace time.Duration, most int, bump func(context.Context, []Row) error) (int, error)
+	// Done notes that the consumer has got rows, which their own writer has delivered.
+	Done(ctx context.Context, consumer string, ids []int64) error
+	// Backlog returns the number of rows that the consumer has not got, counted up to a
+	// bound of the adapter's, and the age of the oldest; 0 and 0 when there are none.
+	Backlog(ctx context.Context, consumer string) (rows int, oldest time.Duration, err error)
 	// Wait returns nil as soon as rows may have been left by others, and an error when
 	// ctx ends or when it cannot tell; the relay then polls.
 	Wait(ctx context.Context) error
+}
+
+// ConsumerLife is how long a consumer stays registered without a sign of life. When it comes
+// back later, all that its store holds is invalidated.
+const ConsumerLife = 5 * time.Minute
+
+// ErrNotJoined is returned by Log.Deliver for a consumer that is not registered.
+var ErrNotJoined = errors.New("outbox: the consumer is not registered")
+
+// NewMark returns a fresh mark for a transaction whose writer delivers to the store of a
+// consumer. Its first half says which: another consumer must not wait for this writer.
+func NewMark(consumer string) driver.Mark {
+	mark := driver.Mark(driver.NewVersion())
+	half := MarkOf(consumer)
+	copy(mark[:], half[:])
+	return mark
+}
+
+// MarkOf returns what the marks of a consumer's writers begin with.
+func MarkOf(consumer string) [8]byte {
+	sum := sha256.Sum256([]byte(consumer))
+	return [8]byte(sum[:8])
 }
 
 // ErrUnknownOutcome is matched by an error that leaves open whether a transaction was

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -58,41 +59,74 @@ const (
 	mostMarks  = 64                    // bumped one by one
 	bumpAtOnce = 256                   // tags in one call of the shared tier, which has a time limit
 	pacing     = 10 * time.Millisecond // at least, between looks that found nothing
-	firstRetry = 100 * time.Millisecond
-	lastRetry  = 5 * time.Second
-	drainPause = 20 * time.Millisecond
-	drainSlack = 5 * time.Millisecond // ages may be rounded
+	firstRetry = 25 * time.Millisecond
+	// A look that fails costs one short query, and nothing tells when a database answers again:
+	// what external programs wrote during an outage is to show soon after it.
+	lastRetry   = 150 * time.Millisecond
+	remindEvery = 5 * time.Minute
+	joinEvery   = 10 * time.Second // well within ConsumerLife
+	drainPause  = 20 * time.Millisecond
+	drainSlack  = 5 * time.Millisecond // ages may be rounded
 )
 
-// Relay delivers what is left in an outbox: it bumps the tags and deletes the rows. Every
-// process runs one; any can deliver any row, more than once without harm. It is safe
-// for concurrent use.
+// Relay delivers what is left in an outbox to the store of one cache: it bumps the tags, and
+// notes that this store has got them. Every process runs one. Any of those that share a store
+// can deliver any row, more than once without harm. It is safe for concurrent use.
+//
+// The story of a row:
+//
+//	writer                       outbox                      relays of store A and of store B
+//	fence in A
+//	COMMIT --------------------> row 7, marked as A's
+//	bump in A                                          ----> B: not mine to wait for: bump in B
+//	done: A has got 7 ---------> A has 7, B has 7, so 7 is deleted
+//
+// Where the writer dies after its COMMIT, A's relay finds the row older than its grace and
+// bumps it. A row of an external writer bears no mark, and every store's relay bumps it at once.
+//
+// A store is a consumer of the outbox while its relays say so (Join), every few seconds. One
+// that was not registered may lack rows that were deleted before it came, so all it holds is
+// invalidated (cache.Everything) before anything of it is served: at its first start, and
+// when it was away for longer than ConsumerLife. Until the first Drain has come to its end the
+// cache serves nothing stored, for what was touched while no relay ran is in the outbox only.
+//
+// A relay that fails tries again, at most lastRetry later. It is woken before when the cache
+// recovers (Drain), when the outbox says so (Log.Wait), and when it is closed.
 type Relay struct {
-	cache  *cache.Cache
-	log    Log
-	cfg    RelayConfig
-	forget forgetter
+	cache *cache.Cache
+	log   Log
+	cfg   RelayConfig
+	done  deliveredRows
+	woken chan struct{} // by a Drain that succeeded: store and database answer
 
-	life    context.Context // ends with Close
-	end     context.CancelCauseFunc
+	leave func() // takes Drain from the cache's recovery
+
+	ctx     context.Context // ends with Close
+	cancel  context.CancelCauseFunc
 	mu      sync.Mutex
 	started bool
+	joined  time.Time // when the consumer was last seen to be registered
 	running sync.WaitGroup
+	once    sync.Once // for what is said once
 }
 
-var errClosed = errors.New("outbox: relay is closed")
+var (
+	errClosed     = errors.New("outbox: relay is closed")
+	errNotDrained = errors.New("the outbox has not been drained yet")
+)
 
-// NewRelay returns a relay that delivers the rows of log to c. From now on c, when it
-// recovers from an outage, calls Drain before it trusts an entry. Start it, and
-// Close it before the cache and the database.
+// NewRelay returns a relay that delivers the rows of log to c. From now on c serves nothing
+// stored until Drain has succeeded, which it calls itself: now, and after each outage of
+// the store. Start it, and Close it before the cache and the database.
 func NewRelay(c *cache.Cache, log Log, cfg RelayConfig) (*Relay, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("outbox: relay: %w", err)
 	}
-	r := &Relay{cache: c, log: log, cfg: cfg.withDefaults()}
-	r.life, r.end = context.WithCancelCause(context.Background())
-	r.forget.wake, r.forget.every = make(chan struct{}, 1), min(forgetEvery, r.cfg.Grace/2)
-	c.OnRecovery(r.Drain)
+	r := &Relay{cache: c, log: log, cfg: cfg.withDefaults(), woken: make(chan struct{}, 1)}
+	r.ctx, r.cancel = context.WithCancelCause(context.Background())
+	r.done.wake, r.done.every = make(chan struct{}, 1), min(deleteEvery, r.cfg.Grace/2)
+	r.leave = c.OnRecovery(r.Drain)
+	c.Suspect(errNotDrained)
 	return r, nil
 }
 
@@ -100,42 +134,56 @@ func NewRelay(c *cache.Cache, log Log, cfg RelayConfig) (*Relay, error) {
 func (r *Relay) Start() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.started || r.life.Err() != nil {
+	if r.started || r.ctx.Err() != nil {
 		return
 	}
 	r.started = true
 	r.running.Go(r.run)
-	r.running.Go(func() { r.forget.run(r.life, r.log, r.cfg.Logger) })
+	r.running.Go(func() { r.done.run(r.ctx, r.deleteDelivered, r.cfg.Logger) })
 }
 
 // Close stops delivering and waits for what is under way. Rows stay where they are, for the
 // next process. It may be called again.
 func (r *Relay) Close() error {
 	r.mu.Lock()
-	r.end(errClosed)
+	r.cancel(errClosed)
 	r.mu.Unlock()
 	r.running.Wait()
+	r.leave() // a recovery must not wait for what is closed
 	return nil
 }
 
 func (r *Relay) run() {
-	ctx := r.life
+	ctx := r.ctx
 	retry := firstRetry
+	var failing, said time.Time // since when, and when it was last said
 	for ctx.Err() == nil {
 		n, err := r.deliverAll(ctx)
 		if err == nil {
-			retry = firstRetry
+			if !failing.IsZero() {
+				r.cfg.Logger.InfoContext(ctx, "the outbox is delivered again", "after", time.Since(failing).Round(time.Millisecond))
+			}
+			retry, failing, said = firstRetry, time.Time{}, time.Time{}
 			r.wait(ctx, n)
 			continue
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		// Retries are spaced out, for neither database nor shared tier gets well by being
-		// asked. When the shared tier is back, the cache calls Drain.
-		r.cfg.Logger.WarnContext(ctx, "outbox was not delivered, trying again", "err", err, "in", retry)
-		pause(ctx, retry)
-		retry = min(2*retry, lastRetry)
+		if failing.IsZero() {
+			failing = time.Now()
+		}
+		if time.Since(said) > remindEvery {
+			said = time.Now()
+			r.cfg.Logger.WarnContext(ctx, "the outbox cannot be delivered; trying again until it can",
+				"err", err, "since", failing, "next_reminder", remindEvery)
+		}
+		select {
+		case <-r.woken:
+		case <-time.After(retry - rand.N(retry/4)): // processes must not march in step
+			retry = min(2*retry, lastRetry)
+		case <-ctx.Done():
+		}
 	}
 }
 
@@ -152,12 +200,77 @@ func (r *Relay) wait(ctx context.Context, delivered int) {
 	}
 }
 
+// consumer returns the name that the store has in the outbox, and keeps it registered.
+func (r *Relay) consumer(ctx context.Context) (string, error) {
+	name, err := r.cache.StoreName(ctx)
+	if err != nil {
+		return "", err
+	}
+	r.mu.Lock()
+	recently := time.Since(r.joined) < joinEvery
+	r.mu.Unlock()
+	if recently {
+		return name, nil
+	}
+	return name, r.join(ctx, name)
+}
+
+// join registers the store, and invalidates what it holds if it was not registered.
+func (r *Relay) join(ctx context.Context, name string) error {
+	joined, gone, err := r.log.Join(ctx, name)
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	for _, consumer := range gone {
+		r.cfg.Logger.WarnContext(ctx, "a store that took part in this outbox has not been heard of for long and is forgotten; if it comes back, all it holds is invalidated",
+			"store", consumer, "for", ConsumerLife)
+	}
+	if joined {
+		r.cfg.Logger.InfoContext(ctx, "this store takes part in the outbox from now on; what it held before is invalidated", "store", name)
+		if err := r.cache.Bump(ctx, driver.NoMark, []cache.Tag{cache.Everything}); err != nil {
+			return err // the cache serves nothing until this bump has been delivered
+		}
+	}
+	r.mu.Lock()
+	r.joined = time.Now()
+	r.mu.Unlock()
+	return nil
+}
+
+// deliver hands up to most rows to bump. A consumer that was forgotten meanwhile joins again.
+func (r *Relay) deliver(ctx context.Context, grace time.Duration, most int) (int, error) {
+	name, err := r.consumer(ctx)
+	if err != nil {
+		return 0, err
+	}
+	n, err := r.log.Deliver(ctx, name, grace, most, r.bump)
+	if errors.Is(err, ErrNotJoined) {
+		if err := r.join(ctx, name); err != nil {
+			return 0, err
+		}
+		n, err = r.log.Deliver(ctx, name, grace, most, r.bump)
+	}
+	if err != nil {
+		return n, fmt.Errorf("deliver: %w", err)
+	}
+	return n, nil
+}
+
+// deleteDelivered notes that the store has got rows.
+func (r *Relay) deleteDelivered(ctx context.Context, ids []int64) error {
+	name, err := r.cache.StoreName(ctx)
+	if err != nil {
+		return err
+	}
+	return r.log.Done(ctx, name, ids)
+}
+
 // deliverAll delivers in batches until fewer rows are left than one would hold.
 func (r *Relay) deliverAll(ctx context.Context) (total int, err error) {
 	for most := r.cfg.Batch; ; most = min(2*most, growth*r.cfg.Batch) {
-		n, err := r.log.Deliver(ctx, r.cfg.Grace, most, r.bump)
+		n, err := r.deliver(ctx, r.cfg.Grace, most)
 		if err != nil {
-			return total, fmt.Errorf("deliver: %w", err)
+			return total, err
 		}
 		if total += n; n < most {
 			return total, nil
@@ -165,34 +278,42 @@ func (r *Relay) deliverAll(ctx context.Context) (total int, err error) {
 	}
 }
 
-// Backlog returns the number of rows in the outbox, counted up to a bound of the database's
-// adapter, and the age of the oldest; 0 and 0 when there are none.
+// Backlog returns the number of rows that the store has not got, counted up to a bound of the
+// database's adapter, and the age of the oldest; 0 and 0 when there are none.
 func (r *Relay) Backlog(ctx context.Context) (rows int, oldest time.Duration, err error) {
-	return r.log.Backlog(ctx)
+	name, err := r.cache.StoreName(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	return r.log.Backlog(ctx, name)
 }
 
 // Drain returns nil once everything that was committed before the call has been delivered,
-// by whomever.
+// by this relay or another.
 func (r *Relay) Drain(ctx context.Context) error {
-	if r.life.Err() != nil {
+	if r.ctx.Err() != nil {
 		return fmt.Errorf("drain: %w", errClosed)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(r.life, func() { cancel(errClosed) })()
+	defer context.AfterFunc(r.ctx, func() { cancel(errClosed) })()
 	start := time.Now()
 	for most := r.cfg.Batch; ; {
-		n, err := r.log.Deliver(ctx, 0, most, r.bump)
+		n, err := r.deliver(ctx, 0, most)
 		if err != nil {
 			return fmt.Errorf("drain: %w", err)
 		}
 		// What other relays hold at this moment was not ours to deliver, but it is in
 		// the table until they have.
-		rows, oldest, err := r.log.Backlog(ctx)
+		rows, oldest, err := r.Backlog(ctx)
 		if err != nil {
 			return fmt.Errorf("drain: %w", err)
 		}
 		if rows == 0 || oldest+drainSlack < time.Since(start) {
+			select {
+			case r.woken <- struct{}{}: // both answer: the background need not wait for longer
+			default:
+			}
 			return nil
 		}
 		if n == most {
@@ -203,7 +324,7 @@ func (r *Relay) Drain(ctx context.Context) error {
 	}
 }
 
-// bump delivers rows, and forgets nothing: that is the log's business.
+// bump delivers rows, and deletes nothing: that is the log's business.
 func (r *Relay) bump(ctx context.Context, rows []Row) error {
 	byMark := map[driver.Mark][]Row{}
 	for _, row := range rows {
@@ -215,7 +336,14 @@ func (r *Relay) bump(ctx context.Context, rows []Row) error {
 		byMark = map[driver.Mark][]Row{driver.NoMark: rows}
 	}
 	for mark, rows := range byMark {
-		for some := range slices.Chunk(tagsOf(rows, r.cfg.MaxTags), bumpAtOnce) {
+		tags, malformed := tagsOf(rows, r.cfg.MaxTags)
+		if malformed {
+			r.once.Do(func() {
+				r.cfg.Logger.ErrorContext(ctx, "the outbox holds a row that is no tag, so everything is invalidated: record tags with the functions of the outbox, not with INSERT",
+					"row", rows[slices.IndexFunc(rows, func(row Row) bool { return row.Tag.Check() != nil })].ID)
+			})
+		}
+		for some := range slices.Chunk(tags, bumpAtOnce) {
 			if err := r.cache.Bump(ctx, mark, some); err != nil {
 				return err
 			}
@@ -232,7 +360,7 @@ func (r *Relay) bump(ctx context.Context, rows []Row) error {
 // delivered takes note of rows whose own writer has bumped them after delay.
 func (r *Relay) delivered(ctx context.Context, rows []Row, delay time.Duration) {
 	r.cache.Observe(ctx, Delivered{By: ByWriter, Rows: len(rows), Delays: []time.Duration{delay}})
-	r.forget.add(rows)
+	r.done.add(rows)
 }
 
 // pause waits for d, and returns false if ctx ended first.

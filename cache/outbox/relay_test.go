@@ -37,12 +37,16 @@ type fakeLog struct {
 	wait    func(ctx context.Context) error
 }
 
-func (l *fakeLog) Deliver(ctx context.Context, grace time.Duration, most int, bump func(context.Context, []outbox.Row) error) (int, error) {
+func (l *fakeLog) Join(context.Context, string) (bool, []string, error) { return false, nil, nil }
+func (l *fakeLog) Deliver(ctx context.Context, _ string, grace time.Duration, most int, bump func(context.Context, []outbox.Row) error) (int, error) {
 	return l.deliver(ctx, grace, most, bump)
 }
-func (l *fakeLog) Forget(context.Context, []int64) error { return nil }
-func (l *fakeLog) Wait(ctx context.Context) error        { return l.wait(ctx) }
-func (l *fakeLog) Backlog(context.Context) (int, time.Duration, error) {
+func (l *fakeLog) Done(context.Context, string, []int64) error { return nil }
+func (l *fakeLog) Wait(ctx context.Context) error              { return l.wait(ctx) }
+func (l *fakeLog) Backlog(context.Context, string) (int, time.Duration, error) {
+	if l.backlog == nil {
+		return 0, 0, nil
+	}
 	return l.backlog()
 }
 
@@ -77,11 +81,11 @@ func TestRelayNeverSpins(t *testing.T) {
 		deliver     func(context.Context, time.Duration, int, func(context.Context, []outbox.Row) error) (int, error)
 		least, most int64 // looks at the outbox in a minute
 	}{
-		{"quiet", silent, nothing, 290, 310},          // every 200 ms
-		{"cannot wait", unable, nothing, 290, 310},    // polls instead
-		{"cries wolf", always, nothing, 5_000, 6_010}, // every 10 ms
-		{"cannot deliver", always, failing, 14, 20},   // 0.1, 0.2, 0.4 … 5 s
-		{"cannot do either", unable, failing, 14, 20},
+		{"quiet", silent, nothing, 290, 310},           // every 200 ms
+		{"cannot wait", unable, nothing, 290, 310},     // polls instead
+		{"cries wolf", always, nothing, 5_000, 6_010},  // every 10 ms
+		{"cannot deliver", always, failing, 900, 1200}, // every 113 to 150 ms, and every 100 ms by the recovery
+		{"cannot do either", unable, failing, 900, 1200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			virtual(t, func(t *testing.T, ch *cache.Cache, _ *storetest.Faulty) {

@@ -298,6 +298,15 @@ func (f *Faulty) relay(heard <-chan struct{}, passed chan<- struct{}, ended <-ch
 	}
 }
 
+// Name implements driver.Store. It fails when Identity does.
+func (f *Faulty) Name(ctx context.Context) (name string, err error) {
+	err = f.do(ctx, OpIdentity, func() (err error) {
+		name, err = f.inner.Name(ctx)
+		return err
+	})
+	return name, err
+}
+
 // Identity implements driver.Store.
 func (f *Faulty) Identity(ctx context.Context) (id string, err error) {
 	err = f.do(ctx, OpIdentity, func() error {
