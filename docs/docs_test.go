@@ -3,9 +3,12 @@ package docs_test
 
 import (
 	"io/fs"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -13,6 +16,8 @@ import (
 var (
 	testFunc  = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example)\w*)\(`)
 	testName  = regexp.MustCompile("`((?:Test|Fuzz|Example)[A-Z]\\w*)`")
+	mapRow    = regexp.MustCompile("(?m)^\\| `([^`]+)/` \\| [^|]+ \\|$")
+	codeName  = regexp.MustCompile("`([\\w./-]+/[\\w.-]+\\.(?:go|sql|sh))(?::([\\w.]+))?`")
 	localLink = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
 )
 
@@ -45,6 +50,62 @@ func TestLinksLeadSomewhere(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The map in architecture.md has every folder with Go code, and no folder that is not there.
+func TestMapHasEveryPackage(t *testing.T) {
+	text, err := os.ReadFile("architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mapped := map[string]bool{}
+	for _, m := range mapRow.FindAllStringSubmatch(string(text), -1) {
+		mapped[m[1]] = true
+		if info, err := os.Stat(filepath.Join("..", m[1])); err != nil || !info.IsDir() {
+			t.Errorf("the map has %s/, which is no folder of the repository", m[1])
+		}
+	}
+	packages := map[string]bool{}
+	walk(t, "..", ".go", func(file, _ string) {
+		packages[path.Dir(filepath.ToSlash(strings.TrimPrefix(file, ".."+string(filepath.Separator))))] = true
+	})
+	if len(packages) < 20 {
+		t.Errorf("only %d packages were found", len(packages))
+	}
+	for _, dir := range slices.Sorted(maps.Keys(packages)) {
+		if !mapped[dir] {
+			t.Errorf("the map in architecture.md lacks %s/", dir)
+		}
+	}
+}
+
+// `dir/file.go` names a file of the repository, and `dir/file.go:Name` or `dir/file.go:Type.Method`
+// what is declared in it.
+func TestNamedCodeExists(t *testing.T) {
+	named := 0
+	walk(t, "..", ".md", func(doc, text string) {
+		for _, m := range codeName.FindAllStringSubmatch(text, -1) {
+			named++
+			code, err := os.ReadFile(filepath.Join("..", m[1]))
+			if err != nil {
+				t.Errorf("%s names %s, which does not exist", doc, m[1])
+				continue
+			}
+			if m[2] != "" && !declaration(m[2]).Match(code) {
+				t.Errorf("%s names %s in %s, which does not declare it", doc, m[2], m[1])
+			}
+		}
+	})
+	if named < 30 {
+		t.Errorf("only %d files are named: has the documentation moved?", named)
+	}
+}
+
+func declaration(name string) *regexp.Regexp {
+	if receiver, method, ok := strings.Cut(name, "."); ok {
+		return regexp.MustCompile(`(?m)^func \((?:\w+ )?\*?` + receiver + `(?:\[[^\]]*\])?\) ` + method + `\(`)
+	}
+	return regexp.MustCompile(`(?m)^(?:(?:func|type|var|const) |\t)` + name + `\b`)
 }
 
 func walk(t *testing.T, root, suffix string, visit func(path, text string)) {
