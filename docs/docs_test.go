@@ -2,6 +2,7 @@
 package docs_test
 
 import (
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -14,11 +15,12 @@ import (
 )
 
 var (
-	testFunc  = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example)\w*)\(`)
-	testName  = regexp.MustCompile("`((?:Test|Fuzz|Example)[A-Z]\\w*)`")
-	mapRow    = regexp.MustCompile("(?m)^\\| `([^`]+)/` \\| [^|]+ \\|$")
-	codeName  = regexp.MustCompile("`([\\w./-]+/[\\w.-]+\\.(?:go|sql|sh))(?::([\\w.]+))?`")
-	localLink = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	testFunc   = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example)\w*)\(`)
+	testName   = regexp.MustCompile("`((?:Test|Fuzz|Example)[A-Z]\\w*)`")
+	mapRow     = regexp.MustCompile("(?m)^\\| `([^`]+)/` \\| [^|]+ \\|$")
+	codeName   = regexp.MustCompile("`([\\w./-]+/[\\w.-]+\\.(?:go|sql|sh))(?::([\\w.]+))?`")
+	recordHead = regexp.MustCompile(`^# \d+\. .+\n\n- Date: \d{4}-\d\d-\d\d\n- Status: (?:proposed|accepted|superseded by \[)`)
+	localLink  = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
 )
 
 func TestNamedTestsExist(t *testing.T) {
@@ -106,6 +108,42 @@ func declaration(name string) *regexp.Regexp {
 		return regexp.MustCompile(`(?m)^func \((?:\w+ )?\*?` + receiver + `(?:\[[^\]]*\])?\) ` + method + `\(`)
 	}
 	return regexp.MustCompile(`(?m)^(?:(?:func|type|var|const) |\t)` + name + `\b`)
+}
+
+// Records of decisions are numbered without gaps, short, dated, and in the index.
+func TestDecisionsAreInTheIndex(t *testing.T) {
+	index, err := os.ReadFile("decisions/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, err := filepath.Glob("decisions/[0-9]*.md")
+	if err != nil || len(records) == 0 {
+		t.Fatalf("no records: %v", err)
+	}
+	for i, record := range records { // in order
+		name := filepath.Base(record)
+		if want := fmt.Sprintf("%04d-", i+1); !strings.HasPrefix(name, want) {
+			t.Errorf("%s should begin with %s", name, want)
+		}
+		if !strings.Contains(string(index), "]("+name+")") {
+			t.Errorf("the index lacks %s", name)
+		}
+		text, err := os.ReadFile(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !recordHead.Match(text) {
+			t.Errorf("%s has no number, date or status", name)
+		}
+		for _, part := range []string{"Context", "Decision", "Consequences"} {
+			if !strings.Contains(string(text), "\n## "+part+"\n") {
+				t.Errorf("%s has no %s", name, part)
+			}
+		}
+		if n := strings.Count(string(text), "\n"); n < 10 || n > 40 {
+			t.Errorf("%s has %d lines, want 10 to 40", name, n)
+		}
+	}
 }
 
 func walk(t *testing.T, root, suffix string, visit func(path, text string)) {
