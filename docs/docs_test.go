@@ -10,17 +10,19 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
 
 var (
-	testFunc   = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example)\w*)\(`)
-	testName   = regexp.MustCompile("`((?:Test|Fuzz|Example)[A-Z]\\w*)`")
-	mapRow     = regexp.MustCompile("(?m)^\\| `([^`]+)/` \\| [^|]+ \\|$")
-	codeName   = regexp.MustCompile("`([\\w./-]+/[\\w.-]+\\.(?:go|sql|sh))(?::([\\w.]+))?`")
-	recordHead = regexp.MustCompile(`^# \d+\. .+\n\n- Date: \d{4}-\d\d-\d\d\n- Status: (?:proposed|accepted|superseded by \[)`)
-	localLink  = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	testFunc    = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Example)\w*)\(`)
+	testName    = regexp.MustCompile("`((?:Test|Fuzz|Example)[A-Z]\\w*)`")
+	mapRow      = regexp.MustCompile("(?m)^\\| `([^`]+)/` \\| [^|]+ \\|$")
+	codeName    = regexp.MustCompile("`([\\w./-]+/[\\w.-]+\\.(?:go|sql|sh))(?::([\\w.]+))?`")
+	decisionRef = regexp.MustCompile(`// Decision (\d+)\b`)
+	recordHead  = regexp.MustCompile(`^# \d+\. .+\n\n- Date: \d{4}-\d\d-\d\d\n- Status: (?:proposed|accepted|superseded by \[)`)
+	localLink   = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
 )
 
 func TestNamedTestsExist(t *testing.T) {
@@ -144,6 +146,13 @@ func TestDecisionsAreInTheIndex(t *testing.T) {
 			t.Errorf("%s has %d lines, want 10 to 40", name, n)
 		}
 	}
+	walk(t, "..", ".go", func(file, text string) {
+		for _, m := range decisionRef.FindAllStringSubmatch(text, -1) {
+			if n, err := strconv.Atoi(m[1]); err != nil || n < 1 || n > len(records) {
+				t.Errorf("%s refers to decision %s, which does not exist", file, m[1])
+			}
+		}
+	})
 }
 
 func walk(t *testing.T, root, suffix string, visit func(path, text string)) {
