@@ -96,7 +96,11 @@ type Query[P comparable, V any] struct {
 	MaxLoads int
 	MaxQueue int
 
-	// Codec turns values into bytes and back. Default JSON[V].
+	// Codec turns values into bytes and back. Default JSON[V], for types that it keeps:
+	// Define refuses a V with fields that are not exported or tagged "-", interfaces, two
+	// fields of one name, and whatever else encoding/json writes and does not read. A caller
+	// that loads would have what no later caller gets. JSON[V]{} set here is taken for
+	// "I know".
 	Codec Codec[V]
 
 	// Warm returns parameters whose answers are kept warm: loaded by Cache.Warm, and anew
@@ -158,6 +162,11 @@ func (q Query[P, V]) validate() error {
 	}
 	if q.Load == nil {
 		wrong("Load is nil")
+	}
+	if q.Codec == nil {
+		if losses := jsonLosses(reflect.TypeFor[V]()); len(losses) > 0 {
+			wrong("Codec is nil, and JSON does not keep the answers:\n\t%s\nset a Codec that keeps them, or Codec: cache.JSON[%v]{} if what is lost does not matter", strings.Join(losses, "\n\t"), reflect.TypeFor[V]())
+		}
 	}
 	if q.FreshFor <= 0 {
 		wrong("FreshFor is %v: must be positive", q.FreshFor)
