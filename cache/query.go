@@ -139,7 +139,7 @@ func (q Query[P, V]) withDefaults(c Config) Query[P, V] {
 var queryName = regexp.MustCompile(`^[a-z0-9._-]+:[a-z0-9._-]+$`)
 
 // Stores keep these beside the entries, under the same prefix.
-var reservedNamespaces = []string{"tag", "lease", "warm"}
+var reservedNamespaces = []string{"tag", "lease", "warm", definedNamespace}
 
 func (q Query[P, V]) validate() error {
 	var errs []error
@@ -210,6 +210,7 @@ type Cached[P comparable, V any] struct {
 	near     *near[P, V] // nil if Query.Near is 0
 	loads    *admission
 	observer QueryObserver // nil: nobody
+	seen     seenKinds
 }
 
 // Define adds a query to c. It panics if the definition is malformed, naming everything
@@ -228,7 +229,7 @@ func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
 		d.observer = c.cfg.Observer.Query(q.Name)
 	}
 	d.coalesceReads()
-	if err := c.define(q.Name, d.warm); err != nil {
+	if err := c.define(q.Name, d); err != nil {
 		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
 	}
 	if q.Near > 0 {
