@@ -5,62 +5,63 @@ import (
 	"sync"
 )
 
-// hub tells whoever waits for a key that it was settled. It is split by key so that loads
-// of different keys seldom meet; each part is as large as the number of waiters.
-type hub struct {
-	seed  maphash.Seed
-	parts [64]hubPart
+// waiters notifies the callers that wait for a key to be settled. It is sharded by key so that
+// loads of different keys seldom contend. Each shard is as large as its number of waiters.
+type waiters struct {
+	seed   maphash.Seed
+	shards [64]waitersShard
 }
 
-type hubPart struct {
-	mu      sync.Mutex
-	waiters map[string]map[*waiter]struct{} // key → who waits for it; guarded by mu
+type waitersShard struct {
+	mu    sync.Mutex
+	byKey map[string]map[*waiter]struct{} // key → callers that wait for it; guarded by mu
 }
 
-// waiter has room for one value. One that is not yet taken says all that a second would,
-// so announcing never waits.
+// waiter has room for one value. A value that was not taken yet says all that a second one
+// would, so announcing never blocks.
 type waiter struct{ settled chan struct{} }
 
-func newHub() *hub {
-	h := &hub{seed: maphash.MakeSeed()}
-	for i := range h.parts {
-		h.parts[i].waiters = make(map[string]map[*waiter]struct{})
+func newWaiters() *waiters {
+	ws := &waiters{seed: maphash.MakeSeed()}
+	for i := range ws.shards {
+		ws.shards[i].byKey = make(map[string]map[*waiter]struct{})
 	}
-	return h
+	return ws
 }
 
-func (h *hub) part(key string) *hubPart {
-	return &h.parts[maphash.String(h.seed, key)%uint64(len(h.parts))]
+func (ws *waiters) shard(key string) *waitersShard {
+	return &ws.shards[maphash.String(ws.seed, key)%uint64(len(ws.shards))]
 }
 
-// subscribe returns a channel that hears of key, and the function that ends it.
-func (h *hub) subscribe(key string) (<-chan struct{}, func()) {
+// subscribe returns a channel that receives when key is settled, and the function that ends
+// the subscription.
+func (ws *waiters) subscribe(key string) (<-chan struct{}, func()) {
 	w := &waiter{settled: make(chan struct{}, 1)}
-	p := h.part(key)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.waiters[key] == nil {
-		p.waiters[key] = make(map[*waiter]struct{}, 1)
+	s := ws.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byKey[key] == nil {
+		s.byKey[key] = make(map[*waiter]struct{}, 1)
 	}
-	p.waiters[key][w] = struct{}{}
-	return w.settled, func() { p.remove(key, w) }
+	s.byKey[key][w] = struct{}{}
+	return w.settled, func() { s.remove(key, w) }
 }
 
 // remove may be called more than once.
-func (p *hubPart) remove(key string, w *waiter) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.waiters[key], w)
-	if len(p.waiters[key]) == 0 {
-		delete(p.waiters, key)
+func (s *waitersShard) remove(key string, w *waiter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byKey[key], w)
+	if len(s.byKey[key]) == 0 {
+		delete(s.byKey, key)
 	}
 }
 
-func (h *hub) announce(key string) {
-	p := h.part(key)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for w := range p.waiters[key] {
+func (ws *waiters) announce(key string) {
+	s := ws.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for w := range s.byKey[key] {
 		select {
 		case w.settled <- struct{}{}:
 		default:
