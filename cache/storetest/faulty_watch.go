@@ -15,22 +15,22 @@ import (
 // that it delays, beside the delay.
 const proofEvery = 20 * time.Millisecond
 
-var errNotWatchable = errors.New("storetest: the store that Faulty wraps is not Watchable")
+var errNoWatcher = errors.New("storetest: the store that Faulty wraps is no driver.Watcher")
 
 // Watch implements driver.Watcher, if the inner store does, and fails at once if not. It
-// proves only what is past, whatever the inner store promises: then a partition is
+// proves only what is past, also if the inner store proves the future, so that a partition is
 // noticed.
 func (f *Faulty) Watch(ctx context.Context, w driver.Listener) error {
-	f.calls[OpWatch].Add(1)
+	f.counts[OpWatch].Add(1)
 	inner, ok := f.inner.(driver.Watcher)
 	if !ok {
-		return errNotWatchable
+		return errNoWatcher
 	}
 	if x, _ := f.fault(OpWatch); x.before != nil {
 		return x.before
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	r := &reports{f: f, w: w, wake: make(chan struct{}, 1)}
+	r := &faultyListener{faulty: f, listener: w, signals: make(chan struct{}, 1)}
 	f.data.watch(r, true)
 	defer f.data.watch(r, false)
 	ended := make(chan error, 1)
@@ -42,7 +42,7 @@ func (f *Faulty) Watch(ctx context.Context, w driver.Listener) error {
 		r.prove()
 		select {
 		case <-t.C:
-		case <-r.wake:
+		case <-r.signals:
 		case <-healed:
 		case err := <-ended:
 			cancel()
@@ -54,67 +54,67 @@ func (f *Faulty) Watch(ctx context.Context, w driver.Listener) error {
 	}
 }
 
-// reports passes on what the inner store reports to one Watcher. Changes pass within the
-// call that reports them while no fault stands in the way; everything else is the
-// business of the goroutine in Watch.
-type reports struct {
-	f    *Faulty
-	w    driver.Listener
-	wake chan struct{}
+// faultyListener passes on what the inner store reports to one Listener. While no fault stands
+// in the way, changes pass within the call that reports them. Everything else is done by the
+// goroutine in Watch.
+type faultyListener struct {
+	faulty   *Faulty
+	listener driver.Listener
+	signals  chan struct{}
 
-	missed atomic.Int64              // how often the inner store said so
+	missed atomic.Int64              // how often the inner store reported it
 	proven atomic.Pointer[time.Time] // by the inner store; nil when never
-	gaps   int64                     // of any kind that w was told of
+	gaps   int64                     // of any kind that were reported to listener
 
 	mu    sync.Mutex
-	queue []late // guarded by mu
+	queue []delayedReport // guarded by mu
 }
 
-// late is a report that is delayed.
-type late struct {
-	due  time.Time
-	tell func()
+// delayedReport is a report that is delivered later.
+type delayedReport struct {
+	due     time.Time
+	deliver func()
 }
 
 // Changed implements driver.Listener for the inner store.
-func (r *reports) Changed(tags ...driver.Tag) { r.report(r.f.data.callers(tags)) }
+func (r *faultyListener) Changed(tags ...driver.Tag) { r.report(r.faulty.data.namesOfCallers(tags)) }
 
 // Missed implements driver.Listener for the inner store.
-func (r *reports) Missed() {
+func (r *faultyListener) Missed() {
 	r.missed.Add(1)
-	r.rouse()
+	r.signal()
 }
 
 // Proven implements driver.Listener for the inner store.
-func (r *reports) Proven(at time.Time) {
+func (r *faultyListener) Proven(at time.Time) {
 	r.proven.Store(&at)
-	r.rouse()
+	r.signal()
 }
 
-func (r *reports) rouse() {
+func (r *faultyListener) signal() {
 	select {
-	case r.wake <- struct{}{}:
+	case r.signals <- struct{}{}:
 	default:
 	}
 }
 
-func (r *reports) report(tags []driver.Tag) {
+func (r *faultyListener) report(tags []driver.Tag) {
 	if len(tags) > 0 {
 		tags = slices.Clone(tags)
-		r.send(func() { r.w.Changed(tags...) })
+		r.send(func() { r.listener.Changed(tags...) })
 	}
 }
 
-// send tells the watcher now, or later, or never, as the faults are. Reports never overtake
-// those before them.
-func (r *reports) send(tell func()) {
-	x, _ := r.f.fault(OpWatch)
+// send delivers a report now, or later, or never, depending on the faults. Reports keep their
+// order.
+func (r *faultyListener) send(tell func()) {
+	x, _ := r.faulty.fault(OpWatch)
 	if x.loses() {
-		return // and the gap was counted before
+		return // the gap was counted when the fault began
 	}
 	r.mu.Lock()
 	if len(r.queue) > 0 || x.delay > 0 {
-		r.queue = append(r.queue, late{time.Now().Add(x.delay), tell})
+		r.queue = append(r.queue, delayedReport{time.Now().Add(x.delay), tell})
 		r.mu.Unlock()
 		return
 	}
@@ -122,10 +122,11 @@ func (r *reports) send(tell func()) {
 	tell()
 }
 
-// prove delivers what is due and says how far everything has been reported.
-func (r *reports) prove() {
-	// The time first: what is acknowledged before it has been sent, or was lost in a gap
-	// that is counted. And the inner proof before the inner gaps, which it covers.
+// prove delivers what is due, and proves up to when everything has been reported.
+func (r *faultyListener) prove() {
+	// The time comes first: a change that was acknowledged before it has been sent, or was
+	// lost in a gap that is counted. The inner proof comes before the inner gaps, which it
+	// covers.
 	now, proven := time.Now(), r.proven.Load()
 	x, gaps := r.faults()
 	r.deliver(now, x.loses())
@@ -134,22 +135,22 @@ func (r *reports) prove() {
 	}
 	if gaps != r.gaps {
 		r.gaps = gaps
-		r.send(r.w.Missed)
+		r.send(r.listener.Missed)
 	}
 	if proven.Before(now) {
 		now = *proven
 	}
-	r.send(func() { r.w.Proven(now) })
+	r.send(func() { r.listener.Proven(now) })
 }
 
-func (r *reports) faults() (x fault, gaps int64) {
-	r.f.mu.Lock()
-	defer r.f.mu.Unlock()
-	return r.f.faults[OpWatch], r.missed.Load() + int64(r.f.gaps) + r.f.data.incarnation.Load()
+func (r *faultyListener) faults() (x fault, gaps int64) {
+	r.faulty.mu.Lock()
+	defer r.faulty.mu.Unlock()
+	return r.faulty.faults[OpWatch], r.missed.Load() + int64(r.faulty.gaps) + r.faulty.data.incarnation.Load()
 }
 
 // deliver ends the delay of what is due, or loses it.
-func (r *reports) deliver(now time.Time, lose bool) {
+func (r *faultyListener) deliver(now time.Time, lose bool) {
 	r.mu.Lock()
 	n := 0
 	for n < len(r.queue) && !now.Before(r.queue[n].due) {
@@ -159,7 +160,7 @@ func (r *reports) deliver(now time.Time, lose bool) {
 	r.mu.Unlock()
 	for _, l := range due {
 		if !lose {
-			l.tell()
+			l.deliver()
 		}
 	}
 	// Only now: while they are in the queue, nothing overtakes them.
