@@ -17,7 +17,7 @@ import (
 type endpoint struct {
 	addr       string
 	generation atomic.Uint64
-	open       atomic.Int32 // open connections
+	openConns  atomic.Int32
 
 	// For a server that does not tell its run id.
 	mu                 sync.Mutex
@@ -31,18 +31,18 @@ type dialer struct {
 	ctx      context.Context // ends all dialling
 	onClose  func()          // called when a connection has ended; must not block
 
-	mu     sync.Mutex
-	byAddr map[string]*endpoint      // guarded by mu
-	open   map[*countedConn]struct{} // guarded by mu
+	mu        sync.Mutex
+	byAddr    map[string]*endpoint      // guarded by mu
+	openConns map[*countedConn]struct{} // guarded by mu
 }
 
 func newDialer(ctx context.Context, opt rueidis.ClientOption, onClose func()) *dialer {
 	return &dialer{
-		dialFunc: dialFuncOf(opt),
-		ctx:      ctx,
-		onClose:  onClose,
-		byAddr:   make(map[string]*endpoint),
-		open:     make(map[*countedConn]struct{}),
+		dialFunc:  dialFuncOf(opt),
+		ctx:       ctx,
+		onClose:   onClose,
+		byAddr:    make(map[string]*endpoint),
+		openConns: make(map[*countedConn]struct{}),
 	}
 }
 
@@ -97,8 +97,8 @@ func (d *dialer) dial(ctx context.Context, addr string, nd *net.Dialer, cfg *tls
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c := &countedConn{Conn: raw, dialer: d, endpoint: d.endpointLocked(addr)}
-	d.open[c] = struct{}{}
-	c.endpoint.open.Add(1) // while mu is held: forget must not drop an endpoint in use
+	d.openConns[c] = struct{}{}
+	c.endpoint.openConns.Add(1) // while mu is held: forget must not drop an endpoint in use
 	c.endpoint.generation.Add(1)
 	return c, nil
 }
@@ -109,7 +109,7 @@ func (d *dialer) forget(t *topology) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for addr, e := range d.byAddr {
-		if e.open.Load() == 0 && t.find(addr) == nil {
+		if e.openConns.Load() == 0 && t.find(addr) == nil {
 			delete(d.byAddr, addr)
 		}
 	}
@@ -119,7 +119,7 @@ func (d *dialer) forget(t *topology) {
 func (d *dialer) cut(addr string) {
 	d.mu.Lock()
 	var open []*countedConn
-	for c := range d.open {
+	for c := range d.openConns {
 		if c.endpoint.addr == addr {
 			open = append(open, c)
 		}
@@ -138,8 +138,8 @@ func (d *dialer) closeAll(grace time.Duration) {
 	defer tick.Stop()
 	for {
 		d.mu.Lock()
-		open := make([]*countedConn, 0, len(d.open))
-		for c := range d.open {
+		open := make([]*countedConn, 0, len(d.openConns))
+		for c := range d.openConns {
 			open = append(open, c)
 		}
 		d.mu.Unlock()
@@ -169,9 +169,9 @@ func (c *countedConn) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(func() {
 		c.endpoint.generation.Add(1)
-		c.endpoint.open.Add(-1)
+		c.endpoint.openConns.Add(-1)
 		c.dialer.mu.Lock()
-		delete(c.dialer.open, c)
+		delete(c.dialer.openConns, c)
 		c.dialer.mu.Unlock()
 		c.dialer.onClose()
 	})

@@ -142,7 +142,7 @@ func (s *Store) route(commands []command, inFull bool) (rueidis.Client, []rueidi
 	for _, c := range commands {
 		for keys := range slices.Chunk(c.keys, perScript) {
 			request := c.build((*control).B(), keys, inFull)
-			if sh := t.shard(request.Slot()); sh != nil && sh.controlEndpoint.open.Load() == 0 {
+			if sh := t.shard(request.Slot()); sh != nil && sh.controlEndpoint.openConns.Load() == 0 {
 				return nil, nil, sh.err
 			}
 			requests = append(requests, request)

@@ -62,7 +62,7 @@ func (s *Store) nextProbe() *probeResult {
 // monitor connects and probes: when it is woken, and at intervals. No call of the Store dials;
 // calls wait for this goroutine if at all.
 func (s *Store) monitor(c *connections) {
-	defer c.close(silenceTimeout / 2)
+	defer c.closeAll(silenceTimeout / 2)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	retry := minRetry

@@ -32,7 +32,7 @@ func (s *Store) Watch(ctx context.Context, w driver.Listener) error {
 	defer end(nil)
 	defer context.AfterFunc(s.ctx, func() { end(errClosed) })()
 	session := &watchSession{store: s, fail: end, listener: w}
-	defer session.close()
+	defer session.stop()
 	for watching.Err() == nil {
 		t, changed := s.currentTopology()
 		if t != nil {
@@ -113,8 +113,8 @@ func (w *watchSession) follow(ctx context.Context, t *topology) {
 	}
 }
 
-// close stops the tracking connections. Nothing is reported after it.
-func (w *watchSession) close() {
+// stop stops the tracking connections. Nothing is reported after it.
+func (w *watchSession) stop() {
 	w.mu.Lock()
 	w.listener = nil
 	w.mu.Unlock()
