@@ -32,9 +32,9 @@ const (
 	numOps
 )
 
-// Faulty is a handle on a real Store that fails on request, as the network and servers do. With no fault switched on it keeps every rule of the suite. All its
-// methods are safe for concurrent use, and faults may be switched while calls are under
-// way.
+// Faulty is a handle on a real Store that fails on request, as the network and servers do.
+// With no fault switched on it keeps every rule of the suite. All its methods are safe for
+// concurrent use, and faults may be switched while calls run.
 //
 // A fault named without an Op is one of all of them.
 type Faulty struct {
@@ -68,14 +68,14 @@ func (x fault) loses() bool { return x.hang || x.before != nil || x.after != nil
 
 // NewFaulty wraps s, which it closes when it is closed itself.
 func NewFaulty(s driver.Store) *Faulty {
-	return newFaulty(s, true, &lostData{tags: make(map[driver.Tag]int), watches: make(map[*faultyListener]bool)})
+	return newHandle(s, true, &lostData{tags: make(map[driver.Tag]int), watches: make(map[*faultyListener]bool)})
 }
 
 // Peer returns another handle on the same data, as another process has: with faults and
 // counts of its own, and with the same losses. Closing it leaves the store open.
-func (f *Faulty) Peer() *Faulty { return newFaulty(f.inner, false, f.data) }
+func (f *Faulty) Peer() *Faulty { return newHandle(f.inner, false, f.data) }
 
-func newFaulty(inner driver.Store, owner bool, data *lostData) *Faulty {
+func newHandle(inner driver.Store, owner bool, data *lostData) *Faulty {
 	f := &Faulty{inner: inner, owner: owner, data: data, healed: make(chan struct{}), done: make(chan struct{})}
 	f.proof.Store(data.incarnation.Load())
 	return f

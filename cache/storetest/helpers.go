@@ -32,7 +32,7 @@ type helpers struct {
 	virtualTime bool
 }
 
-func (s Suite) open(t *testing.T) *helpers {
+func (s Suite) newHelpers(t *testing.T) *helpers {
 	h := &helpers{T: t, store: s.Open(t), virtualTime: s.Virtual}
 	t.Cleanup(func() { h.close(h.store) })
 	h.identify(h.store)

@@ -46,11 +46,11 @@ func (s Suite) Run(t *testing.T) {
 	for _, r := range rules {
 		t.Run(r.name, func(t *testing.T) {
 			if s.Virtual {
-				synctest.Test(t, func(t *testing.T) { r.check(s.open(t)) })
+				synctest.Test(t, func(t *testing.T) { r.check(s.newHelpers(t)) })
 				return
 			}
 			t.Parallel() // most rules wait for something to expire
-			r.check(s.open(t))
+			r.check(s.newHelpers(t))
 		})
 	}
 }
