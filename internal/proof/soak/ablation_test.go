@@ -53,7 +53,7 @@ var ablations = []ablation{
 	},
 	{
 		"fence: no stored answer is served while a writer is in flight",
-		"cache/redisstore/tags.go", "if err := s.turn(ctx, tags, mark, millis(lease)); err != nil {", "if err := error(nil); err != nil {",
+		"cache/redisstore/tags.go", "if err := s.setVersions(ctx, tags, mark, millis(lease)); err != nil {", "if err := error(nil); err != nil {",
 		[]caught{unit(inRedis, "TestStoreOnOneServer"), acknowledgedWrites},
 	},
 	{
@@ -94,10 +94,10 @@ var ablations = []ablation{
 	},
 	{
 		"repetition: a bump that is sent again has another version",
-		"cache/redisstore/exec.go", "client, built, err := s.address(commands, whole)\n",
+		"cache/redisstore/exec.go", "client, requests, err := s.route(commands, inFull)\n",
 		// The versions that build appends come too late then: the script takes the first.
-		"if c := &commands[0]; c.script == turnScript && len(c.args) == 3 {\nv := driver.NewVersion()\n" +
-			"for range c.keys {\nc.args = append(c.args, string(v[:]))\n}\n}\nclient, built, err := s.address(commands, whole)\n",
+		"if c := &commands[0]; c.script == setVersionScript && len(c.args) == 3 {\nv := driver.NewVersion()\n" +
+			"for range c.keys {\nc.args = append(c.args, string(v[:]))\n}\n}\nclient, requests, err := s.route(commands, inFull)\n",
 		[]caught{unit(inRedis, "TestRepeatedBumpIsAnotherVersion")},
 	},
 	{

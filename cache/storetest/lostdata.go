@@ -11,18 +11,18 @@ import (
 	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
-// losses is what handles on the same data have lost together. No Store can be told to lose
-// something, so the names change instead: behind a new name nothing is known.
-type losses struct {
+// lostData is what the handles on the same data have lost together. No Store can lose data on
+// request. So lost names are replaced by new names, under which the inner store has nothing.
+type lostData struct {
 	incarnation atomic.Int64 // of the data's identity
 
 	mu       sync.RWMutex
-	restarts int64              // guarded by mu
-	tags     map[driver.Tag]int // how often each was lost since the restart; guarded by mu
-	watches  map[*reports]bool  // of all handles; guarded by mu
+	restarts int64                    // guarded by mu
+	tags     map[driver.Tag]int       // how often each was lost since the restart; guarded by mu
+	watches  map[*faultyListener]bool // of all handles; guarded by mu
 }
 
-// suffix is nothing for data that lost nothing: such names stay what they were.
+// suffix is what the new name of lost data ends with. It is empty if nothing was lost.
 func suffix(restarts int64, lost int) string {
 	if restarts == 0 && lost == 0 {
 		return ""
@@ -30,14 +30,14 @@ func suffix(restarts int64, lost int) string {
 	return fmt.Sprintf("†%d.%d", restarts, lost)
 }
 
-func (l *losses) loseAll() {
+func (l *lostData) loseAll() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.restarts++
 	clear(l.tags)
 }
 
-func (l *losses) loseTags(tags []driver.Tag) {
+func (l *lostData) loseTags(tags []driver.Tag) {
 	l.mu.Lock()
 	for _, tag := range tags {
 		l.tags[tag]++
@@ -49,7 +49,7 @@ func (l *losses) loseTags(tags []driver.Tag) {
 	}
 }
 
-func (l *losses) watch(r *reports, on bool) {
+func (l *lostData) watch(r *faultyListener, on bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.watches[r] = on; !on {
@@ -57,9 +57,9 @@ func (l *losses) watch(r *reports, on bool) {
 	}
 }
 
-// callers returns by which names callers know tags of the inner store, leaving out those
+// namesOfCallers returns the names by which callers know tags of the inner store, without those
 // that were lost.
-func (l *losses) callers(tags []driver.Tag) (known []driver.Tag) {
+func (l *lostData) namesOfCallers(tags []driver.Tag) (known []driver.Tag) {
 	for _, inner := range tags {
 		tag := inner
 		if i := strings.LastIndex(string(inner), "†"); i >= 0 && l.tag(inner[:i]) == inner {
@@ -72,30 +72,30 @@ func (l *losses) callers(tags []driver.Tag) (known []driver.Tag) {
 	return known
 }
 
-func (l *losses) key(key string) string {
+func (l *lostData) key(key string) string {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return key + suffix(l.restarts, 0)
 }
 
-func (l *losses) tag(tag driver.Tag) driver.Tag {
+func (l *lostData) tag(tag driver.Tag) driver.Tag {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return tag + driver.Tag(suffix(l.restarts, l.tags[tag]))
 }
 
-func (l *losses) tagsOf(tags []driver.Tag) []driver.Tag { return each(tags, l.tag) }
+func (l *lostData) tagsOf(tags []driver.Tag) []driver.Tag { return each(tags, l.tag) }
 
-func (l *losses) keysOf(keys []string) []string { return each(keys, l.key) }
+func (l *lostData) keysOf(keys []string) []string { return each(keys, l.key) }
 
-func (l *losses) claimsOf(claims []driver.Claim) []driver.Claim {
+func (l *lostData) claimsOf(claims []driver.Claim) []driver.Claim {
 	return each(claims, func(c driver.Claim) driver.Claim {
 		c.Key = l.key(c.Key)
 		return c
 	})
 }
 
-func (l *losses) fillsOf(fills []driver.Fill) []driver.Fill {
+func (l *lostData) fillsOf(fills []driver.Fill) []driver.Fill {
 	return each(fills, func(f driver.Fill) driver.Fill {
 		f.Key, f.Tags = l.key(f.Key), l.tagsOf(f.Tags)
 		return f
@@ -110,5 +110,5 @@ func each[T any](in []T, change func(T) T) []T {
 	return out
 }
 
-// exactly returns the pattern that comes closest to key alone.
-func exactly(key string) string { return strings.ReplaceAll(key, "*", "?") }
+// patternFor returns the pattern that comes closest to matching key alone.
+func patternFor(key string) string { return strings.ReplaceAll(key, "*", "?") }

@@ -12,38 +12,38 @@ import (
 
 // However many addresses a deployment has had, those are known that it has, and those that
 // connections still lead to.
-func TestAddressesOfThePastAreForgotten(t *testing.T) {
+func TestAddressesOfFormerMastersAreForgotten(t *testing.T) {
 	opt := rueidis.ClientOption{DialCtxFn: func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) {
 		here, there := net.Pipe()
 		t.Cleanup(func() { there.Close() })
 		return here, nil
 	}}
-	n := newNodes(t.Context(), opt, func() {})
+	d := newDialer(t.Context(), opt, func() {})
 	dial := func(addr string) net.Conn {
-		c, err := n.dial(t.Context(), addr, nil, nil)
+		c, err := d.dial(t.Context(), addr, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return c
 	}
-	present, old := n.at("present:6379"), dial("old:6379")
-	lingering := n.at("old:6379")
-	v := &view{shards: []shard{{addr: "present:6379"}}}
+	present, old := d.endpoint("present:6379"), dial("old:6379")
+	lingering := d.endpoint("old:6379")
+	current := &topology{shards: []shard{{addr: "present:6379"}}}
 	for i := range 1000 {
 		if err := dial(fmt.Sprintf("10.0.%d.%d:6379", i/256, i%256)).Close(); err != nil {
 			t.Fatal(err)
 		}
-		n.forget(v)
+		d.forget(current)
 	}
-	if len(n.byAddr) != 2 || n.at("present:6379") != present || n.at("old:6379") != lingering {
-		t.Errorf("%d addresses are known, want the present one and the one with a connection", len(n.byAddr))
+	if len(d.byAddr) != 2 || d.endpoint("present:6379") != present || d.endpoint("old:6379") != lingering {
+		t.Errorf("%d addresses are known, want the present one and the one with a connection", len(d.byAddr))
 	}
 	if err := old.Close(); err != nil {
 		t.Fatal(err)
 	}
-	n.forget(v)
-	if len(n.byAddr) != 1 {
-		t.Errorf("%d addresses are known after the last connection to the past ended", len(n.byAddr))
+	d.forget(current)
+	if len(d.byAddr) != 1 {
+		t.Errorf("%d addresses are known after the last connection to a former master ended", len(d.byAddr))
 	}
-	n.closeAll(0)
+	d.closeAll(0)
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache/storetest"
 )
 
-// listener is a driver.Listener that remembers what it was told.
+// listener is a driver.Listener that records what is reported to it.
 type listener struct {
 	mu      sync.Mutex
 	changed []driver.Tag
@@ -53,7 +53,7 @@ func (l *listener) want(t *testing.T, what string, missed int, changed ...driver
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.missed != missed || !slices.Equal(l.changed, changed) {
-		t.Errorf("%s: told of %d gaps and changes of %q, want %d and %q", what, l.missed, l.changed, missed, changed)
+		t.Errorf("%s: reported were %d gaps and changes of %q, want %d and %q", what, l.missed, l.changed, missed, changed)
 	}
 	l.missed, l.changed = 0, nil
 }
@@ -164,7 +164,7 @@ func TestWatchIsRefused(t *testing.T) {
 	if err := f.Watch(t.Context(), &listener{}); err != errDown {
 		t.Errorf("Watch returned %v", err)
 	}
-	// A store that cannot report is not made to by being wrapped.
+	// A Faulty around a store that is no Watcher cannot report either.
 	mute := storetest.NewFaulty(struct{ driver.Store }{f})
 	if err := mute.Watch(t.Context(), &listener{}); err == nil {
 		t.Error("a store that is not Watchable is watched")

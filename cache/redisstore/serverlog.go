@@ -8,21 +8,21 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// report says once, when the Store first connects, what it found and what is missing.
-// What a server does not tell is not held against it.
-func (s *Store) report(v *view) {
-	sh := &v.shards[0]
-	for i := range v.shards {
-		if v.shards[i].err == nil {
-			sh = &v.shards[i]
+// logServer logs once, when the Store first connects, what the server is and what it lacks.
+// It does not warn about what the server does not tell.
+func (s *Store) logServer(t *topology) {
+	sh := &t.shards[0]
+	for i := range t.shards {
+		if t.shards[i].err == nil {
+			sh = &t.shards[i]
 		}
 	}
-	s.log.Info("redis is connected", "server", sh.info.version, "mode", sh.info.mode, "masters", len(v.shards), "prefix", string(s.names))
-	if sh.info.nameless {
-		s.log.Warn("redis does not say which process it is, so nobody could tell a restart or a failover: every new connection "+
+	s.log.Info("redis is connected", "server", sh.info.version, "mode", sh.info.mode, "masters", len(t.shards), "prefix", string(s.names))
+	if sh.info.withoutRunID {
+		s.log.Warn("redis does not tell its run id, so a restart or a failover cannot be noticed: every new connection "+
 			"begins with an empty cache, and processes do not share answers", "remedy", "allow the account INFO, as +info does")
 	}
-	switch policy := s.evictionPolicy(sh.ctl); {
+	switch policy := s.evictionPolicy(sh.control); {
 	case policy == "noeviction":
 		s.log.Warn("redis refuses writes when its memory is full, and so invalidations: their tags are then repaired late",
 			"maxmemory-policy", policy, "remedy", "set maxmemory-policy to volatile-lru or volatile-lfu")
@@ -31,8 +31,8 @@ func (s *Store) report(v *view) {
 	}
 }
 
-// evictionPolicy returns the policy if the server has a bound on its memory at all and
-// tells, else "".
+// evictionPolicy returns the policy, or "" if the server has no bound on its memory or does not
+// tell.
 func (s *Store) evictionPolicy(client rueidis.Client) string {
 	ctx, cancel := context.WithTimeout(s.ctx, time.Second)
 	defer cancel()

@@ -14,25 +14,25 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// logged is a logger and what was logged through it.
-type logged struct {
+// logBuffer is a logger and what was logBuffer through it.
+type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer // guarded by mu
 }
 
-func (l *logged) Write(p []byte) (int, error) {
+func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.Write(p)
 }
 
-func (l *logged) String() string {
+func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.String()
 }
 
-func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 // leastCommands are all that a Store on one server needs; doc.go names them.
 const leastCommands = "-@all +get +mget +set +del +unlink +scan +pttl +pexpire +time +evalsha +eval +publish +subscribe +info"
@@ -40,12 +40,12 @@ const leastCommands = "-@all +get +mget +set +del +unlink +scan +pttl +pexpire +
 // watchCommands are what it needs beside them for near answers.
 const watchCommands = " +client|tracking"
 
-// hearsWithRights fails unless s reports changes.
-func hearsWithRights(t *testing.T, s *redisstore.Store) {
+// reportsChanges fails unless s reports changes.
+func reportsChanges(t *testing.T, s *redisstore.Store) {
 	t.Helper()
 	w := watch(t, s)
-	w.hears()
-	w.hearsOf(tag, "a bump", func() { bump(t, s, tag) })
+	w.awaitProof()
+	w.expectReport(tag, "a bump", func() { bump(t, s, tag) })
 }
 
 func userURL(r *testservers.Redis, user, password string) string {
@@ -60,7 +60,7 @@ func TestLeastRights(t *testing.T) {
 		"user other on >secret ~other:* &other:* " + leastCommands,
 		"user near on >secret ~near:* &near:* " + leastCommands + watchCommands,
 	}})
-	var log logged
+	var log logBuffer
 	app := open(t, redisstore.Config{URL: userURL(r, "app", "secret"), Prefix: "app:", Logger: log.logger()})
 	peer := open(t, redisstore.Config{URL: userURL(r, "app", "secret"), Prefix: "app:"})
 	other := open(t, redisstore.Config{URL: userURL(r, "other", "secret"), Prefix: "other:"})
@@ -85,10 +85,10 @@ func TestLeastRights(t *testing.T) {
 	put(t, app, "k", "v", tag)
 	put(t, other, "k", "of other", tag)
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) { return subscribers(t, r) == 2, "the accounts did not subscribe" })
-	theirs, end := other.Announced("k2")
+	announced, end := other.Announced("k2")
 	defer end()
-	listens(t, other)
-	drain(theirs) // the beginning of the subscription woke everybody
+	awaitAnnouncements(t, other)
+	drain(announced) // the beginning of the subscription wakes all waiters
 	token := newToken()
 	claim(t, app, "k2", token, time.Minute)
 	ch, cancel := peer.Announced("k2")
@@ -106,31 +106,31 @@ func TestLeastRights(t *testing.T) {
 	if got := entry(t, other, "k"); string(got) != "of other" {
 		t.Errorf("after one account purged everything, the entry of another is %q", got)
 	}
-	listens(t, other) // what came before has arrived
-	if drain(theirs) {
-		t.Error("one account heard of a key that another settled")
+	awaitAnnouncements(t, other) // what came before has arrived
+	if drain(announced) {
+		t.Error("one account received the announcement of a key that another settled")
 	}
 	if got := log.String(); strings.Contains(got, "WARN") {
 		t.Errorf("with the least rights something is missed:\n%s", got)
 	}
 
-	stranger := openUnproven(t, redisstore.Config{URL: userURL(r, "app", "secret"), Prefix: "other:"})
-	identify(t, stranger)
-	if _, err := stranger.Read(t.Context(), []driver.Tag{tag}, nil); err == nil || !strings.Contains(err.Error(), "NOPERM") {
+	otherAccount := openUnproven(t, redisstore.Config{URL: userURL(r, "app", "secret"), Prefix: "other:"})
+	identify(t, otherAccount)
+	if _, err := otherAccount.Read(t.Context(), []driver.Tag{tag}, nil); err == nil || !strings.Contains(err.Error(), "NOPERM") {
 		t.Errorf("a prefix that the account may not use: %v", err)
 	}
-	if n, err := stranger.Purge(t.Context(), "*"); n != 0 || err == nil || !strings.Contains(err.Error(), "NOPERM") {
+	if n, err := otherAccount.Purge(t.Context(), "*"); n != 0 || err == nil || !strings.Contains(err.Error(), "NOPERM") {
 		t.Errorf("a purge of a prefix that the account may not use removed %d: %v", n, err)
 	}
 	if got := entry(t, other, "k"); string(got) != "of other" {
 		t.Errorf("after a purge by an account that may not, the entry is %q", got)
 	}
 
-	hearsWithRights(t, open(t, redisstore.Config{URL: userURL(r, "near", "secret"), Prefix: "near:"}))
+	reportsChanges(t, open(t, redisstore.Config{URL: userURL(r, "near", "secret"), Prefix: "near:"}))
 }
 
-// listens waits until s has heard of everything that was announced before.
-func listens(t *testing.T, s *redisstore.Store) {
+// awaitAnnouncements waits until s has received everything that was announced before.
+func awaitAnnouncements(t *testing.T, s *redisstore.Store) {
 	t.Helper()
 	ch, end := s.Announced("probe")
 	defer end()
@@ -154,15 +154,15 @@ func drain(ch <-chan struct{}) bool {
 	}
 }
 
-// Where the server does not say who it is, every new connection may lead to another one.
-func TestServerWithoutName(t *testing.T) {
+// Where the server does not tell its run id, every new connection may lead to another server.
+func TestServerWithoutRunID(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{Config: []string{
 		"user app on >secret ~app:* &app:* +@all -@dangerous",
 		"user mute on >secret ~app:* resetchannels +@all -@dangerous",
 	}})
 	proxy := testservers.StartProxy(t, r.Addr())
-	var log logged
+	var log logBuffer
 	s := open(t, redisstore.Config{URL: "redis://app:secret@" + proxy.Addr(), Prefix: "app:", Logger: log.logger()})
 	id := identify(t, s)
 	before := state(t, s, tag)
@@ -174,7 +174,7 @@ func TestServerWithoutName(t *testing.T) {
 	put(t, s, "k", "v", tag)
 	peer := open(t, redisstore.Config{URL: userURL(r, "app", "secret"), Prefix: "app:"})
 	if state(t, peer, tag).Version == before.Version {
-		t.Error("two processes share answers although neither knows whom it talks to")
+		t.Error("two processes share answers although neither knows the run id of its server")
 	}
 	if state(t, s, tag) != before {
 		t.Error("a process that shares no answers took those of another")
@@ -186,14 +186,14 @@ func TestServerWithoutName(t *testing.T) {
 	if state(t, s, tag) == before {
 		t.Error("a version from before a new connection is valid")
 	}
-	if got := log.String(); strings.Count(got, "does not say which process it is") != 1 {
-		t.Errorf("what INFO is needed for was not said once:\n%s", got)
+	if got := log.String(); strings.Count(got, "does not tell its run id") != 1 {
+		t.Errorf("the log does not say once what INFO is needed for:\n%s", got)
 	}
 
-	var muteLog logged
+	var muteLog logBuffer
 	mute := open(t, redisstore.Config{URL: userURL(r, "mute", "secret"), Prefix: "app:", Logger: muteLog.logger()})
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
-		return strings.Contains(muteLog.String(), "refuses the subscription"), "nobody said that announcements are refused"
+		return strings.Contains(muteLog.String(), "refuses the subscription"), "no log message says that announcements are refused"
 	})
 	token := newToken()
 	claim(t, mute, "k", token, time.Minute)
@@ -232,14 +232,14 @@ func TestRenamedCommands(t *testing.T) {
 	})
 }
 
-func TestWhatTheServerLacksIsSaidOnce(t *testing.T) {
+func TestWhatTheServerLacksIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	for policy, want := range map[string]string{
 		"noeviction":  "refuses writes when its memory is full",
 		"allkeys-lru": "evicts keys when its memory is full",
 	} {
 		r := testservers.StartRedis(t, testservers.RedisConfig{Config: []string{"maxmemory 100mb", "maxmemory-policy " + policy}})
-		var log logged
+		var log logBuffer
 		s := open(t, redisstore.Config{URL: r.URL(), Logger: log.logger()})
 		testservers.Must(t, r.Restart(t.Context()))
 		state(t, s, tag)
@@ -264,7 +264,7 @@ func TestClusterNodeUnderTheWrongScheme(t *testing.T) {
 func TestWrongPassword(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{Password: "right"})
-	var log logged
+	var log logBuffer
 	s := openUnproven(t, redisstore.Config{URL: "redis://:swordfish@" + r.Addr(), Logger: log.logger()})
 	ctx, cancel := context.WithTimeout(t.Context(), ample)
 	defer cancel()
@@ -273,7 +273,7 @@ func TestWrongPassword(t *testing.T) {
 		t.Errorf("the wrong password: %v", err)
 	}
 	if text := log.String() + errText(err); strings.Contains(text, "swordfish") {
-		t.Errorf("the password is told: %s", text)
+		t.Errorf("the log contains the password: %s", text)
 	}
 }
 
@@ -291,7 +291,7 @@ func TestLeastRightsInClusterAndUnderSentinel(t *testing.T) {
 		"cluster":  "redis+cluster://app:secret@" + strings.Join(c.Addrs(), ","),
 		"sentinel": "redis+sentinel://app:secret@" + strings.Join(set.Addrs(), ",") + "/" + testservers.MasterName,
 	} {
-		var log logged
+		var log logBuffer
 		s := open(t, redisstore.Config{URL: url, Prefix: "app:", Logger: log.logger()})
 		for method, call := range calls(s) {
 			if err := call(t.Context()); err != nil && method != "Renew" {
@@ -302,5 +302,5 @@ func TestLeastRightsInClusterAndUnderSentinel(t *testing.T) {
 			t.Errorf("%s: with the least rights something is missed:\n%s", name, got)
 		}
 	}
-	hearsWithRights(t, open(t, redisstore.Config{URL: "redis+cluster://near:secret@" + strings.Join(c.Addrs(), ","), Prefix: "near:"}))
+	reportsChanges(t, open(t, redisstore.Config{URL: "redis+cluster://near:secret@" + strings.Join(c.Addrs(), ","), Prefix: "near:"}))
 }

@@ -67,7 +67,7 @@ func TestOpenOnSilentServer(t *testing.T) {
 }
 
 // Many more callers than a connection has room for, on a server that stopped answering.
-func TestFrozenServerHoldsNobody(t *testing.T) {
+func TestFrozenServerDelaysNoCallBeyondItsTimeout(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
 	s := open(t, redisstore.Config{URL: r.URL(), Timeout: time.Second})
@@ -107,7 +107,7 @@ func TestFrozenServerHoldsNobody(t *testing.T) {
 	if n := runtime.NumGoroutine() - goroutines; n > 1500 {
 		t.Errorf("%d goroutines are left of %d calls", n, callers)
 	}
-	// The connection is given up without anybody asking for it, and then nobody waits.
+	// The connection is closed although no caller asks for that, and then calls do not wait.
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -137,8 +137,8 @@ func TestLostConnectionIsReplacedWithinTheCall(t *testing.T) {
 	}
 }
 
-// A bump whose reply is lost is sent again, and runs twice. Between the two others may have
-// depended on the first version and ended it: it must not come back.
+// A bump whose reply is lost is sent again, and runs twice. In between, another process may have
+// stored an entry under the first version and bumped the tag: the first version must not come back.
 func TestRepeatedBumpIsAnotherVersion(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
@@ -184,7 +184,7 @@ func TestReplyCutInTheMiddle(t *testing.T) {
 	}
 }
 
-func TestSlowServerIsNoLostServer(t *testing.T) {
+func TestSlowServerIsNotUnavailable(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
 	proxy := testservers.StartProxy(t, r.Addr())
