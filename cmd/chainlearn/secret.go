@@ -16,7 +16,7 @@ import (
 
 // tokens returns what tokens are signed and checked with: the secret of the settings, or
 // the one beside the embedded database, which is made if need be.
-func (s secretSettings) tokens(db database) (*httpapi.Tokens, error) {
+func (s secretSettings) tokens(db databaseConfig) (*httpapi.Tokens, error) {
 	if s.JWTSecret != "" {
 		return httpapi.NewTokens([]byte(s.JWTSecret))
 	}

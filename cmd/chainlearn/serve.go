@@ -59,10 +59,10 @@ func (s *serveCommand) Run(env *environment) error {
 	var svc service
 	err := svc.start(env.ctx, s, db, cfg, log)
 	if err == nil {
-		s.greet(env, &svc)
+		s.printAddresses(env, &svc)
 		select {
 		case <-env.ctx.Done():
-		case err = <-svc.broken:
+		case err = <-svc.serveErrors:
 		}
 	}
 	if env.ctx.Err() != nil {
@@ -82,11 +82,11 @@ type service struct {
 	storage      storage
 	http         *httpapi.Server
 	servers      []*http.Server
-	broken       chan error // a listener's
+	serveErrors  chan error // a listener's
 	closers      []func() error
 }
 
-func (v *service) start(ctx context.Context, s *serveCommand, db database, cfg server, log *slog.Logger) error {
+func (v *service) start(ctx context.Context, s *serveCommand, db databaseConfig, cfg serverConfig, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
@@ -112,8 +112,8 @@ func (v *service) start(ctx context.Context, s *serveCommand, db database, cfg s
 		return err
 	}
 	v.closers = append(v.closers, c.Close)
-	v.storage, err = openStorage(ctx, db, forCache{
-		cache: c, alone: cfg.redisURL == "", relay: outbox.RelayConfig{Logger: log},
+	v.storage, err = openStorage(ctx, db, cacheOptions{
+		cache: c, exclusive: cfg.redisURL == "", relay: outbox.RelayConfig{Logger: log},
 	}, log)
 	if err != nil {
 		return err
@@ -126,7 +126,7 @@ func (v *service) start(ctx context.Context, s *serveCommand, db database, cfg s
 		return err
 	}
 	if s.Demo {
-		if err := demo(ctx, v.storage, log); err != nil {
+		if err := seedDemo(ctx, v.storage, log); err != nil {
 			return err
 		}
 	}
@@ -139,7 +139,7 @@ func (v *service) start(ctx context.Context, s *serveCommand, db database, cfg s
 	}
 
 	// Requests are answered from here on, but none are asked for before the warming.
-	v.broken = make(chan error, 2)
+	v.serveErrors = make(chan error, 2)
 	v.serve(v.api, v.http.Public(), 30*time.Second, log)
 	v.serve(v.private, v.http.Private(), 5*time.Minute, log) // a profile takes as long as it is told to
 	warming, cancel := context.WithTimeout(ctx, warmTimeout)
@@ -177,7 +177,7 @@ func (v *service) serve(l net.Listener, h http.Handler, writeTimeout time.Durati
 	v.servers = append(v.servers, srv)
 	go func() {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			v.broken <- fmt.Errorf("serve %s: %w", l.Addr(), err)
+			v.serveErrors <- fmt.Errorf("serve %s: %w", l.Addr(), err)
 		}
 	}()
 }
@@ -213,12 +213,12 @@ func (v *service) stop() error {
 }
 
 // greet tells whoever started the service how to talk to it.
-func (s *serveCommand) greet(env *environment, v *service) {
-	api := "http://" + reachable(v.api.Addr())
-	_, _ = fmt.Fprintf(env.stdout, "\nchainlearn is ready.\n\n  API      %s/api/v1\n  Private  http://%s/metrics\n", api, reachable(v.private.Addr()))
+func (s *serveCommand) printAddresses(env *environment, v *service) {
+	api := "http://" + dialAddress(v.api.Addr())
+	_, _ = fmt.Fprintf(env.stdout, "\nchainlearn is ready.\n\n  API      %s/api/v1\n  Private  http://%s/metrics\n", api, dialAddress(v.private.Addr()))
 	try := "curl -i " + api + "/api/v1/courses"
 	if s.Demo { // unless the database is one that has no such learner
-		if token, err := issue(env.ctx, v.storage, v.tokens, demoLearner, httpapi.TokenLife); err == nil {
+		if token, err := issueToken(env.ctx, v.storage, v.tokens, demoLearner, httpapi.TokenTTL); err == nil {
 			try = "curl -i -H 'Authorization: Bearer " + token + "' " + api + "/api/v1/users/me/progress"
 		}
 	}
@@ -226,7 +226,7 @@ func (s *serveCommand) greet(env *environment, v *service) {
 }
 
 // reachable turns the address of a listener into one to connect to.
-func reachable(addr net.Addr) string {
+func dialAddress(addr net.Addr) string {
 	tcp, ok := addr.(*net.TCPAddr)
 	if ok && tcp.IP.IsUnspecified() {
 		return fmt.Sprintf("localhost:%d", tcp.Port)

@@ -22,32 +22,32 @@ type reply struct {
 	document   *learning.Document // which is
 	enrolled   map[learning.CourseID]bool
 	pagination *pagination
-	cached     *cached // nil: not a cached answer
+	cacheInfo  *cacheInfo // nil: not a cached answer
 }
 
 type pagination struct{ Page, Limit, Total int }
 
 // cached says how the cache came by an answer, and whom it may be shown to.
-type cached struct {
-	status  cache.Status
-	detail  string
-	ttl     time.Duration
-	etag    cache.ETag
-	private bool // holds something of the caller's own
+type cacheInfo struct {
+	status    cache.Status
+	detail    string
+	ttl       time.Duration
+	etag      cache.ETag
+	perCaller bool // holds something of the caller's own
 }
 
-func fromCache[V any](a cache.Answer[V], private bool) *cached {
-	return &cached{a.Status, a.Detail, a.TTL, a.ETag, private}
+func cacheInfoOf[V any](a cache.Answer[V], private bool) *cacheInfo {
+	return &cacheInfo{a.Status, a.Detail, a.TTL, a.ETag, private}
 }
 
 // private is the reply of an answer that belongs to the caller.
-func private(a cache.Answer[learning.Document]) reply {
-	return reply{document: &a.Value, cached: fromCache(a, true)}
+func privateReply(a cache.Answer[learning.Document]) reply {
+	return reply{document: &a.Value, cacheInfo: cacheInfoOf(a, true)}
 }
 
 // overlaid is the reply of a public answer as viewer sees it.
-func overlaid(v learning.View, viewer learning.UserID) reply {
-	return reply{document: &v.Value, enrolled: v.Enrolled, cached: fromCache(v.Answer, viewer != learning.Nobody)}
+func viewerReply(v learning.CatalogueView, viewer learning.UserID) reply {
+	return reply{document: &v.Value, enrolled: v.Enrolled, cacheInfo: cacheInfoOf(v.Answer, viewer != learning.Anonymous)}
 }
 
 // handle adds a route under both base paths. There is no redirect from one to the other:
@@ -55,26 +55,26 @@ func overlaid(v learning.View, viewer learning.UserID) reply {
 func (s *Server) handle(route string, f func(r *http.Request) (reply, error)) {
 	method, path, _ := strings.Cut(route, " ")
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x := exchangeOf(r)
-		x.routed = true
+		scope := requestScopeOf(r)
+		scope.routed = true
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		rep, err := f(r)
-		if rep.cached != nil {
-			x.cached = rep.cached.status
-			rep.cached.setStatus(w.Header())
+		if rep.cacheInfo != nil {
+			scope.cacheStatus = rep.cacheInfo.status
+			rep.cacheInfo.writeHeader(w.Header())
 		}
 		if err != nil {
-			s.fail(w, r, err)
+			s.writeProblem(w, r, err)
 			return
 		}
-		s.send(w, r, route, rep)
+		s.writeReply(w, r, route, rep)
 	})
 	s.mux.Handle(method+" /api"+path, h)
 	s.mux.Handle(method+" /api/v1"+path, h)
 }
 
 // setStatus writes the Cache-Status field of RFC 9211.
-func (c *cached) setStatus(h http.Header) {
+func (c *cacheInfo) writeHeader(h http.Header) {
 	if c.status == 0 {
 		return
 	}
@@ -103,16 +103,16 @@ func (c *cached) setStatus(h http.Header) {
 
 // send writes the envelope around the reply. What lies between data and meta is the
 // representation that the entity tag stands for.
-func (s *Server) send(w http.ResponseWriter, r *http.Request, route string, rep reply) {
+func (s *Server) writeReply(w http.ResponseWriter, r *http.Request, route string, rep reply) {
 	h := w.Header()
 	h["Cache-Control"] = noStore
-	if rep.cached != nil {
+	if rep.cacheInfo != nil {
 		h["Vary"] = append(h["Vary"], "Authorization")
 		h["Cache-Control"] = publicAnswer
-		if rep.cached.private {
+		if rep.cacheInfo.perCaller {
 			h["Cache-Control"] = privateAnswer
 		}
-		if rep.document != nil && has(w, r, rep.tag(route)) {
+		if rep.document != nil && writeNotModified(w, r, rep.documentETag(route)) {
 			return
 		}
 	}
@@ -125,16 +125,16 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, route string, rep 
 	begin := len(b)
 	b, err := rep.append(b)
 	if err != nil {
-		s.fail(w, r, fmt.Errorf("encode answer of %s: %w", route, err))
+		s.writeProblem(w, r, fmt.Errorf("encode answer of %s: %w", route, err))
 		return
 	}
-	if rep.cached != nil && rep.document == nil && has(w, r, entityTag(route, b[begin:])) {
+	if rep.cacheInfo != nil && rep.document == nil && writeNotModified(w, r, computeETag(route, b[begin:])) {
 		return
 	}
 	b = append(b, `,"meta":{"version":"v1","timestamp":"`...)
 	b = learning.Time(time.Now()).AppendTo(b)
 	b = append(b, `","requestId":"`...)
-	b = append(b, exchangeOf(r).requestID...) // holds nothing that JSON would escape
+	b = append(b, requestScopeOf(r).requestID...) // holds nothing that JSON would escape
 	b = append(b, "\"}}\n"...)
 	*buffer = b // which may have grown
 
@@ -145,9 +145,9 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, route string, rep 
 }
 
 // has names the representation, and answers a client that has it already.
-func has(w http.ResponseWriter, r *http.Request, tag string) bool {
-	w.Header()["Etag"] = []string{tag}
-	if !noneMatch(r.Header["If-None-Match"], tag) {
+func writeNotModified(w http.ResponseWriter, r *http.Request, etag string) bool {
+	w.Header()["Etag"] = []string{etag}
+	if !noneMatch(r.Header["If-None-Match"], etag) {
 		return false
 	}
 	w.WriteHeader(http.StatusNotModified)
@@ -185,8 +185,8 @@ func (rep *reply) append(b []byte) (_ []byte, err error) {
 
 // tag is the entity tag of a document: of what the cache knows it by, and of what is laid over
 // and written around it. So it costs about the same however long the document is.
-func (rep *reply) tag(route string) string {
-	b := append(make([]byte, 0, 128), rep.cached.etag[:]...)
+func (rep *reply) documentETag(route string) string {
+	b := append(make([]byte, 0, 128), rep.cacheInfo.etag[:]...)
 	if len(rep.enrolled) > 0 {
 		for _, id := range rep.document.Courses() {
 			if rep.enrolled[id] {
@@ -197,12 +197,12 @@ func (rep *reply) tag(route string) string {
 	if p := rep.pagination; p != nil {
 		b = fmt.Appendf(b, "page %d of %d", p.Page, p.Limit)
 	}
-	return entityTag(route, b)
+	return computeETag(route, b)
 }
 
 // entityTag digests a representation. The route is part of it, so that a tag from one
 // resource never matches another whose data happens to be alike.
-func entityTag(route string, representation []byte) string {
+func computeETag(route string, representation []byte) string {
 	h := sha256.New()
 	_, _ = h.Write([]byte(route))
 	_, _ = h.Write([]byte{0})

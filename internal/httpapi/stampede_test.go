@@ -13,7 +13,7 @@ import (
 
 // crowd sends n requests, all of which are waiting for a load before it goes on; what
 // happens to the database then, happens while the load has begun.
-func (s *stack) crowd(n int, path, held, series string, then func()) []response {
+func (s *testService) concurrentGets(n int, path, held, series string, then func()) []response {
 	s.t.Helper()
 	s.queries.hold(held)
 	responses := make([]response, n)
@@ -48,10 +48,10 @@ const (
 func TestCrowdsCauseOneLoad(t *testing.T) {
 	for _, n := range []int{100, 1000} {
 		t.Run(fmt.Sprint(n, " for the list"), func(t *testing.T) {
-			s := start(t, patient)
+			s := start(t, withLongStoreTimeout)
 			var all []response
 			seen := s.queries.during(func() {
-				all = s.crowd(n, "/courses", listStatement, waitingForList, func() {})
+				all = s.concurrentGets(n, "/courses", listStatement, waitingForList, func() {})
 			})
 			if len(seen) != 1 {
 				t.Errorf("%d statements, want 1", len(seen))
@@ -75,9 +75,9 @@ func TestCrowdsCauseOneLoad(t *testing.T) {
 			}
 		})
 		t.Run(fmt.Sprint(n, " for an unknown course"), func(t *testing.T) {
-			s := start(t, patient)
+			s := start(t, withLongStoreTimeout)
 			seen := s.queries.during(func() {
-				for _, res := range s.crowd(n, "/courses/"+nobody, detailStatement, waitingForOne, func() {}) {
+				for _, res := range s.concurrentGets(n, "/courses/"+unknownID, detailStatement, waitingForOne, func() {}) {
 					if res.status != http.StatusNotFound {
 						t.Fatalf("%d %s", res.status, res.raw)
 					}
@@ -88,9 +88,9 @@ func TestCrowdsCauseOneLoad(t *testing.T) {
 			}
 		})
 		t.Run(fmt.Sprint(n, " for a load that fails"), func(t *testing.T) {
-			s := start(t, patient)
+			s := start(t, withLongStoreTimeout)
 			seen := s.queries.during(func() {
-				for _, res := range s.crowd(n, "/courses", listStatement, waitingForList, func() { s.stranger(`ALTER TABLE courses RENAME TO gone`) }) {
+				for _, res := range s.concurrentGets(n, "/courses", listStatement, waitingForList, func() { s.externalWrite(`ALTER TABLE courses RENAME TO gone`) }) {
 					if res.status != http.StatusInternalServerError || res.body.Error != "INTERNAL_ERROR" || res.body.Message != "Internal error" {
 						t.Fatalf("%d %s", res.status, res.raw)
 					}
@@ -152,7 +152,7 @@ func TestHangingUpHarmsNobody(t *testing.T) {
 // come again.
 func TestOverload(t *testing.T) {
 	t.Parallel()
-	s := start(t, patient)
+	s := start(t, withLongStoreTimeout)
 	const places = 16 + 256 // loads and queue of a query, by default
 	s.queries.hold(detailStatement)
 	var wg sync.WaitGroup

@@ -52,7 +52,7 @@ type IdempotencyKey struct {
 }
 
 // Remembered is what was answered to the request that used a key first.
-type Remembered struct {
+type StoredResponse struct {
 	RequestHash string // of the request's meaning; another hash under the same key is a conflict
 	Status      int
 	Body        []byte // JSON

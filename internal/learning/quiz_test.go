@@ -29,7 +29,7 @@ func TestDraw(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var got []string
-			for _, q := range draw(tt.pool, asWritten) {
+			for _, q := range drawQuestions(tt.pool, asWritten) {
 				got = append(got, q.ID)
 			}
 			if !slices.Equal(got, tt.want) {
@@ -45,7 +45,7 @@ func TestDrawShufflesAndBounds(t *testing.T) {
 	for i := range 30 {
 		pool = append(pool, Question{fmt.Sprint("q", i), fmt.Sprint(i, "?"), []string{"a", "b"}, i % 2})
 	}
-	drawn := draw(pool, rand.New(rand.NewPCG(1, 2)).Shuffle)
+	drawn := drawQuestions(pool, rand.New(rand.NewPCG(1, 2)).Shuffle)
 	if len(drawn) != MaxQuestions {
 		t.Fatalf("drew %d questions of 30, want %d", len(drawn), MaxQuestions)
 	}

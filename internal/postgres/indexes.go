@@ -114,11 +114,11 @@ WHERE indrelid = $1::text::regclass`
 	return nil
 }
 
-const reportEvery = 5 * time.Second
+const buildReportInterval = 5 * time.Second
 
 // reportBuild logs how far a build has come, until ctx ends.
 func reportBuild(ctx context.Context, db *sql.DB, table string, log *slog.Logger) {
-	tick := time.NewTicker(reportEvery)
+	tick := time.NewTicker(buildReportInterval)
 	defer tick.Stop()
 	for {
 		select {

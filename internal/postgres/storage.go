@@ -18,13 +18,13 @@ import (
 
 // Storage keeps the platform's data in a database. It implements learning.Storage.
 type Storage struct {
-	pool    *pgxpool.Pool
-	replica *replica // nil: none
-	lookups *lookups
-	crew    *crew
-	log     *outboxpostgres.Log
-	db      *outboxpostgres.DB
-	relay   *outbox.Relay // nil without a cache
+	pool             *pgxpool.Pool
+	replica          *replica // nil: none
+	enrolmentBatcher *enrolmentBatcher
+	goroutines       *goroutineGroup
+	log              *outboxpostgres.Log
+	db               *outboxpostgres.DB
+	relay            *outbox.Relay // nil without a cache
 }
 
 var _ learning.Storage = (*Storage)(nil)
@@ -48,7 +48,7 @@ func (s *Storage) Close() error {
 	if s.replica != nil {
 		s.replica.close()
 	}
-	s.crew.close()
+	s.goroutines.close()
 	if s.pool != nil {
 		s.pool.Close()
 	}
@@ -97,9 +97,9 @@ func rowError(err error) error {
 }
 
 // utc scans a time, in the time zone that the domain uses.
-type utc struct{ *time.Time }
+type utcTime struct{ *time.Time }
 
-func (u utc) Scan(v any) error {
+func (u utcTime) Scan(v any) error {
 	t, ok := v.(time.Time)
 	if !ok {
 		return fmt.Errorf("want a time, not %T", v)
@@ -109,9 +109,9 @@ func (u utc) Scan(v any) error {
 }
 
 // owner scans the ID of a user, or NULL.
-type owner struct{ id **learning.UserID }
+type nullableUserID struct{ id **learning.UserID }
 
-func (o owner) Scan(v any) error {
+func (o nullableUserID) Scan(v any) error {
 	if v == nil {
 		*o.id = nil
 		return nil

@@ -12,7 +12,7 @@ import (
 
 // asNobody runs f with the file rights of a user without any, also when the tests run as
 // root, whom no mode keeps from writing.
-func asNobody(t *testing.T, f func()) {
+func withoutPrivileges(t *testing.T, f func()) {
 	t.Helper()
 	done := make(chan error)
 	go func() {
@@ -69,7 +69,7 @@ func TestOpenWhatCannotBeWritten(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = os.Chmod(folder, 0o755) })
-			asNobody(t, func() {
+			withoutPrivileges(t, func() {
 				s, err := Open(t.Context(), path, Config{Exclusive: true})
 				if err == nil {
 					s.Close()

@@ -45,14 +45,14 @@ var courseworkRules = []rule{
 		}
 	}},
 	{"what does not exist cannot be referred to", func(s *suite) {
-		user, course, nobody := s.user(), s.course(), learning.NewID[learning.Profile]()
+		user, course, unknown := s.user(), s.course(), learning.NewID[learning.Profile]()
 		quiz := s.quiz(course, "module-1", 1)
 		for name, fn := range map[string]func(context.Context, learning.Tx) error{
 			"enrol in no course": func(ctx context.Context, tx learning.Tx) error {
 				return tx.InsertEnrollment(ctx, learning.Enrollment{CourseID: learning.NewID[learning.Course](), UserID: user, EnrolledAt: day(1)})
 			},
 			"enrol nobody": func(ctx context.Context, tx learning.Tx) error {
-				return tx.InsertEnrollment(ctx, learning.Enrollment{CourseID: course, UserID: nobody, EnrolledAt: day(1)})
+				return tx.InsertEnrollment(ctx, learning.Enrollment{CourseID: course, UserID: unknown, EnrolledAt: day(1)})
 			},
 			"submit no quiz": func(ctx context.Context, tx learning.Tx) error {
 				return tx.InsertSubmission(ctx, learning.Submission{
@@ -61,7 +61,7 @@ var courseworkRules = []rule{
 			},
 			"submit for nobody": func(ctx context.Context, tx learning.Tx) error {
 				return tx.InsertSubmission(ctx, learning.Submission{
-					ID: learning.NewID[learning.Submission](), QuizID: quiz, UserID: nobody, SubmittedAt: day(1),
+					ID: learning.NewID[learning.Submission](), QuizID: quiz, UserID: unknown, SubmittedAt: day(1),
 				})
 			},
 		} {

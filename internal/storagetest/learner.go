@@ -70,16 +70,16 @@ var learnerRules = []rule{
 		}
 	}},
 	{"an unknown user cannot be changed", func(s *suite) {
-		nobody := learning.NewID[learning.Profile]()
+		unknown := learning.NewID[learning.Profile]()
 		for name, fn := range map[string]func(context.Context, learning.Tx) error{
 			"ProfileForUpdate": func(ctx context.Context, tx learning.Tx) error {
-				_, err := tx.ProfileForUpdate(ctx, nobody)
+				_, err := tx.ProfileForUpdate(ctx, unknown)
 				return err
 			},
 			"UpdateProfile": func(ctx context.Context, tx learning.Tx) error {
-				return tx.UpdateProfile(ctx, learning.Profile{ID: nobody, Pace: learning.Fast, Language: "en"}, day(1))
+				return tx.UpdateProfile(ctx, learning.Profile{ID: unknown, Pace: learning.Fast, Language: "en"}, day(1))
 			},
-			"AddCredits": func(ctx context.Context, tx learning.Tx) error { return tx.AddCredits(ctx, nobody, 1, day(1)) },
+			"AddCredits": func(ctx context.Context, tx learning.Tx) error { return tx.AddCredits(ctx, unknown, 1, day(1)) },
 		} {
 			if err := s.Storage.Write(s.Context(), fn); !errors.Is(err, learning.ErrNoRow) {
 				s.Errorf("%s: %v, want ErrNoRow", name, err)

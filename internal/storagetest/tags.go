@@ -91,7 +91,7 @@ var tagRules = []rule{
 			{
 				"remembering a request",
 				func(ctx context.Context, tx learning.Tx) error {
-					return tx.Remember(ctx, learning.IdempotencyKey{Key: "k", User: user, Endpoint: "e"}, learning.Remembered{Body: []byte(`{}`), ExpiresAt: day(2)}, day(1))
+					return tx.StoreResponse(ctx, learning.IdempotencyKey{Key: "k", User: user, Endpoint: "e"}, learning.StoredResponse{Body: []byte(`{}`), ExpiresAt: day(2)}, day(1))
 				},
 				nil,
 			},

@@ -23,7 +23,7 @@ func TestLearnersShareALookup(t *testing.T) {
 	var mu sync.Mutex
 	asked := 0
 	s := storage(t, url, Config{OnQuery: func(query string) {
-		if query == enrolled {
+		if query == enrolledQuery {
 			mu.Lock()
 			asked++
 			mu.Unlock()
@@ -43,7 +43,7 @@ func TestLearnersShareALookup(t *testing.T) {
 		}
 	}
 	pages := [][]learning.CourseID{courses[:12], courses[6:], {learning.NewID[learning.Course]()}}
-	s.lookups.Wait = time.Hour // not a matter of time here
+	s.enrolmentBatcher.Wait = time.Hour // not a matter of time here
 
 	conn, err := pgx.Connect(t.Context(), url)
 	testservers.Must(t, err)
@@ -54,7 +54,7 @@ func TestLearnersShareALookup(t *testing.T) {
 	testservers.Must(t, err)
 
 	var callers sync.WaitGroup
-	for range lookupsAlone {
+	for range enrolmentConcurrency {
 		callers.Go(func() {
 			if _, err := s.Enrolled(t.Context(), users[0], courses); err != nil {
 				t.Error(err)
@@ -63,9 +63,9 @@ func TestLearnersShareALookup(t *testing.T) {
 	}
 	testservers.Eventually(t, time.Minute, func() (bool, string) {
 		waiting := value[int](t, url, `SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
-		return waiting == lookupsAlone, fmt.Sprintf("%d lookups wait for the table", waiting)
+		return waiting == enrolmentConcurrency, fmt.Sprintf("%d lookups wait for the table", waiting)
 	})
-	sharing := &waiter{Context: t.Context(), waits: make(chan struct{}, lookupsShared)}
+	sharing := &waiter{Context: t.Context(), waits: make(chan struct{}, enrolmentBatchSize)}
 	shared := 0
 	for i := range users {
 		for _, page := range pages[:1+i%3] {
@@ -93,8 +93,8 @@ func TestLearnersShareALookup(t *testing.T) {
 	callers.Wait()
 	mu.Lock()
 	defer mu.Unlock()
-	if asked != lookupsAlone+1 {
-		t.Errorf("%d statements for %d lookups, want 4 and one for the rest", asked, lookupsAlone+shared)
+	if asked != enrolmentConcurrency+1 {
+		t.Errorf("%d statements for %d lookups, want 4 and one for the rest", asked, enrolmentConcurrency+shared)
 	}
 }
 

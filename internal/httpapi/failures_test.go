@@ -17,11 +17,11 @@ func TestSickCache(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name string
-		sick func(s *stack)
+		sick func(s *testService)
 	}{
-		{"fails", func(s *stack) { s.store.Fail(errors.New("cache is broken")) }},
-		{"hangs", func(s *stack) { s.store.Hang() }},
-		{"loses its replies", func(s *stack) { s.store.LoseReplies(errors.New("reply lost")) }},
+		{"fails", func(s *testService) { s.store.Fail(errors.New("cache is broken")) }},
+		{"hangs", func(s *testService) { s.store.Hang() }},
+		{"loses its replies", func(s *testService) { s.store.LoseReplies(errors.New("reply lost")) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -41,7 +41,7 @@ func TestSickCache(t *testing.T) {
 					}
 				}
 			}
-			s.act("POST", "/courses/"+golang+"/enroll", ada, "")
+			s.mutate("POST", "/courses/"+golang+"/enroll", ada, "")
 			shown := func() {
 				t.Helper()
 				if got := data[struct{ EnrolledCount int }](t, s.get("/courses/"+golang, ada)).EnrolledCount; got != 1 {
@@ -96,7 +96,7 @@ func TestDatabaseTrouble(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.get("/courses", "")
-	s.stranger(`ALTER TABLE users RENAME TO gone`)
+	s.externalWrite(`ALTER TABLE users RENAME TO gone`)
 	for _, r := range []request{
 		{path: "/users/me", user: ada},
 		{path: "/courses", user: ada}, // the token is optional, but this one may be good
@@ -125,7 +125,7 @@ func TestMetricsTellTheTruth(t *testing.T) {
 	s.get("/courses", "")
 	s.get("/courses", "")
 	s.get("/courses", "")
-	s.do(request{path: "/courses/" + nobody})
+	s.do(request{path: "/courses/" + unknownID})
 	for series, want := range map[string]string{
 		`cache_hits_total{namespace="courses",query="list",tier="shared"}`:                       "3",
 		`cache_misses_total{namespace="courses",query="list"}`:                                   "1",

@@ -26,7 +26,7 @@ func newShell(t *testing.T) *shell {
 	program := testservers.Require(t, "sqlite3", "sqlite3")
 	s := storage(t, Config{})
 	var path string
-	if err := s.read.QueryRowContext(t.Context(), `SELECT file FROM pragma_database_list WHERE name = 'main'`).Scan(&path); err != nil {
+	if err := s.readPool.QueryRowContext(t.Context(), `SELECT file FROM pragma_database_list WHERE name = 'main'`).Scan(&path); err != nil {
 		t.Fatal(err)
 	}
 	return &shell{t, program, path, s}

@@ -12,23 +12,23 @@ import (
 
 // exchange is what is known of one request besides the request itself. Only the goroutine
 // that serves it touches it.
-type exchange struct {
-	requestID string
-	claims    *claims // of a token that we signed and that has not expired; else nil
-	badToken  error   // why claims is nil though there is a token
-	routed    bool    // a route of ours answers
-	cached    cache.Status
-	err       error // what the log should know about a failure
+type requestScope struct {
+	requestID   string
+	claims      *claims // of a token that we signed and that has not expired; else nil
+	badToken    error   // why claims is nil though there is a token
+	routed      bool    // a route of ours answers
+	cacheStatus cache.Status
+	err         error // what the log should know about a failure
 }
 
-type exchangeKey struct{}
+type requestScopeKey struct{}
 
-func withExchange(r *http.Request, x *exchange) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+func withRequestScope(r *http.Request, scope *requestScope) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), requestScopeKey{}, scope))
 }
 
-func exchangeOf(r *http.Request) *exchange {
-	return r.Context().Value(exchangeKey{}).(*exchange)
+func requestScopeOf(r *http.Request) *requestScope {
+	return r.Context().Value(requestScopeKey{}).(*requestScope)
 }
 
 // requestID returns the client's, if it is fit for logs and headers, else a fresh one.
@@ -45,15 +45,15 @@ func requestID(r *http.Request) string {
 
 // recorder remembers what was answered, and swallows what the mux answers when no route
 // matches: our own answer takes its place.
-type recorder struct {
+type responseRecorder struct {
 	http.ResponseWriter
-	x      *exchange
+	scope  *requestScope
 	status int // 0: nothing yet
 	bytes  int64
 }
 
-func (w *recorder) WriteHeader(status int) {
-	if w.x.routed && w.status == 0 {
+func (w *responseRecorder) WriteHeader(status int) {
+	if w.scope.routed && w.status == 0 {
 		w.ResponseWriter.WriteHeader(status)
 	}
 	if w.status == 0 && status >= 200 {
@@ -61,8 +61,8 @@ func (w *recorder) WriteHeader(status int) {
 	}
 }
 
-func (w *recorder) Write(b []byte) (int, error) {
-	if !w.x.routed {
+func (w *responseRecorder) Write(b []byte) (int, error) {
+	if !w.scope.routed {
 		return len(b), nil
 	}
 	if w.status == 0 {
@@ -74,4 +74,4 @@ func (w *recorder) Write(b []byte) (int, error) {
 }
 
 // Unwrap is for http.ResponseController.
-func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *responseRecorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -17,13 +17,13 @@ import (
 // sees, and never kept. So learners who ask at the same time are answered by one
 // statement, which begins after all of them have asked.
 const (
-	lookupsAlone  = 2
-	lookupsShared = 32 // learners, of up to 50 courses each
-	lookupsWait   = time.Millisecond
+	enrolmentConcurrency = 2
+	enrolmentBatchSize   = 32 // learners, of up to 50 courses each
+	enrolmentBatchWait   = time.Millisecond
 )
 
 // lookup is one learner's question. It is its own key: no two are the same.
-type lookup struct {
+type enrolmentRequest struct {
 	user    learning.UserID
 	courses []learning.CourseID
 }
@@ -31,34 +31,34 @@ type lookup struct {
 type enrolments = map[learning.CourseID]bool
 
 // lookups are those under way.
-type lookups struct {
-	coalesce.Calls[*lookup, struct{}, enrolments]
+type enrolmentBatcher struct {
+	coalesce.Calls[*enrolmentRequest, struct{}, enrolments]
 	pool    *pgxpool.Pool
 	timeout time.Duration // of a shared lookup
 }
 
-func newLookups(pool *pgxpool.Pool, timeout time.Duration, crew *crew) *lookups {
-	l := &lookups{pool: pool, timeout: timeout}
-	l.Alone, l.Most, l.Wait = lookupsAlone, lookupsShared, lookupsWait
-	l.One = func(ctx context.Context, q *lookup, _ struct{}) (enrolments, error) {
-		results, err := l.ask(ctx, q)
+func newEnrolmentBatcher(pool *pgxpool.Pool, timeout time.Duration, group *goroutineGroup) *enrolmentBatcher {
+	b := &enrolmentBatcher{pool: pool, timeout: timeout}
+	b.Alone, b.Most, b.Wait = enrolmentConcurrency, enrolmentBatchSize, enrolmentBatchWait
+	b.One = func(ctx context.Context, q *enrolmentRequest, _ struct{}) (enrolments, error) {
+		results, err := b.query(ctx, q)
 		if err != nil {
 			return nil, err
 		}
 		return results[0], nil
 	}
-	l.Many = func(ctx context.Context, all []*lookup, _ []struct{}) ([]enrolments, error) {
-		ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	b.Many = func(ctx context.Context, all []*enrolmentRequest, _ []struct{}) ([]enrolments, error) {
+		ctx, cancel := context.WithTimeout(ctx, b.timeout)
 		defer cancel()
-		return l.ask(ctx, all...)
+		return b.query(ctx, all...)
 	}
-	l.Spawn, l.Closed = crew.spawn, errClosed
-	return l
+	b.Spawn, b.Closed = group.start, errClosed
+	return b
 }
 
 // enrolled is about the user $3[n] and each course whose n is the same. LIMIT has the index
 // asked for each, however many they are: the planner may not join the whole table.
-const enrolled = `
+const enrolledQuery = `
 SELECT asked.n, e.course_id
 FROM unnest($1::int[], $2::uuid[]) AS asked (n, course)
 CROSS JOIN LATERAL (
@@ -67,7 +67,7 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) e`
 
-func (l *lookups) ask(ctx context.Context, all ...*lookup) ([]enrolments, error) {
+func (b *enrolmentBatcher) query(ctx context.Context, all ...*enrolmentRequest) ([]enrolments, error) {
 	var numbers []int32
 	var courses, users []pgtype.UUID
 	results := make([]enrolments, len(all))
@@ -78,7 +78,7 @@ func (l *lookups) ask(ctx context.Context, all ...*lookup) ([]enrolments, error)
 		}
 		results[i] = enrolments{}
 	}
-	rows, err := l.pool.Query(ctx, enrolled, numbers, courses, users)
+	rows, err := b.pool.Query(ctx, enrolledQuery, numbers, courses, users)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func (l *lookups) ask(ctx context.Context, all ...*lookup) ([]enrolments, error)
 
 // Enrolled asks the primary: it is the learner's own, asked for afresh, and cheap.
 func (s *Storage) Enrolled(ctx context.Context, user learning.UserID, courses []learning.CourseID) (map[learning.CourseID]bool, error) {
-	in, err := s.lookups.Do(ctx, &lookup{user, courses}, struct{}{})
+	in, err := s.enrolmentBatcher.Do(ctx, &enrolmentRequest{user, courses}, struct{}{})
 	if err != nil {
 		return nil, fmt.Errorf("enrolments of %s: %w", user, err)
 	}
