@@ -11,8 +11,8 @@ import (
 )
 
 var (
-	externalWrites = flag.Int("strangers", 25, "how often each kind of write by a stranger is measured")
-	bulkRows       = flag.Int("bulk", 20_000, "how many rows a stranger changes in one statement")
+	externalWrites = flag.Int("external-writes", 25, "how often each kind of external write is measured")
+	bulkRows       = flag.Int("bulk", 20_000, "how many rows an external writer changes in one statement")
 )
 
 // percentiles of durations, for a log.
@@ -22,10 +22,10 @@ func percentiles(took []time.Duration) string {
 	return fmt.Sprintf("n=%d p50=%v p90=%v p99=%v max=%v", len(took), at(50), at(90), at(99), at(100))
 }
 
-// What somebody with a SQL shell changes shows in the answers of every process. The clock runs
+// What is written in a SQL shell shows in the answers of every process. The clock runs
 // from before psql is told until a process has answered.
 //
-//	go test ./cmd/chainlearn -run TestStrangersShowOnEveryProcess -v -strangers 400
+//	go test ./cmd/chainlearn -run TestExternalWritesShowOnEveryProcess -v -external-writes 400
 func TestExternalWritesShowOnEveryProcess(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 4, nil)
@@ -98,7 +98,7 @@ func TestBulkWriteShowsOnEveryProcess(t *testing.T) {
 	external.run(`INSERT INTO courses (id, title) VALUES ('%s', 'Course')`, course)
 	first, last := userID(0), userID(rows-1)
 
-	// In a transaction, so that its rows in the outbox can be counted before anybody takes them.
+	// In a transaction, so that its rows in the outbox can be counted before a relay takes them.
 	write := func(what string, looks []expectation, wantRows, statement string, args ...any) {
 		t.Helper()
 		for _, e := range looks {

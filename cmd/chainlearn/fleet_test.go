@@ -24,7 +24,7 @@ import (
 type fleet struct {
 	t         *testing.T
 	dir       string
-	database  string // as strangers reach it
+	database  string // as external writers reach it
 	redis     *testservers.Redis
 	env       map[string]string
 	processes []*process
@@ -84,7 +84,7 @@ func (f *fleet) token(user string) string {
 	return token
 }
 
-// A look is a question to the API and what its answer is to be.
+// An expectation is a request to the API and what its answer must be.
 type expectation struct {
 	path, token string
 	status      int // default 200
@@ -104,8 +104,8 @@ func (e expectation) check(ctx context.Context, p *process) (ok, hit bool, got s
 		strings.Contains(header.Get("Cache-Status"), "; hit"), fmt.Sprintf("%d %.600s", status, body)
 }
 
-// keepsOther waits until every process answers each question from its cache, and other than it
-// is to be: what is seen then was not loaded by chance.
+// waitOldCached waits until every process answers each request from its cache, with the old
+// value: a new value seen later was not loaded by chance.
 func (f *fleet) waitOldCached(looks ...expectation) {
 	f.t.Helper()
 	for _, p := range f.processes {
@@ -118,11 +118,11 @@ func (f *fleet) waitOldCached(looks ...expectation) {
 	}
 }
 
-// seenWithin is when a test gives up. It is generous: a busy machine is not a broken promise.
+// visibilityTimeout is when a test gives up. It is generous: a busy machine is not a broken promise.
 // The true times are logged.
 const visibilityTimeout = 5 * time.Second
 
-// sees asks every process at once until all its answers are as they are to be, and returns how
+// waitSeen asks every process at once until all its answers are as they are to be, and returns how
 // long after began that was, for each.
 func (f *fleet) waitSeen(began time.Time, looks ...expectation) []time.Duration {
 	f.t.Helper()
@@ -159,7 +159,7 @@ func (f *fleet) waitSeen(began time.Time, looks ...expectation) []time.Duration 
 	return took
 }
 
-// psql is a person with a SQL shell, who knows of no cache.
+// psql is an external writer: a SQL shell that knows of no cache.
 type psql struct {
 	t      *testing.T
 	in     io.WriteCloser

@@ -21,7 +21,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// environment is what a command sees of the world.
+// environment is what a command reads and writes.
 type environment struct {
 	ctx            context.Context // ends when the program is to stop
 	getenv         func(string) string
@@ -86,7 +86,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 }
 
 // settingsGroup is the group of the flags that the environment may set too. Others, such
-// as --user, must not be taken for a variable that means something else.
+// as --user, must not be read from a variable with another meaning.
 const settingsGroup = "Settings"
 
 func variableOf(flag *kong.Flag) string {

@@ -12,7 +12,7 @@ import (
 )
 
 // With a PgBouncer that pools transactions between them and the database, processes are one
-// service all the same, and strangers' writes show after a poll. Each process says once
+// service all the same, and external writes show after a poll. Each process logs once
 // what is different.
 //
 //	go test ./cmd/chainlearn -run TestServiceThroughPgBouncer -v
@@ -38,7 +38,7 @@ func TestServiceThroughPgBouncer(t *testing.T) {
 		external.run(retitle, i+1, course)
 		took = append(took, f.waitSeen(began, title)...)
 	}
-	t.Logf("strangers' writes, found by polling: %s", percentiles(took))
+	t.Logf("external writes, found by polling: %s", percentiles(took))
 
 	enrolled := expectation{path: detail, contains: `"enrolledCount":1,`}
 	f.waitOldCached(enrolled)
@@ -55,7 +55,7 @@ func TestServiceThroughPgBouncer(t *testing.T) {
 	const polled = "outbox is polled instead of listened to"
 	for _, p := range f.processes {
 		testservers.Eventually(t, 2*visibilityTimeout, func() (bool, string) {
-			return strings.Contains(p.stderr.String(), polled), "it has not found out that it hears nothing"
+			return strings.Contains(p.stderr.String(), polled), "it has not found out that notifications are unavailable"
 		})
 		p.stop(syscall.SIGTERM)
 		for _, said := range []string{polled, "a proxy refuses startup parameters", "a proxy answers for the database"} {

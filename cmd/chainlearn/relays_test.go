@@ -43,7 +43,7 @@ func (f *fleet) delivered() {
 	}
 }
 
-// titles returns looks at courses whose titles are numbered as given.
+// titles expects courses whose titles are numbered as given.
 func titles(of []int) (looks []expectation) {
 	for course, n := range of {
 		looks = append(looks, expectation{path: "/courses/" + courseID(course), contains: fmt.Sprintf(`"title":"Title %d"`, n)})
@@ -60,8 +60,8 @@ func addCourses(external *psql, n int) {
 const retitle = `UPDATE courses SET title = 'Title %d' WHERE id = '%s'`
 
 // Any process may be delivering when it dies. What it had claimed is delivered by another; when
-// there is none, by the next, before it answers anybody.
-func TestRelaysAreKilledWhileStrangersWrite(t *testing.T) {
+// there is none, by the next, before its first answer.
+func TestRelaysAreKilledDuringExternalWrites(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 4, nil)
 	const courses, deaths = 6, 4
@@ -89,7 +89,7 @@ func TestRelaysAreKilledWhileStrangersWrite(t *testing.T) {
 		for _, e := range titles(make([]int, courses)) { // so that there are answers to be outdated
 			for _, p := range f.processes {
 				if status, _, body := p.get(p.api + e.path); status != http.StatusOK {
-					t.Errorf("while strangers write: %d %s", status, body)
+					t.Errorf("during external writes: %d %s", status, body)
 				}
 			}
 		}
@@ -106,14 +106,14 @@ func TestRelaysAreKilledWhileStrangersWrite(t *testing.T) {
 	for len(f.processes) > 0 {
 		f.kill(0)
 	}
-	// A backlog comes first, or all would be delivered by the time that anybody asks.
+	// A backlog comes first, or all would be delivered before the first request.
 	external.run(`SELECT cache_record(VARIADIC array_agg('other:' || i)) FROM generate_series(1, 20000) i`)
 	for course := range last {
 		last[course]++
 		external.run(retitle, last[course], courseID(course))
 	}
 	if rows := external.run(`SELECT count(*) > 0 FROM cache_outbox`); rows != "t" {
-		t.Fatal("somebody delivers who should be dead")
+		t.Fatal("a killed process still delivers")
 	}
 	p := f.start()
 	for _, e := range titles(last) {
@@ -163,7 +163,7 @@ func TestOutboxIsBlocked(t *testing.T) {
 	})
 	testservers.Eventually(t, visibilityTimeout, func() (bool, string) {
 		all := other.run(`SELECT count(*) > %d FROM pg_locks WHERE NOT granted AND relation = 'cache_outbox'::regclass`, len(f.processes))
-		return all == "t", "not every relay and the stranger wait for the lock yet"
+		return all == "t", "not every relay and the external writer wait for the lock yet"
 	})
 	for _, p := range f.processes {
 		for _, e := range titles(now) {

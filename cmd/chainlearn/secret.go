@@ -43,7 +43,7 @@ func readSecret(path string) ([]byte, error) {
 		return nil, err
 	}
 	if open := info.Mode().Perm() & 0o077; open != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("%s can be read by others (mode %04o): chmod 600 it, or remove it if they may have read it", path, info.Mode().Perm())
+		return nil, fmt.Errorf("%s can be read by other users (mode %04o): chmod 600 it, or remove it if they may have read it", path, info.Mode().Perm())
 	}
 	secret, err := os.ReadFile(path)
 	return []byte(strings.TrimSpace(string(secret))), err

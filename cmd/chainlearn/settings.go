@@ -35,7 +35,7 @@ func (e *settingsError) err() error {
 	return e
 }
 
-// database says which one.
+// databaseConfig says which database.
 type databaseConfig struct {
 	url string // whole, for PostgreSQL
 	// path of the file, for the embedded database; else empty.
@@ -67,7 +67,7 @@ func (s databaseSettings) parse(e *settingsError) databaseConfig {
 	return databaseConfig{url: s.DatabaseURL}
 }
 
-// shown quotes a URL without its password; a URL so wrong that it cannot be said where that is,
+// redacted quotes a URL without its password; a URL so wrong that it cannot be said where that is,
 // not at all.
 func redacted(u *url.URL, raw string) string {
 	if u.User == nil && strings.Contains(raw, "@") {
@@ -78,7 +78,7 @@ func redacted(u *url.URL, raw string) string {
 
 // poolSettings are for a service on PostgreSQL.
 type poolSettings struct {
-	DatabaseReplicaURL string `group:"Settings" placeholder:"URL" help:"A streaming replica of the PostgreSQL database. It answers what the cache does not know when it has replayed every write that went before. Default: none."`
+	DatabaseReplicaURL string `group:"Settings" placeholder:"URL" help:"A streaming replica of the PostgreSQL database. It answers cache misses, once it has replayed every earlier write. Default: none."`
 	DatabaseMaxConns   string `group:"Settings" default:"16" placeholder:"N" help:"The most connections of this process to the PostgreSQL database, and as many to its replica; default ${default}."`
 }
 
@@ -103,7 +103,7 @@ func (s poolSettings) parse(db *databaseConfig, e *settingsError) {
 }
 
 type secretSettings struct {
-	JWTSecret string `group:"Settings" name:"jwt-secret" placeholder:"SECRET" help:"What tokens are signed with, at least 32 bytes. Needed with PostgreSQL; with the embedded database, one is made and kept beside it."`
+	JWTSecret string `group:"Settings" name:"jwt-secret" placeholder:"SECRET" help:"The secret that signs tokens, at least 32 bytes. Required with PostgreSQL. With the embedded database, one is generated and stored beside it."`
 }
 
 func (s secretSettings) check(db databaseConfig, e *settingsError) {
@@ -143,15 +143,15 @@ type serverSettings struct {
 	Port            string `group:"Settings" default:"3000" placeholder:"PORT" help:"Port of the API, 0 for any free one; default ${default}."`
 	AdminHost       string `group:"Settings" default:"127.0.0.1" placeholder:"HOST" help:"Address of the private listener, for metrics and profiles; default ${default}."`
 	AdminPort       string `group:"Settings" default:"3001" placeholder:"PORT" help:"Port of the private listener, 0 for any free one; default ${default}."`
-	RedisURL        string `group:"Settings" placeholder:"URL" help:"Redis or Valkey that replicas share: redis://, rediss://, redis+cluster://, redis+sentinel://. Default: none, a cache in this process."`
-	RateLimitMax    string `group:"Settings" default:"6000" placeholder:"N" help:"Requests that a learner or an address may send in each window, 0 for any number; default ${default}."`
+	RedisURL        string `group:"Settings" placeholder:"URL" help:"Redis or Valkey, shared by all processes: redis://, rediss://, redis+cluster://, redis+sentinel://. Default: none; the cache is in this process."`
+	RateLimitMax    string `group:"Settings" default:"6000" placeholder:"N" help:"Requests that a learner or an address may send in each window, 0 for no limit; default ${default}."`
 	RateLimitWindow string `group:"Settings" default:"1m" placeholder:"DURATION" help:"Length of the window, such as 30s; default ${default}."`
-	TrustedProxies  string `group:"Settings" placeholder:"CIDR,…" help:"Proxies to believe about whom they forward for. Default: none."`
-	CacheNear       string `group:"Settings" default:"0s" placeholder:"DURATION" help:"Serve the catalogue from this process's memory, without asking Redis, at most this far behind other processes' writes (usually milliseconds), such as 1s; default ${default}: never behind."`
+	TrustedProxies  string `group:"Settings" placeholder:"CIDR,…" help:"Proxies whose X-Forwarded-For header is believed. Default: none."`
+	CacheNear       string `group:"Settings" default:"0s" placeholder:"DURATION" help:"Serve the catalogue from this process's memory, without asking Redis. Answers may be stale by at most this duration, such as 1s, and usually by milliseconds. Default ${default}: never stale."`
 	CORSOrigins     string `group:"Settings" name:"cors-origins" placeholder:"ORIGIN,…" help:"Origins whose scripts may read answers, * for all. Default: none."`
 }
 
-// server is what serverSettings say.
+// serverConfig is what serverSettings say.
 type serverConfig struct {
 	address, adminAddress string
 	redisURL              string
@@ -217,7 +217,7 @@ func parseWindow(s string) (time.Duration, error) {
 	return time.ParseDuration(s)
 }
 
-// behind parses how far behind answers may be.
+// parseStaleness parses how stale answers may be.
 func parseStaleness(name, s string, e *settingsError) time.Duration {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 || d > time.Minute || d > 0 && d < 10*time.Millisecond {

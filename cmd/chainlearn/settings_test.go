@@ -84,7 +84,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// Processes that start together agree on one secret, which nobody else may read.
+// Processes that start together agree on one secret, which no other user may read.
 func TestSecretIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	db := databaseConfig{path: filepath.Join(t.TempDir(), "x.db")}

@@ -26,12 +26,12 @@ type storage interface {
 	Close() error
 }
 
-// forCache says what the storage is to invalidate. The zero value is for commands that
+// cacheOptions says what the storage is to invalidate. The zero value is for commands that
 // cache nothing: what they write is delivered by the services that do.
 type cacheOptions struct {
 	cache *cache.Cache
-	// alone says that no other process shares the cache: then none may serve the same
-	// embedded database, for the two would not hear each other write.
+	// exclusive says that no other process shares the cache. Then no other may serve the same
+	// embedded database: each would miss the other's invalidations.
 	exclusive bool
 	relay     outbox.RelayConfig
 }
@@ -40,7 +40,7 @@ type cacheOptions struct {
 func openStorage(ctx context.Context, db databaseConfig, cached cacheOptions, log *slog.Logger) (storage, error) {
 	if db.path == "" {
 		if cached.cache != nil && cached.exclusive {
-			log.WarnContext(ctx, "PostgreSQL without REDIS_URL: this process caches for itself, so it must be the only one that serves this database")
+			log.WarnContext(ctx, "PostgreSQL without REDIS_URL: the cache is in this process, so no other process may serve this database")
 		}
 		s, err := postgres.Open(ctx, db.url, postgres.Config{
 			Cache: cached.cache, Relay: cached.relay, ReplicaURL: db.replicaURL, MaxConns: db.maxConns, Logger: log,

@@ -16,8 +16,8 @@ import (
 type tokenCommand struct {
 	databaseSettings
 	secretSettings
-	User string        `required:"" placeholder:"ID" help:"Whom the token is for."`
-	TTL  time.Duration `name:"ttl" default:"24h" placeholder:"DURATION" help:"How long it is good for; default ${default}."`
+	User string        `required:"" placeholder:"ID" help:"The user that the token is for."`
+	TTL  time.Duration `name:"ttl" default:"24h" placeholder:"DURATION" help:"How long it is valid; default ${default}."`
 }
 
 func (s *tokenCommand) Run(env *environment) error {

@@ -9,7 +9,7 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-// learner is the authenticated caller.
+// principal is the authenticated caller.
 type principal struct {
 	id     learning.UserID
 	bearer cache.Answer[learning.Bearer]

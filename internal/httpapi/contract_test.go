@@ -37,7 +37,7 @@ func TestBadInput(t *testing.T) {
 		{request{path: "/courses/" + golang + "/modules/m-3"}, 404, "NOT_FOUND", nil},
 		{request{path: "/courses/" + unknownID + "/modules/m-1"}, 404, "NOT_FOUND", nil},
 
-		// Who the caller is comes before what the caller wants.
+		// Authentication comes before validation.
 		{request{method: "POST", path: "/courses/x/enroll"}, 401, "UNAUTHORIZED", nil},
 		{request{method: "POST", path: "/quizzes/generate", body: "{"}, 401, "UNAUTHORIZED", nil},
 		{request{method: "POST", path: "/courses/x/enroll", user: unknownID}, 401, "UNAUTHORIZED", nil},

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// origins may read answers from a browser.
+// corsOrigins may read answers from a browser.
 type corsOrigins struct {
 	all     bool
 	allowed []string
@@ -15,7 +15,7 @@ func newCORSOrigins(list []string) corsOrigins {
 	return corsOrigins{slices.Contains(list, "*"), list}
 }
 
-// answer sets the CORS headers and says whether the request was a preflight, which has its
+// setHeaders sets the CORS headers and says whether the request was a preflight, which has its
 // whole answer with them. Tokens travel in a header that scripts set themselves, never in
 // cookies, so credentials need no permission.
 func (o corsOrigins) setHeaders(h http.Header, r *http.Request) (preflight bool) {

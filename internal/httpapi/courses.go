@@ -63,7 +63,7 @@ type enrollmentView struct {
 	EnrolledAt learning.Time     `json:"enrolledAt"`
 }
 
-// enroll needs no body, and whatever one it is sent it does not read.
+// enroll needs no body, and does not read one that is sent.
 func (s *Server) enroll(r *http.Request, me principal) (reply, error) {
 	errs := fieldErrors{}
 	id := idParam[learning.Course](r, "id", errs)

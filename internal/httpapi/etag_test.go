@@ -71,8 +71,8 @@ func TestEntityTagsDiffer(t *testing.T) {
 	s.mutate("POST", "/courses/"+golang+"/enroll", bob, "")
 	different("detail, one enrolled", "/courses/"+golang, ada)
 	different("list, one enrolled", "/courses", ada)
-	different("detail of who is enrolled", "/courses/"+golang, bob)
-	different("list of who is enrolled", "/courses", bob)
+	different("detail for an enrolled viewer", "/courses/"+golang, bob)
+	different("list for an enrolled viewer", "/courses", bob)
 	if got, want := s.get("/courses/"+golang, "").header.Get("ETag"), s.get("/courses/"+golang, ada).header.Get("ETag"); got != want {
 		t.Errorf("the same representation has tags %s and %s", got, want)
 	}

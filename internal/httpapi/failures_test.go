@@ -13,11 +13,11 @@ import (
 
 // A cache that fails or hangs fails no request: answers come from the database, writes are
 // carried out, and what they changed is seen at once, and still when the cache is back.
-func TestSickCache(t *testing.T) {
+func TestFailingCache(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name string
-		sick func(s *testService)
+		inject func(s *testService)
 	}{
 		{"fails", func(s *testService) { s.store.Fail(errors.New("cache is broken")) }},
 		{"hangs", func(s *testService) { s.store.Hang() }},
@@ -27,7 +27,7 @@ func TestSickCache(t *testing.T) {
 			t.Parallel()
 			s := start(t)
 			s.warm(ada)
-			tt.sick(s)
+			tt.inject(s)
 			for round := range 5 {
 				for name, path := range answers {
 					began := time.Now()
@@ -91,7 +91,7 @@ func TestHangingCacheSoonCostsNothing(t *testing.T) {
 	}
 }
 
-// Trouble with the database is no reason to log anybody out.
+// Trouble with the database logs no client out.
 func TestDatabaseTrouble(t *testing.T) {
 	t.Parallel()
 	s := start(t)

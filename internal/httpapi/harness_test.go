@@ -32,7 +32,7 @@ import (
 	"github.com/chainlearn/chainlearn/internal/sqlite"
 )
 
-// stack is the whole service in this process, on a database file of its own.
+// testService is the whole service in this process, on a database file of its own.
 type testService struct {
 	t       *testing.T
 	db      *sql.DB // another program on the same file
@@ -52,8 +52,8 @@ type testService struct {
 
 type option func(*httpapi.Config, *cache.Config)
 
-// patient lets a machine that is busy with a crowd take its time: the store is in process,
-// and what looks like a sick store would be the scheduler.
+// withLongStoreTimeout lets a machine that is busy with a crowd take its time: the store is in process,
+// and what looks like a failing store would be the scheduler.
 func withLongStoreTimeout(_ *httpapi.Config, c *cache.Config) { c.StoreTimeout = 30 * time.Second }
 
 // start returns a service that has loaded nothing yet and that is ready.
@@ -227,14 +227,14 @@ func populate(db *sql.DB) error {
 		err = errors.Join(err, marshalErr)
 		exec(`INSERT INTO quizzes (course_id, module_id, questions) VALUES (?, ?, ?)`, quiz[0], quiz[1], string(b))
 	}
-	exec(`DELETE FROM cache_outbox`) // nobody has cached anything yet
+	exec(`DELETE FROM cache_outbox`) // nothing is cached yet
 	if err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
-// stranger changes the database behind the service's back.
+// externalWrite changes the database as another program.
 func (s *testService) externalWrite(query string, args ...any) {
 	s.t.Helper()
 	if _, err := s.db.ExecContext(s.t.Context(), query, args...); err != nil {
@@ -340,7 +340,7 @@ func (s *testService) get(path, user string) response {
 	return res
 }
 
-// act sends a request that changes something and must succeed.
+// mutate sends a request that changes something and must succeed.
 func (s *testService) mutate(method, path, user, body string) response {
 	s.t.Helper()
 	res := s.do(request{method: method, path: path, user: user, body: body})
@@ -368,7 +368,7 @@ func data[V any](t *testing.T, r response) V {
 
 type object = map[string]any
 
-// pass enrols nobody: it generates the user's quiz on a module, answers everything rightly,
+// passQuiz enrols no user: it generates the user's quiz on a module, answers everything rightly,
 // and returns the submission's ID.
 func (s *testService) passQuiz(user, course, module string) string {
 	s.t.Helper()

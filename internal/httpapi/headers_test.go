@@ -98,7 +98,7 @@ func TestLimiterIsBounded(t *testing.T) {
 		}
 	}
 	if len(l.counts) > maxClients+1 {
-		t.Errorf("%d clients are remembered", len(l.counts))
+		t.Errorf("%d clients are counted apart", len(l.counts))
 	}
 }
 
@@ -111,8 +111,8 @@ func TestClientAddr(t *testing.T) {
 		s          *Server
 		want       string // the key of the limiter
 	}{
-		{"nobody is trusted", "10.0.0.1:1", []string{"1.2.3.4"}, &Server{}, "10.0.0.1"},
-		{"a stranger forwards for himself only", "9.9.9.9:1", []string{"1.2.3.4"}, trusting, "9.9.9.9"},
+		{"no proxy is trusted", "10.0.0.1:1", []string{"1.2.3.4"}, &Server{}, "10.0.0.1"},
+		{"an untrusted address is not believed", "9.9.9.9:1", []string{"1.2.3.4"}, trusting, "9.9.9.9"},
 		{"a proxy", "10.0.0.1:1", []string{"1.2.3.4"}, trusting, "1.2.3.4"},
 		{"what the client claimed comes first and does not count", "10.0.0.1:1", []string{"6.6.6.6, 1.2.3.4"}, trusting, "1.2.3.4"},
 		{"two proxies, two lines", "10.0.0.1:1", []string{"6.6.6.6, 1.2.3.4", "10.0.0.2"}, trusting, "1.2.3.4"},

@@ -3,7 +3,7 @@ package httpapi
 import "strings"
 
 // noneMatch says whether an If-None-Match field, which may come in several lines, names
-// tag: then the client has the representation already. Weak tags compare equal to strong
+// etag: then the client has the representation already. Weak tags compare equal to strong
 // ones, as RFC 9110 demands for this field. A malformed rest of a line matches nothing.
 func noneMatch(lines []string, etag string) bool {
 	for _, line := range lines {

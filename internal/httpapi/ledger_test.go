@@ -199,7 +199,7 @@ func TestQuizzes(t *testing.T) {
 		t.Errorf("passed: %s", res.raw)
 	}
 	if third, _ := generate(); third.ID != second.ID {
-		t.Error("a passed quiz is generated anew")
+		t.Error("a passed quiz is generated again")
 	}
 	// Leaving the course takes the right to submit with it.
 	s.mutate("POST", "/courses/"+other+"/enroll", ada, "")

@@ -75,8 +75,8 @@ func (s *Server) servePublic(rw http.ResponseWriter, r *http.Request) {
 	s.writeProblem(w, r, err)
 }
 
-// asksForFresh says whether the client asks for an answer that nobody kept without asking
-// (RFC 9111, section 5.2.1.4): a strict one.
+// hasNoCache says whether the client asks for a validated answer (Cache-Control: no-cache,
+// RFC 9111, section 5.2.1.4): a strict read.
 func hasNoCache(h http.Header) bool {
 	for _, line := range h["Cache-Control"] {
 		for directive := range strings.SplitSeq(line, ",") {
@@ -88,12 +88,12 @@ func hasNoCache(h http.Header) bool {
 	return false
 }
 
-// secure sets what a browser should know about answers that are never a page.
+// setSecurityHeaders sets what a browser should know about answers that are never a page.
 func setSecurityHeaders(h http.Header) {
 	maps.Copy(h, securityHeaders)
 }
 
-// security is shared by all answers: fields are replaced, never changed.
+// securityHeaders is shared by all answers: fields are replaced, never changed.
 var securityHeaders = http.Header{
 	"X-Content-Type-Options":       {"nosniff"},
 	"X-Frame-Options":              {"DENY"},
@@ -103,7 +103,7 @@ var securityHeaders = http.Header{
 	"Strict-Transport-Security":    {"max-age=15552000"},
 }
 
-// statusClientGone is logged for a request whose client hung up before the answer.
+// statusClientGone is logged for a request whose client disconnected before the answer.
 const statusClientGone = 499
 
 // observe logs and measures a request that has been answered. Tokens, queries and bodies

@@ -13,7 +13,7 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-// kind of a problem: the status and the word for it that clients branch on.
+// problemKind of a problem: the status and the code for it that clients branch on.
 type problemKind struct {
 	status int
 	code   string
@@ -36,7 +36,7 @@ var (
 type problem struct {
 	kind       problemKind
 	message    string
-	details    map[string][]string // place → what is wrong there
+	details    map[string][]string // part of the request → what is wrong there
 	retryAfter time.Duration       // 0: no Retry-After
 	err        error
 }
@@ -55,7 +55,7 @@ var (
 	errInternal = &problem{kind: internal, message: "Internal error"}
 )
 
-// kindOf returns the kind of problem that err is, the zero kind for nil.
+// problemKindOf returns the kind of problem that err is, the zero kind for nil.
 func problemKindOf(err error) problemKind {
 	if err == nil {
 		return problemKind{}
@@ -96,10 +96,10 @@ func problemOf(err error) *problem {
 	return &problem{kind: internal, message: errInternal.message, err: err}
 }
 
-// fail answers with err.
+// writeProblem answers with err.
 func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error) {
 	scope := requestScopeOf(r)
-	if errors.Is(r.Context().Err(), context.Canceled) { // the client hung up: nobody reads this
+	if errors.Is(r.Context().Err(), context.Canceled) { // the client has disconnected and reads no answer
 		scope.err = err
 		w.WriteHeader(statusClientGone)
 		return
@@ -132,7 +132,7 @@ func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error)
 	_, _ = w.Write(append(body, '\n')) // fails when the client is gone
 }
 
-// wholeSeconds rounds up, to at least 1: "retry after 0" would be an invitation to hammer.
+// wholeSeconds rounds up, to at least 1: "retry after 0" would invite clients to retry at once.
 func wholeSeconds(d time.Duration) int {
 	return max(1, int(math.Ceil(d.Seconds())))
 }

@@ -84,7 +84,7 @@ func (s *Server) submitQuiz(r *http.Request, me principal) (reply, error) {
 	}}, nil
 }
 
-// list makes an empty list of nil, which JSON would write as null.
+// nonNil makes an empty list of nil, which JSON would write as null.
 func nonNil[V any](s []V) []V {
 	if s == nil {
 		return []V{}

@@ -22,7 +22,7 @@ type limiter struct {
 	counts    map[string]int // client → requests in this window
 }
 
-// mostClients are counted apart in one window. Those beyond share one count: a flood of
+// maxClients are counted apart in one window. Those beyond share one count: a flood of
 // addresses may slow itself down, but costs no more memory.
 const maxClients = 100_000
 
@@ -57,8 +57,8 @@ func (l *limiter) admit(h http.Header, client string, now time.Time) error {
 	return nil
 }
 
-// rateKey names whose requests are counted together: a learner's, by a token that we
-// signed, from wherever they come; else an address's.
+// rateKey groups requests that are counted together: by learner, with a token that we
+// signed, from any address; else by address.
 func (s *Server) rateKey(r *http.Request, c *claims) string {
 	if c != nil {
 		return "user " + c.user.String()
@@ -73,7 +73,7 @@ func (s *Server) rateKey(r *http.Request, c *claims) string {
 }
 
 // clientAddr returns the address a request comes from: its peer, or, for as long as that
-// is a trusted proxy, whom it forwards for.
+// is a trusted proxy, the address that it forwards for.
 func (s *Server) clientAddr(r *http.Request) netip.Addr {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {

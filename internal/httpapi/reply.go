@@ -14,7 +14,7 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-// reply is what a handler answers. With an error too, only cached is used.
+// reply is what a handler answers. With an error too, only cacheInfo is used.
 type reply struct {
 	status     int // 0: 200
 	message    string
@@ -27,7 +27,7 @@ type reply struct {
 
 type pagination struct{ Page, Limit, Total int }
 
-// cached says how the cache came by an answer, and whom it may be shown to.
+// cacheInfo says how the cache came by an answer, and whether it may be shown to others.
 type cacheInfo struct {
 	status    cache.Status
 	detail    string
@@ -40,12 +40,12 @@ func cacheInfoOf[V any](a cache.Answer[V], private bool) *cacheInfo {
 	return &cacheInfo{a.Status, a.Detail, a.TTL, a.ETag, private}
 }
 
-// private is the reply of an answer that belongs to the caller.
+// privateReply is the reply of an answer that belongs to the caller.
 func privateReply(a cache.Answer[learning.Document]) reply {
 	return reply{document: &a.Value, cacheInfo: cacheInfoOf(a, true)}
 }
 
-// overlaid is the reply of a public answer as viewer sees it.
+// viewerReply is the reply of a public answer as viewer sees it.
 func viewerReply(v learning.CatalogueView, viewer learning.UserID) reply {
 	return reply{document: &v.Value, enrolled: v.Enrolled, cacheInfo: cacheInfoOf(v.Answer, viewer != learning.Anonymous)}
 }
@@ -73,7 +73,7 @@ func (s *Server) handle(route string, f func(r *http.Request) (reply, error)) {
 	s.mux.Handle(method+" /api/v1"+path, h)
 }
 
-// setStatus writes the Cache-Status field of RFC 9211.
+// writeHeader writes the Cache-Status field of RFC 9211.
 func (c *cacheInfo) writeHeader(h http.Header) {
 	if c.status == 0 {
 		return
@@ -101,7 +101,7 @@ func (c *cacheInfo) writeHeader(h http.Header) {
 	h.Set("Cache-Status", b.String())
 }
 
-// send writes the envelope around the reply. What lies between data and meta is the
+// writeReply writes the envelope around the reply. What lies between data and meta is the
 // representation that the entity tag stands for.
 func (s *Server) writeReply(w http.ResponseWriter, r *http.Request, route string, rep reply) {
 	h := w.Header()
@@ -141,10 +141,11 @@ func (s *Server) writeReply(w http.ResponseWriter, r *http.Request, route string
 	h["Content-Type"] = jsonType
 	h["Content-Length"] = []string{strconv.Itoa(len(b))}
 	w.WriteHeader(max(rep.status, http.StatusOK))
-	_, _ = w.Write(b) // fails when the client is gone: nobody is left to tell
+	_, _ = w.Write(b) // fails only when the client has disconnected
 }
 
-// has names the representation, and answers a client that has it already.
+// writeNotModified sets the ETag. It answers a client that has the representation already, and
+// returns true.
 func writeNotModified(w http.ResponseWriter, r *http.Request, etag string) bool {
 	w.Header()["Etag"] = []string{etag}
 	if !noneMatch(r.Header["If-None-Match"], etag) {
@@ -154,7 +155,7 @@ func writeNotModified(w http.ResponseWriter, r *http.Request, etag string) bool 
 	return true
 }
 
-// Values of fields that many answers share. Nobody changes them: fields are replaced.
+// Values of fields that many answers share. They are never changed: fields are replaced.
 var (
 	noStore       = []string{"no-store"}
 	publicAnswer  = []string{"public, no-cache"}
@@ -162,8 +163,8 @@ var (
 	jsonType      = []string{"application/json; charset=utf-8"}
 )
 
-// buffers are for whole bodies. One that a large answer has made large is not kept from the
-// others: the answers of an API are of a size.
+// buffers are for whole bodies. A buffer that a large answer has grown goes back too: the
+// answers of an API are of similar size.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // append appends the data and the pagination.
@@ -183,8 +184,8 @@ func (rep *reply) append(b []byte) (_ []byte, err error) {
 	return b, nil
 }
 
-// tag is the entity tag of a document: of what the cache knows it by, and of what is laid over
-// and written around it. So it costs about the same however long the document is.
+// documentETag is the entity tag of a document. It digests the cache's own tag, what is laid over
+// the document, and what is written around it. So it costs about the same however long the document is.
 func (rep *reply) documentETag(route string) string {
 	b := append(make([]byte, 0, 128), rep.cacheInfo.etag[:]...)
 	if len(rep.enrolled) > 0 {
@@ -200,7 +201,7 @@ func (rep *reply) documentETag(route string) string {
 	return computeETag(route, b)
 }
 
-// entityTag digests a representation. The route is part of it, so that a tag from one
+// computeETag digests a representation. The route is part of it, so that a tag from one
 // resource never matches another whose data happens to be alike.
 func computeETag(route string, representation []byte) string {
 	h := sha256.New()

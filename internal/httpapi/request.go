@@ -18,9 +18,9 @@ import (
 // maxBody is the most bytes of a request's body.
 const maxBody = 100 << 10
 
-// faults collects what is wrong with a request, so that a client learns of everything at
+// fieldErrors collects what is wrong with a request, so that a client learns of everything at
 // once.
-type fieldErrors map[string][]string // place → "field: what is wrong"
+type fieldErrors map[string][]string // part of the request → "field: what is wrong"
 
 func (errs fieldErrors) add(place, field, format string, args ...any) {
 	errs[place] = append(errs[place], field+": "+fmt.Sprintf(format, args...))
@@ -54,7 +54,7 @@ func checkModuleID(id string) string {
 	return ""
 }
 
-// query parses the query part of the address. Parameters that nobody asks for are ignored.
+// query parses the query part of the address. Unknown parameters are ignored.
 func query(r *http.Request, errs fieldErrors) url.Values {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -63,7 +63,7 @@ func query(r *http.Request, errs fieldErrors) url.Values {
 	return q
 }
 
-// one returns the single value of a parameter.
+// singleValue returns the single value of a parameter.
 func singleValue(q url.Values, name string, errs fieldErrors) (value string, given bool) {
 	switch values := q[name]; len(values) {
 	case 0:
@@ -108,7 +108,7 @@ func difficultyOf(q url.Values, errs fieldErrors) learning.Difficulty {
 }
 
 // object is a JSON object of a request's body, or within it. Its methods add what is
-// wrong to the faults, and fields that nobody asks for are ignored.
+// wrong to errs, and unknown fields are ignored.
 type object struct {
 	fields map[string]json.RawMessage
 	path   string // of the object, with a dot at its end; empty for the body itself
@@ -116,7 +116,7 @@ type object struct {
 }
 
 // body reads the request's body, which must be a JSON object. What is wrong with it is
-// added to f; an error is for a body that is too large or does not arrive.
+// added to errs; an error is for a body that is too large or does not arrive.
 func body(r *http.Request, errs fieldErrors) (object, error) {
 	o := object{errs: errs}
 	data, err := io.ReadAll(r.Body)
@@ -149,7 +149,7 @@ func (o object) addError(name, format string, args ...any) {
 	o.errs.add("body", o.path+name, format, args...)
 }
 
-// text returns a field that may be left out.
+// optionalText returns a field that may be left out.
 func (o object) optionalText(name string) (s string, given bool) {
 	raw, given := o.fields[name]
 	if !given || !o.ok() {
@@ -205,7 +205,7 @@ func (o object) idempotencyKey(name string) string {
 	return s
 }
 
-// wholeNumber returns a field that must be there.
+// requiredInt returns an integer field that must be there.
 func (o object) requiredInt(name string) int {
 	raw, given := o.fields[name]
 	if !given {
@@ -219,7 +219,7 @@ func (o object) requiredInt(name string) int {
 	return n
 }
 
-// objects returns a field that must be a list of at most most objects.
+// objects returns a field that must be a list of at most maximum objects.
 func (o object) objects(name string, maximum int) []object {
 	if !o.ok() {
 		return nil

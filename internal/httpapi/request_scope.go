@@ -10,7 +10,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache"
 )
 
-// exchange is what is known of one request besides the request itself. Only the goroutine
+// requestScope is what is known of one request besides the request itself. Only the goroutine
 // that serves it touches it.
 type requestScope struct {
 	requestID   string
@@ -43,7 +43,7 @@ func requestID(r *http.Request) string {
 	return id
 }
 
-// recorder remembers what was answered, and swallows what the mux answers when no route
+// responseRecorder remembers what was answered, and swallows what the mux answers when no route
 // matches: our own answer takes its place.
 type responseRecorder struct {
 	http.ResponseWriter

@@ -31,10 +31,10 @@ type Config struct {
 	// send in each RateWindow. Default 0: any number.
 	RateLimit  int
 	RateWindow time.Duration
-	// TrustedProxies are believed about whom they forward for (X-Forwarded-For).
+	// TrustedProxies are the proxies whose X-Forwarded-For is believed.
 	// Default: none.
 	TrustedProxies []netip.Prefix
-	// CORSOrigins may read answers from a browser; "*" is everybody. Default: none.
+	// CORSOrigins may read answers from a browser; "*" is any origin. Default: none.
 	CORSOrigins []string
 }
 
@@ -113,7 +113,7 @@ func (s *Server) routes() {
 	}
 }
 
-// visitor adds a route that takes a token but needs none: viewer is learning.Nobody for a
+// optionalAuth adds a route with optional authentication: viewer is learning.Anonymous for a
 // caller without a valid one.
 func (s *Server) optionalAuth(route string, f func(r *http.Request, viewer learning.UserID) (reply, error)) {
 	s.handle(route, func(r *http.Request) (reply, error) {
@@ -131,7 +131,7 @@ func (s *Server) optionalAuth(route string, f func(r *http.Request, viewer learn
 	})
 }
 
-// member adds a route that needs a token. It is checked before anything else of the
+// requiredAuth adds a route with required authentication. The token is checked before anything else of the
 // request is.
 func (s *Server) requiredAuth(route string, f func(r *http.Request, me principal) (reply, error)) {
 	s.handle(route, func(r *http.Request) (reply, error) {

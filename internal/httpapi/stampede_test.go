@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// crowd sends n requests, all of which are waiting for a load before it goes on; what
+// concurrentGets sends n requests, all of which are waiting for a load before it goes on; what
 // happens to the database then, happens while the load has begun.
 func (s *testService) concurrentGets(n int, path, held, series string, then func()) []response {
 	s.t.Helper()
@@ -103,8 +103,8 @@ func TestCrowdsCauseOneLoad(t *testing.T) {
 	}
 }
 
-// Whoever began the load and leaves takes nobody with them.
-func TestHangingUpHarmsNobody(t *testing.T) {
+// The caller that began the load may cancel. The others still get its result.
+func TestCancelledCallerLeavesTheLoad(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.queries.hold(listStatement)
@@ -135,12 +135,12 @@ func TestHangingUpHarmsNobody(t *testing.T) {
 		waiting("2")
 		hangUp()
 		if err := <-left; !errors.Is(err, context.Canceled) {
-			t.Errorf("the one who hung up got %v", err)
+			t.Errorf("the caller that cancelled got %v", err)
 		}
 		waiting("1")
 		s.queries.release()
 		if res := <-stayed; res.status != http.StatusOK || res.cacheStatus() != "fwd=miss; collapsed" {
-			t.Errorf("the one who stayed got %d %s %s", res.status, res.header.Get("Cache-Status"), res.raw)
+			t.Errorf("the caller that stayed got %d %s %s", res.status, res.header.Get("Cache-Status"), res.raw)
 		}
 	})
 	if len(seen) != 1 {
@@ -148,8 +148,8 @@ func TestHangingUpHarmsNobody(t *testing.T) {
 	}
 }
 
-// The database sees a bounded number of loads at a time; who comes on top is told when to
-// come again.
+// The database sees a bounded number of loads at a time; further callers are told when to
+// retry.
 func TestOverload(t *testing.T) {
 	t.Parallel()
 	s := start(t, withLongStoreTimeout)
@@ -184,6 +184,6 @@ func TestOverload(t *testing.T) {
 	s.queries.release()
 	wg.Wait()
 	if len(refused) > 0 {
-		t.Errorf("%d more were refused than had no place", len(refused))
+		t.Errorf("%d more were refused than exceeded the limit", len(refused))
 	}
 }

@@ -18,21 +18,21 @@ import (
 // MinSecret is the fewest bytes of a secret that tokens are signed with.
 const MinSecret = 32
 
-// TokenLife is how long a token is good for, unless told otherwise.
+// TokenTTL is how long a token is good for, unless told otherwise.
 const TokenTTL = 24 * time.Hour
 
 // Tokens signs and checks the tokens that learners bear. It is safe for concurrent use.
 type Tokens struct {
 	secret []byte
 	parser *jwt.Parser
-	// known holds the claims of tokens whose signature has been checked; what is in a token
-	// never changes, so what remains to be checked of one that comes again is the time.
+	// verified holds the claims of tokens whose signature has been checked. A token never
+	// changes, so only its expiry is checked again.
 	verified *otter.Cache[string, *claims]
 }
 
 const (
 	maxVerified      = 10_000
-	maxVerifiedToken = 1 << 10 // bytes of a token that is kept: a stranger cannot sign one, but ours may grow
+	maxVerifiedToken = 1 << 10 // bytes of a token that is kept
 )
 
 // NewTokens returns an error if the secret is too short to be one.
@@ -50,7 +50,7 @@ func NewTokens(secret []byte) (*Tokens, error) {
 	}, nil
 }
 
-// Issue returns a token for the user that expires after life.
+// Issue returns a token for the user that expires after ttl.
 func (t *Tokens) Issue(user learning.Profile, ttl time.Duration) (string, error) {
 	now := time.Now()
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, &claims{

@@ -44,7 +44,7 @@ func (s *Server) putProfile(r *http.Request, me principal) (reply, error) {
 	return reply{data: after.View()}, nil
 }
 
-// removable returns a text that may be left out (nil), or removed by null or an empty text.
+// nullableText returns a text that may be left out (nil), or removed by null or an empty text.
 func (o object) nullableText(name string) *string {
 	if raw, given := o.fields[name]; given && string(raw) == "null" {
 		return new(string)

@@ -17,7 +17,7 @@ type Bearer struct {
 	Profile        Document
 }
 
-// bearers is the cache.Codec of Bearers: the length of the address in two bytes, the address,
+// bearerCodec is the cache.Codec of Bearers: the length of the address in two bytes, the address,
 // the profile.
 type bearerCodec struct{ documentCodec }
 

@@ -14,13 +14,13 @@ import (
 // viewers is laid over it as it is written. Documents are shared and never changed; they
 // are safe for concurrent use.
 type Document struct {
-	// JSON is the answer to somebody who is enrolled in nothing.
+	// JSON is the answer to a viewer without enrolments.
 	JSON []byte
 	// Total is how many rows there are, for one page of them.
 	Total int
 
-	// slots are where a course says whether the viewer is enrolled: the course's ID, and the
-	// offset of its "false" in JSON, in ascending order.
+	// flags locate each course's "isEnrolled" value: the course's ID and the offset of its
+	// "false" in JSON, in ascending order.
 	flags []byte
 }
 
@@ -43,7 +43,7 @@ func (d Document) flag(i int) (id CourseID, at int) {
 	return id, int(binary.BigEndian.Uint32(s[16:flagSize]))
 }
 
-// AppendTo appends the JSON to b as somebody sees it who is enrolled in those courses.
+// AppendTo appends the JSON to b as a viewer sees it who is enrolled in those courses.
 func (d Document) AppendTo(b []byte, enrolled map[CourseID]bool) []byte {
 	from := 0
 	if len(enrolled) > 0 {
@@ -57,12 +57,12 @@ func (d Document) AppendTo(b []byte, enrolled map[CourseID]bool) []byte {
 	return append(b, d.JSON[from:]...)
 }
 
-// documents is the cache.Codec of Documents. All integers are big-endian.
+// documentCodec is the cache.Codec of Documents. All integers are big-endian.
 //
 //	offset  size
 //	0       4     total
-//	4       4     n, the number of slots
-//	8       20 n  slots: course, offset
+//	4       4     n, the number of flags
+//	8       20 n  flags: course, offset
 //	…       …     JSON
 type documentCodec struct{}
 
@@ -100,7 +100,7 @@ func (documentCodec) Decode(b []byte) (d Document, err error) {
 	return d, nil
 }
 
-// document encodes what is the same for all viewers.
+// encodeDocument encodes what is the same for all viewers.
 func encodeDocument(v any, total int) (Document, error) {
 	b, err := AppendJSON(nil, v)
 	return Document{JSON: b, Total: total}, err
@@ -110,7 +110,7 @@ func encodeDocument(v any, total int) (Document, error) {
 func AppendJSON(b []byte, v any) ([]byte, error) {
 	buf := bytes.NewBuffer(b)
 	enc := json.NewEncoder(buf)
-	enc.SetEscapeHTML(false) // answers are served as JSON that nobody may sniff
+	enc.SetEscapeHTML(false) // the nosniff header keeps browsers from reading answers as HTML
 	if err := enc.Encode(v); err != nil {
 		return nil, fmt.Errorf("encode answer: %w", err)
 	}

@@ -38,7 +38,7 @@ func ParseID[K any](s string) (ID[K], error) {
 	return ID[K]{u}, nil
 }
 
-// clip keeps what a stranger sent from filling messages and logs.
+// truncate keeps what a client sent from filling messages and logs.
 func truncate(s string) string {
 	const most = 40
 	if len(s) <= most {

@@ -16,7 +16,7 @@ import (
 const (
 	// MaxIdempotencyKey is the most characters of a key.
 	MaxIdempotencyKey = 255
-	// rememberFor is how long a request may be sent again and be answered as before.
+	// idempotencyKeyTTL is how long a request may be sent again and be answered as before.
 	idempotencyKeyTTL = 24 * time.Hour
 )
 
@@ -33,7 +33,7 @@ func CheckIdempotencyKey(key string) string {
 	return ""
 }
 
-// once carries out do, in one transaction with remembering its result under the key: the
+// idempotently carries out do, in one transaction with remembering its result under the key: the
 // same request again returns the result of the first, and another request under the key is
 // refused as a Conflict. Refusals of do are not remembered, because nothing was done. status
 // is the HTTP status that the table of keys has a column for.

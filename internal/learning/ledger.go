@@ -51,7 +51,7 @@ type IdempotencyKey struct {
 	Endpoint string // such as "rewards/claim"
 }
 
-// Remembered is what was answered to the request that used a key first.
+// StoredResponse is what was answered to the request that used a key first.
 type StoredResponse struct {
 	RequestHash string // of the request's meaning; another hash under the same key is a conflict
 	Status      int

@@ -49,7 +49,7 @@ func titleFrom(id ModuleID) string {
 	return string(unicode.ToUpper(first)) + title[n:]
 }
 
-// natural compares texts with the numbers in them taken as numbers: "module-2" comes before
+// compareNatural compares texts with the numbers in them taken as numbers: "module-2" comes before
 // "module-10". Texts that differ never compare equal.
 func compareNatural(a, b string) int {
 	x, y := a, b

@@ -49,23 +49,23 @@ func New(c *cache.Cache, s Storage, cfg Config) *Platform {
 	}
 }
 
-// time of an act, as precise as clients are told and databases keep.
+// timestamp is the time of a write, as precise as clients are told and databases keep.
 func (p *Platform) timestamp() time.Time { return p.now().UTC().Truncate(time.Millisecond) }
 
 // Ping says whether the database answers.
 func (p *Platform) Ping(ctx context.Context) error { return p.storage.Ping(ctx) }
 
-// Nobody is a viewer without an account. No account has this ID.
+// Anonymous is a viewer without an account. No account has this ID.
 var Anonymous UserID
 
-// View is a public answer and which of its courses the viewer is enrolled in. The answer is
-// cached and everybody's; Enrolled is neither.
+// CatalogueView is a public answer and which of its courses the viewer is enrolled in. The answer is
+// cached and shared by all viewers; Enrolled is neither.
 type CatalogueView struct {
 	cache.Answer[Document]
 	Enrolled map[CourseID]bool
 }
 
-// Courses returns a page of the catalogue as viewer, who may be Nobody, sees it. A page past the
+// Courses returns a page of the catalogue as viewer, who may be Anonymous, sees it. A page past the
 // end is empty and has the true total.
 func (p *Platform) Courses(ctx context.Context, viewer UserID, params ListParams) (CatalogueView, error) {
 	if params.Page > 1 {
@@ -81,7 +81,7 @@ func (p *Platform) Courses(ctx context.Context, viewer UserID, params ListParams
 	return p.withEnrolments(ctx, viewer, page)
 }
 
-// view lays over a public answer what only its viewer may know.
+// withEnrolments lays over a public answer what only its viewer may know.
 func (p *Platform) withEnrolments(ctx context.Context, viewer UserID, a cache.Answer[Document]) (CatalogueView, error) {
 	if viewer == Anonymous {
 		return CatalogueView{Answer: a}, nil
@@ -97,17 +97,17 @@ func (p *Platform) withEnrolments(ctx context.Context, viewer UserID, a cache.An
 	return CatalogueView{a, enrolled}, nil
 }
 
-// nothing is a page past the end.
+// emptyPage is a page past the end.
 func emptyPage(total int) Document { return Document{JSON: []byte("[]"), Total: total} }
 
-// in returns a with another value: the same happened on the way to it.
+// withValue returns a with another value and the same cache metadata.
 func withValue[V, W any](a cache.Answer[V], value W) cache.Answer[W] {
 	return cache.Answer[W]{Value: value, Status: a.Status, Detail: a.Detail, Age: a.Age, TTL: a.TTL, ETag: a.ETag}
 }
 
 var errNoCourse = &Error{Kind: NotFound, Message: "Course not found"}
 
-// Course returns an active course as viewer, who may be Nobody, sees it. With an error of kind
+// Course returns an active course as viewer, who may be Anonymous, sees it. With an error of kind
 // NotFound, the answer still says how the cache came by it.
 func (p *Platform) Course(ctx context.Context, viewer UserID, id CourseID) (CatalogueView, error) {
 	course, err := p.queries.detail.Lookup(ctx, id)
@@ -129,7 +129,7 @@ type ModuleView struct {
 
 var errNoModule = &Error{Kind: NotFound, Message: "Module not found"}
 
-// Module returns a module of an active course as viewer, who may be Nobody, sees it.
+// Module returns a module of an active course as viewer, who may be Anonymous, sees it.
 func (p *Platform) Module(ctx context.Context, viewer UserID, of CourseID, id ModuleID) (ModuleView, error) {
 	detail, err := p.queries.detail.Lookup(ctx, of)
 	view := ModuleView{Answer: withValue(detail, Module{}), CourseID: of}
@@ -160,7 +160,7 @@ func (p *Platform) Module(ctx context.Context, viewer UserID, of CourseID, id Mo
 	return view, nil
 }
 
-// Bearer returns who bears a token, or an error of kind NotFound if there is no such user or the
+// Bearer returns the bearer of a token, or an error of kind NotFound if there is no such user or the
 // token was revoked before its time.
 func (p *Platform) Bearer(ctx context.Context, params BearerParams) (cache.Answer[Bearer], error) {
 	a, err := p.queries.bearer.Lookup(ctx, params)

@@ -11,7 +11,7 @@ import (
 
 // The caching policy of the platform, all of it: what is cached, for how long, and what it
 // depends on. Whatever is not here is asked of the database every time; above all whether
-// a learner is enrolled, which is laid over the public answers afresh.
+// a learner is enrolled, which is laid over the public answers with each request.
 //
 // Time bounds nothing but the damage of a defect: a write invalidates what it touched as
 // it commits. Every tag of one entity goes with its family, which a write too large to
@@ -37,7 +37,7 @@ func defineQueries(c *cache.Cache, s Reads, cfg Config) *queries {
 	var q queries
 
 	// count answers for pages past the end of the catalogue, so that they need
-	// no entries of their own: there are as many of those as anybody cares to ask for.
+	// no entries of their own: clients can ask for any number of those.
 	q.count = cache.Define(c, cache.Query[Difficulty, int]{
 		Name:                 "courses:count",
 		Key:                  func(d Difficulty) string { return cache.Key(difficultyKey(d)) },
@@ -75,7 +75,7 @@ func defineQueries(c *cache.Cache, s Reads, cfg Config) *queries {
 	// Private answers: Owner makes the learner the first part of the key.
 
 	// bearer is asked with every request that bears a token. Its keys hold the IDs of tokens
-	// that we signed: no stranger can make one up. A token that was revoked bears nobody.
+	// that we signed: clients cannot invent them. A revoked token has no bearer.
 	q.bearer = cache.Define(c, cache.Query[BearerParams, Bearer]{
 		Name:  "users:profile",
 		Owner: func(p BearerParams) string { return p.User.String() },
@@ -145,7 +145,7 @@ func difficultyKey(d Difficulty) string {
 
 func withFamily(t cache.Tag) []cache.Tag { return []cache.Tag{t, t.Family()} }
 
-// encoded makes a loader of one that reads rows. A row that does not exist is an answer that
+// documentLoader makes a loader of one that reads rows. A row that does not exist is an answer that
 // is cached.
 func documentLoader[P, V any](read func(context.Context, P) (V, error), encode func(V) (Document, error)) func(context.Context, P) (Document, error) {
 	return func(ctx context.Context, p P) (Document, error) {

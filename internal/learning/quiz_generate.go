@@ -64,8 +64,8 @@ func (p *Platform) GenerateQuiz(ctx context.Context, user UserID, course CourseI
 
 var errNotEnrolled = &Error{Kind: Forbidden, Message: "You are not enrolled in this course"}
 
-// draw picks at most MaxQuestions of pool, in shuffled order. Questions that nobody can
-// answer are left out, and so is one that appears twice. The quizzes that define a module
+// drawQuestions picks at most MaxQuestions of pool, in shuffled order. Questions without a
+// right option are left out, and so is one that appears twice. The quizzes that define a module
 // may have been written apart and use the same id for different questions: one quiz must
 // not, or an answer would be to both.
 func drawQuestions(pool []Question, shuffle func(n int, swap func(i, j int))) []Question {

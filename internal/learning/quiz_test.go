@@ -24,7 +24,7 @@ func TestDraw(t *testing.T) {
 		{"a question that appears twice", []Question{{"a", "A?", options, 0}, {"b", "A?", options, 0}}, []string{"a"}},
 		{"one id for different questions", []Question{{"q1", "A?", options, 0}, {"q1", "B?", options, 0}, {"q1", "C?", options, 0}}, []string{"q1", "q1-2", "q1-3"}},
 		{"an id that is taken by a rename", []Question{{"q1", "A?", options, 0}, {"q1", "B?", options, 0}, {"q1-2", "C?", options, 0}}, []string{"q1", "q1-2", "q1-2-2"}},
-		{"questions that nobody can answer", []Question{{"a", "A?", nil, 0}, {"b", "B?", options, 2}, {"c", "C?", options, -1}}, nil},
+		{"questions without a right option", []Question{{"a", "A?", nil, 0}, {"b", "B?", options, 2}, {"c", "C?", options, -1}}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -35,13 +35,13 @@ func detailDocument(c CourseDetail) (d Document, err error) {
 	return d, err
 }
 
-// ProfileView is a profile as its owner sees it.
+// ProfileView is a profile as the learner sees it.
 type ProfileView struct {
 	Profile
 	CreatedAt Time `json:"createdAt"`
 }
 
-// View returns p as its owner sees it.
+// View returns p as the learner sees it.
 func (p Profile) View() ProfileView { return ProfileView{p, Time(p.CreatedAt)} }
 
 type rewardView struct {

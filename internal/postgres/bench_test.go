@@ -23,8 +23,8 @@ import (
 )
 
 // BenchmarkEnroll compares enrolling through the outbox (triggers, fence, commit, bump, and the
-// forgetting of the rows) with the same statements in a plain transaction on tables without
-// triggers. The two take turns, so that whatever else the machine does slows both. The
+// deletion of the rows) with the same statements in a plain transaction on tables without
+// triggers. The two take turns, so that other load on the machine slows both. The
 // server flushes what it commits, as one in service does. With the shared tier in process what
 // the database does shows, with Redis also the two round trips there, and over a network in which
 // each takes a millisecond longer, how many there are of all.
@@ -48,7 +48,7 @@ func BenchmarkEnroll(b *testing.B) {
 	}
 }
 
-// far returns a server's URL over a network in which a round trip takes that much longer.
+// delayedURL returns a server's URL over a network in which a round trip takes that much longer.
 func delayedURL(b *testing.B, url, addr string, trip time.Duration) string {
 	b.Helper()
 	if trip == 0 {

@@ -13,16 +13,16 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-// Whether a learner is enrolled is asked with every page of the catalogue that a learner
-// sees, and never kept. So learners who ask at the same time are answered by one
-// statement, which begins after all of them have asked.
+// Each page of the catalogue for a learner needs the learner's enrolments, and they are never
+// cached. So concurrent requests share one statement. It begins after all of them have
+// arrived, so each sees what was committed before its request.
 const (
 	enrolmentConcurrency = 2
 	enrolmentBatchSize   = 32 // learners, of up to 50 courses each
 	enrolmentBatchWait   = time.Millisecond
 )
 
-// lookup is one learner's question. It is its own key: no two are the same.
+// enrolmentRequest is one learner's request. The pointer is the key: no two are the same.
 type enrolmentRequest struct {
 	user    learning.UserID
 	courses []learning.CourseID
@@ -30,11 +30,11 @@ type enrolmentRequest struct {
 
 type enrolments = map[learning.CourseID]bool
 
-// lookups are those under way.
+// enrolmentBatcher answers concurrent requests by one statement.
 type enrolmentBatcher struct {
 	coalesce.Calls[*enrolmentRequest, struct{}, enrolments]
 	pool    *pgxpool.Pool
-	timeout time.Duration // of a shared lookup
+	timeout time.Duration // of a batch
 }
 
 func newEnrolmentBatcher(pool *pgxpool.Pool, timeout time.Duration, group *goroutineGroup) *enrolmentBatcher {
@@ -56,8 +56,8 @@ func newEnrolmentBatcher(pool *pgxpool.Pool, timeout time.Duration, group *gorou
 	return b
 }
 
-// enrolled is about the user $3[n] and each course whose n is the same. LIMIT has the index
-// asked for each, however many they are: the planner may not join the whole table.
+// enrolledQuery looks up user $3[n] in each course with the same n. LIMIT makes the planner
+// use the index for each row, instead of joining the whole table.
 const enrolledQuery = `
 SELECT asked.n, e.course_id
 FROM unnest($1::int[], $2::uuid[]) AS asked (n, course)
@@ -91,7 +91,7 @@ func (b *enrolmentBatcher) query(ctx context.Context, all ...*enrolmentRequest) 
 	return results, err
 }
 
-// Enrolled asks the primary: it is the learner's own, asked for afresh, and cheap.
+// Enrolled asks the primary: the statement is cheap, and a learner must see their own writes.
 func (s *Storage) Enrolled(ctx context.Context, user learning.UserID, courses []learning.CourseID) (map[learning.CourseID]bool, error) {
 	in, err := s.enrolmentBatcher.Do(ctx, &enrolmentRequest{user, courses}, struct{}{})
 	if err != nil {

@@ -6,11 +6,12 @@ import (
 	"sync"
 )
 
-// crew is the goroutines that work for callers who share a question. None outlives close.
+// goroutineGroup runs the shared calls of several callers. close cancels them and waits: no
+// goroutine outlives it.
 type goroutineGroup struct {
 	mu      sync.Mutex
 	closed  bool
-	ctx     context.Context // of the crew's work
+	ctx     context.Context // cancelled by close
 	cancel  context.CancelFunc
 	running sync.WaitGroup // added to under mu while not closed
 }
@@ -23,7 +24,7 @@ func newGoroutineGroup() *goroutineGroup {
 	return g
 }
 
-// spawn returns false after close.
+// start returns false after close.
 func (g *goroutineGroup) start(f func(context.Context)) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 
 var _ seed.Sink = (*Storage)(nil)
 
-// insertBatch is how many rows one transaction inserts: enough to be fast, and few enough to
+// insertBatchSize is how many rows one transaction inserts: enough to be fast, and few enough to
 // stay well inside the limits of a transaction.
 const insertBatchSize = 5000
 
@@ -42,7 +42,7 @@ func (s *Storage) Insert(ctx context.Context, table string, columns []string, ro
 	}
 }
 
-// insertBatch copies rows into a table of their own first: COPY cannot leave out the ones
+// insertRows copies rows into a table of their own first: COPY cannot leave out the ones
 // that are there already.
 func (s *Storage) insertRows(ctx context.Context, table string, columns []string, rows [][]any) (n int, err error) {
 	into := pgx.Identifier{table}.Sanitize()

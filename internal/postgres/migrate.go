@@ -56,7 +56,7 @@ func migrationProvider(db *sql.DB, log *slog.Logger) (*goose.Provider, error) {
 // does it and the others wait.
 func migrate(ctx context.Context, cfg *pgx.ConnConfig, log *slog.Logger) error {
 	cfg = cfg.Copy()
-	cfg.Tracer = nil // nobody counts these
+	cfg.Tracer = nil // OnQuery does not report migrations
 	if _, set := cfg.RuntimeParams["statement_timeout"]; set {
 		cfg.RuntimeParams["statement_timeout"] = "0" // an index takes as long as it takes
 	}
@@ -105,7 +105,7 @@ const (
 	migrationLockReportInterval = 10 * time.Second
 )
 
-// locked runs f while no other process does. The lock belongs to an open transaction, not to
+// withMigrationLock runs f while no other process does. The lock belongs to an open transaction, not to
 // a session: a proxy that pools transactions would lose a session's. It is tried again
 // and again instead of waited for, since a statement that waits holds a snapshot, and the
 // building of an index waits for all older snapshots: each would wait for the other.
@@ -139,12 +139,12 @@ func withMigrationLock(ctx context.Context, db *sql.DB, log *slog.Logger, f func
 	}
 }
 
-// upAttempts bounds how often a migration is tried that could not get a lock: with a
+// maxMigrationAttempts bounds how often a migration is tried that could not get a lock: with a
 // lock timeout of 3 s and a growing pause, some two minutes in all.
 const maxMigrationAttempts = 20
 
-// up applies what is missing. A migration that waits for a lock makes everybody who comes after
-// it wait too, so it gives up soon and tries again later.
+// applyMigrations applies what is missing. A migration that waits for a lock blocks every
+// later query on the table, so it gives up soon and tries again later.
 func applyMigrations(ctx context.Context, p *goose.Provider, log *slog.Logger) error {
 	for attempt := 1; ; {
 		began := time.Now()
@@ -168,7 +168,7 @@ func applyMigrations(ctx context.Context, p *goose.Provider, log *slog.Logger) e
 	}
 }
 
-// busy says whether others held a lock for too long.
+// isLockFailure says whether another session held a lock for too long.
 func isLockFailure(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (e.Code == "55P03" || e.Code == "40P01") // lock timeout, deadlock

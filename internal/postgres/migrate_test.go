@@ -18,7 +18,7 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// foreign is the schema of a database made by another program: the columns that are documented,
+// otherProgramSchema is the schema of a database made by another program: the columns that are documented,
 // other types and names where nothing is said, no foreign keys, and rows.
 var otherProgramSchema = []string{
 	`CREATE TABLE users (id uuid PRIMARY KEY, stellar_address varchar(56) UNIQUE, display_name text, background text, learning_goal text,
@@ -95,7 +95,7 @@ func TestAdoption(t *testing.T) {
 		t.Errorf("rewards: %+v, want one claimed at %v", rewards, want)
 	}
 
-	// It can be written to, and one learner's key stands in nobody's way.
+	// It can be written to, and one learner's key does not block another's.
 	_, err = s.touched(t.Context())
 	testservers.Must(t, err)
 	at := time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
@@ -202,7 +202,7 @@ func TestInterruptedIndexIsBuiltAgain(t *testing.T) {
 	}
 }
 
-// A migration gives way to whoever uses a table, and tries again.
+// A migration gives way to sessions that use a table, and tries again.
 func TestMigrationWaitsForItsTurn(t *testing.T) {
 	t.Parallel()
 	url := testservers.SharedPostgres(t).Database(t)

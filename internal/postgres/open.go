@@ -125,8 +125,8 @@ func openStorage(ctx context.Context, url string, cfg Config) (_ *Storage, err e
 		if s.relay, err = outbox.NewRelay(cfg.Cache, s.log, cfg.Relay); err != nil {
 			return nil, err
 		}
-		// What was written while nobody listened is delivered before anybody asks. If the
-		// shared tier is down, the cache has it done before it trusts it again.
+		// What was written while no process listened is delivered before the first read. If
+		// the shared tier is down, the cache drains the outbox before it trusts it again.
 		if err := s.relay.Drain(ctx); err != nil {
 			cfg.Logger.WarnContext(ctx, "outbox was not drained at start", "err", err)
 		}
@@ -183,7 +183,7 @@ func connect(ctx context.Context, url string, cfg Config) (*pgxpool.Pool, error)
 		pool, err = dial(ctx, config)
 	}
 	if err != nil || strings.Contains(config.ConnString(), "default_query_exec_mode") {
-		return pool, err // whoever names it knows
+		return pool, err // an explicit mode in the URL wins
 	}
 	shared, err := sharesSessions(ctx, pool)
 	if err == nil && !shared {

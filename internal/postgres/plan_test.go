@@ -14,7 +14,7 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// volume fills a migrated database with as many rows as make reading a whole table cost more
+// largeDataset fills a migrated database with as many rows as make reading a whole table cost more
 // than any index.
 var largeDataset = []string{
 	`INSERT INTO users (id, stellar_address) SELECT md5('u' || i)::uuid, 'G' || i FROM generate_series(1, 20000) i`,

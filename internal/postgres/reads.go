@@ -11,7 +11,7 @@ import (
 // database and a miss costs one trip. Parameters have their types spelled out, for
 // connections that prepare no statements, as some proxies want it.
 
-// listCourses is the page of courses that match a condition, and how many do. The page comes
+// listCoursesQuery is the page of courses that match a condition, and how many do. The page comes
 // as one JSON array: a page past the end has no rows that could bear the total. Courses
 // are counted and sorted first, so that enrolments are counted for the page only.
 func listCoursesQuery(condition string) string {
@@ -86,7 +86,7 @@ func (s *Storage) CourseDetail(ctx context.Context, id learning.CourseID) (learn
 	return c, nil
 }
 
-// passed is the condition that submission s of quiz q passes, as Submission.Passed has it.
+// passedCondition is the condition that submission s of quiz q passes, as Submission.Passed has it.
 var passedCondition = fmt.Sprintf(`s.score * 100 >= %d * jsonb_array_length(q.questions) AND jsonb_array_length(q.questions) > 0`, learning.PassPercent)
 
 var completedModuleQuery = `
@@ -144,7 +144,7 @@ func (s *Storage) Progress(ctx context.Context, id learning.UserID) (learning.Pr
 	return p, nil
 }
 
-// iso formats a time inside JSON. In an adopted database the column may have no time
+// isoTime formats a time inside JSON. In an adopted database the column may have no time
 // zone, and then holds UTC.
 func isoTime(column string) string {
 	return `to_char(` + column + `, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`
@@ -193,8 +193,8 @@ func (s *Storage) Credentials(ctx context.Context, id learning.UserID) ([]learni
 	return list, nil
 }
 
-// Bearer asks the primary, as Profile does: a replica would have to be asked first whether it
-// knows.
+// Bearer asks the primary, as Profile does: a replica would first have to report its
+// WAL position.
 func (s *Storage) Bearer(ctx context.Context, id learning.UserID, jti string) (p learning.Profile, revoked bool, err error) {
 	if err := s.pool.QueryRow(ctx, bearerQuery, id.UUID, jti).Scan(append(profileFields(&p), &revoked)...); err != nil {
 		return learning.Profile{}, false, fmt.Errorf("user %s: %w", id, rowError(err))

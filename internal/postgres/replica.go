@@ -15,14 +15,13 @@ import (
 
 // A replica answers loads in place of the primary, if it knows enough.
 //
-// What is enough? A load must see every write whose invalidation it will outlive, that is
-// every write that was bumped before the load's guard was captured. Such a write was
+// What is enough? A load must see every write that was bumped before the load's guard was captured. Such a write was
 // committed before its bump, the guard was captured before the load began, and only then
 // does the load ask the primary how far its log reaches: so that position lies past the
 // commit. (The position is that of insertion, not of flushing: with synchronous_commit
 // off a commit is visible before it is flushed.) Once the standby has replayed the log up
 // to there, whatever it answers contains the write. Writes bumped later change the
-// guard, and what was loaded meanwhile is dead.
+// guard, and what was loaded meanwhile is invalid.
 //
 // The standby tells how far it is in the same round trip as its answer, but by a statement
 // of its own, before: within one statement, the snapshot would be older than the position.
@@ -39,7 +38,7 @@ type replica struct {
 	walPosition *walPositionReader
 
 	mu           sync.Mutex
-	backOffUntil time.Time // it is not asked before; guarded by mu
+	backOffUntil time.Time // no calls before; guarded by mu
 	failing      bool      // the last try failed; guarded by mu
 }
 
@@ -48,10 +47,10 @@ func newReplica(primary, pool *pgxpool.Pool, wait time.Duration, log *slog.Logge
 }
 
 const (
-	// replicaRest is how long a standby that is behind or broken is left alone: loads do
-	// not all pay for finding out.
+	// replicaBackOff is how long a standby that is behind or broken is not asked: most
+	// loads then do not pay for finding out.
 	replicaBackOff = 250 * time.Millisecond
-	// replayPause is between two looks at a standby that is behind.
+	// replayPollInterval is between two checks of a standby that is behind.
 	replayPollInterval = 2 * time.Millisecond
 
 	caughtUpQuery = `
@@ -83,7 +82,7 @@ func (r *replica) load(ctx context.Context, query string, args []any, fields []a
 	}
 }
 
-// try asks once. It returns true if the standby had replayed the position; the error is then
+// loadOnce asks once. It returns true if the standby had replayed the position; the error is then
 // that of the question, and at most pgx.ErrNoRows.
 func (r *replica) loadOnce(ctx context.Context, p walPosition, query string, args []any, fields []any) (bool, error) {
 	var b pgx.Batch
@@ -122,7 +121,7 @@ func (r *replica) available() bool {
 	return time.Now().After(r.backOffUntil)
 }
 
-// rest leaves the standby alone for a while. err is nil when it is merely behind.
+// backOff stops asking the standby for replicaBackOff. err is nil when it is merely behind.
 func (r *replica) backOff(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -142,15 +141,15 @@ func (r *replica) markWorking() {
 	}
 }
 
-// position in the primary's log.
+// walPosition is a position in the primary's write-ahead log.
 type walPosition struct {
 	lsn      string
 	timeline int64
 }
 
-// tip asks the primary how far its log reaches. One question is under way; whoever comes
-// meanwhile shares the next, since an answer to one that was asked before they came may
-// be too old for them.
+// walPositionReader asks the primary for its WAL position. One call is under way. Callers that
+// arrive meanwhile share the next: the result of a call that began before they arrived may be
+// too old for them.
 type walPositionReader = coalesce.Calls[struct{}, struct{}, walPosition]
 
 const walPositionTimeout = 2 * time.Second

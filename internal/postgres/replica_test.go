@@ -19,7 +19,7 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// duo is a primary and its standby, a storage that knows both, and a cache in front of them.
+// replicatedPair is a primary and its standby, a storage that knows both, and a cache in front of them.
 type replicatedPair struct {
 	primary, standby *testservers.Postgres
 	url              string
@@ -73,7 +73,7 @@ func (d *replicatedPair) Write(b []byte) (int, error) {
 	return d.log.Write(b)
 }
 
-// says returns how often the log says something.
+// logCount returns how often the log says something.
 func (d *replicatedPair) logCount(what string) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -247,6 +247,6 @@ func TestPositionIsAskedForOnceForMany(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := reader.Do(ctx, struct{}{}, struct{}{}); err == nil {
-		t.Error("a caller that has left was answered")
+		t.Error("a cancelled caller was answered")
 	}
 }

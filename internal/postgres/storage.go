@@ -69,7 +69,7 @@ func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx lea
 	return s.db.Write(ctx, func(ctx context.Context, t pgx.Tx) error { return fn(ctx, &tx{t}) })
 }
 
-// load asks a question whose answer is one row, of the replica if it knows enough.
+// load asks a question whose answer is one row, of the replica if it has caught up.
 func (s *Storage) load(ctx context.Context, query string, args []any, fields ...any) error {
 	if s.replica != nil {
 		ok, err := s.replica.load(ctx, query, args, fields)
@@ -96,7 +96,7 @@ func rowError(err error) error {
 	return err
 }
 
-// utc scans a time, in the time zone that the domain uses.
+// utcTime scans a time, in the time zone that the domain uses.
 type utcTime struct{ *time.Time }
 
 func (u utcTime) Scan(v any) error {
@@ -108,7 +108,7 @@ func (u utcTime) Scan(v any) error {
 	return nil
 }
 
-// owner scans the ID of a user, or NULL.
+// nullableUserID scans the ID of a user, or NULL.
 type nullableUserID struct{ id **learning.UserID }
 
 func (o nullableUserID) Scan(v any) error {

@@ -31,7 +31,7 @@ ON CONFLICT DO NOTHING`,
 		outbox.Last, uuid.Must(uuid.NewV7()), e.UserID.UUID, e.CourseID.UUID, e.EnrolledAt.UTC())
 }
 
-// Enrolled locks the enrolment against whoever else asks.
+// Enrolled locks the enrolment against other transactions.
 func (t *tx) Enrolled(ctx context.Context, user learning.UserID, course learning.CourseID) (bool, error) {
 	return t.exists(ctx, `SELECT FROM enrollments WHERE user_id = $1::uuid AND course_id = $2::uuid FOR NO KEY UPDATE`,
 		user.UUID, course.UUID)
@@ -50,7 +50,7 @@ WHERE user_id = $1::uuid AND course_id = $2::uuid AND completed_at IS NULL
       WHERE s.user_id = $1::uuid AND q.course_id = $2::uuid AND ` + passedCondition + `)`
 
 // CompleteCourse leaves a course without modules as it is: there is nothing to complete. Of two
-// who pass the last two modules at once, the second to get the lock sees both passed.
+// transactions that pass the last two modules at once, the second to get the lock sees both.
 func (t *tx) CompleteCourse(ctx context.Context, user learning.UserID, course learning.CourseID, at time.Time) (bool, error) {
 	var b pgx.Batch
 	b.Queue(`SELECT FROM enrollments WHERE user_id = $1::uuid AND course_id = $2::uuid FOR NO KEY UPDATE`, user.UUID, course.UUID)
@@ -207,7 +207,7 @@ ON CONFLICT DO NOTHING`,
 		c.ID.UUID, user.UUID, c.CourseID.UUID, c.Score, c.NFTAssetCode, c.NFTIssuer, c.MintTxHash, c.Revoked, c.MintedAt.UTC())
 }
 
-// Remembered locks the key by its name: there may be no row yet. The lock is taken by a
+// StoredResponse locks the key by its name: there may be no row yet. The lock is taken by a
 // statement of its own, so that the next one sees what its holder has committed.
 func (t *tx) StoredResponse(ctx context.Context, key learning.IdempotencyKey, now time.Time) (learning.StoredResponse, error) {
 	var r learning.StoredResponse
@@ -229,11 +229,11 @@ WHERE user_id = $1::uuid AND endpoint = $2::text AND key = $3::text AND expires_
 	return r, nil
 }
 
-// forgetKeys is how many expired keys go each time one comes, so that the table shrinks
+// expiredKeyBatch is how many expired keys go each time one comes, so that the table shrinks
 // and no request pays for all of them.
 const expiredKeyBatch = 10
 
-// Remember fails with learning.ErrExists while the key is remembered already.
+// StoreResponse fails with learning.ErrExists while a response is stored under the key.
 func (t *tx) StoreResponse(ctx context.Context, key learning.IdempotencyKey, r learning.StoredResponse, now time.Time) error {
 	var b pgx.Batch
 	b.Queue(`
@@ -266,12 +266,12 @@ func (t *tx) exists(ctx context.Context, query string, args ...any) (bool, error
 	return tag.RowsAffected() > 0, err
 }
 
-// change runs a statement that changes exactly one row, or fails with learning.ErrNoRow.
+// changeRow runs a statement that changes exactly one row, or fails with learning.ErrNoRow.
 func (t *tx) changeRow(ctx context.Context, query string, args ...any) error {
 	return t.execOne(ctx, learning.ErrNoRow, query, args)
 }
 
-// insert runs a statement that inserts a row or, on a conflict, does nothing, which is
+// insertRow runs a statement that inserts a row or, on a conflict, does nothing, which is
 // learning.ErrExists: a violated constraint would end the transaction.
 func (t *tx) insertRow(ctx context.Context, query string, args ...any) error {
 	return t.execOne(ctx, learning.ErrExists, query, args)

@@ -14,19 +14,19 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning/catalogue"
 )
 
-// world says what is in the data, by number: course 7, user 12, the third course of user 12.
+// dataset says what is in the data, by number: course 7, user 12, the third course of user 12.
 // Nothing of it is kept in memory but the courses; everything else is derived
 // from the seed whenever it is needed, always the same.
 type dataset struct {
 	seed    uint64
 	courses []course
 	users   int
-	// joined returns the courses of a user, in the order of enrolment.
+	// coursesOf returns the courses of a user, in the order of enrolment.
 	coursesOf func(user int) []int
-	// taken returns how many modules of a user's nth course the user has submitted, and
+	// submittedBy returns how many modules of a user's nth course the user has submitted, and
 	// whether there is a credential for it.
 	submittedBy func(user, nth int) (modules int, credential bool)
-	// first returns the ID, the name and the address of a user where they are not drawn.
+	// namedUser returns the ID, the name and the address of a user where they are not drawn.
 	namedUser func(user int) (profile, bool)
 }
 
@@ -49,7 +49,7 @@ type profile struct {
 	goal       string
 }
 
-// today ends the histories. It is fixed, so that the same seed makes the same data at
+// lastDay ends the histories. It is fixed, so that the same seed makes the same data at
 // any time.
 var lastDay = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
 
@@ -60,7 +60,7 @@ func (d *dataset) id(table string, n ...int) uuid.UUID {
 	return uuid.NewSHA1(namespace, fmt.Appendf(nil, "%d %s %v", d.seed, table, n))
 }
 
-// dice are those of one row: other rows do not change how they fall.
+// random returns the generator of one row: other rows do not change what it draws.
 func (d *dataset) random(table string, n ...int) *rand.Rand {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %v", d.seed, table, n))
 	return rand.New(rand.NewChaCha8(sum))

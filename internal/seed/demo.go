@@ -11,7 +11,7 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning/catalogue"
 )
 
-// DemoLearner is the learner whom the demonstration data gives a name and a history.
+// DemoLearner is the learner with a name and a fixed history in the demonstration data.
 var DemoLearner = uuid.MustParse("00000000-0000-4000-8000-000000000001")
 
 const demoUsers = 360
@@ -49,7 +49,7 @@ func demoDataset() (*dataset, error) {
 			goal:       "Ship a payment service on Stellar.",
 		}, user == 0
 	}
-	// Some courses are popular: the smaller of two throws wins.
+	// Some courses are popular: the smaller of two draws wins.
 	d.coursesOf = func(user int) []int {
 		rng := d.random("joined", user)
 		n := rng.IntN(7)
@@ -72,7 +72,7 @@ func demoDataset() (*dataset, error) {
 			return []int{modules, modules, modules / 2, modules / 2, 1, 0}[nth], nth < 2
 		}
 		rng := d.random("taken", user, nth)
-		n := rng.IntN(modules + 2) // the last module is reached by two throws of them
+		n := rng.IntN(modules + 2) // the last module is reached by two of the draws
 		return min(n, modules), n >= modules && rng.IntN(2) == 0
 	}
 	return d, nil

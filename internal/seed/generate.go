@@ -106,7 +106,7 @@ func (s Spec) dataset() (*dataset, error) {
 	return d, nil
 }
 
-// share divides total among n, as evenly as can be, the first ones getting more. It returns
+// portion divides total among n, as evenly as can be, the first ones getting more. It returns
 // what the ith gets, as a range.
 func portion(total, n, i int) (from, to int) {
 	each, more := total/n, total%n

@@ -23,10 +23,10 @@ type table struct {
 	columns []string
 	rows    iter.Seq[[]any]
 	total   int  // about
-	count   *int // of the rows that were new; nil if nobody asks
+	count   *int // of the rows that were new; nil if not reported
 }
 
-// fill stores the world in sink. A row that is there already stays as it is.
+// fill stores the dataset in sink. A row that is there already stays as it is.
 func (d *dataset) fill(ctx context.Context, sink Sink, progress func(done, total int)) (n Counts, err error) {
 	tables := d.tables(&n)
 	total, done := 0, 0
@@ -166,7 +166,7 @@ func (d *dataset) histories(user int) iter.Seq[history] {
 	}
 }
 
-// everyHistory is those of all users, with the user's number and ID.
+// visitHistories visits those of all users, with the user's number and ID.
 func (d *dataset) visitHistories(visit func(user int, id uuid.UUID, h history) bool) {
 	for user := range d.users {
 		id := d.profile(user).id

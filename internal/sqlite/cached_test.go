@@ -16,7 +16,7 @@ import (
 	"github.com/chainlearn/chainlearn/internal/seed"
 )
 
-// cached is a storage with a cache before it, as the service has it.
+// cachedStorage is a storage with a cache before it, as the service has it.
 type cachedStorage struct {
 	*Storage
 	store   *storetest.Faulty

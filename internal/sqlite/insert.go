@@ -20,7 +20,7 @@ const (
 	rowsPerStatement      = 50    // rows in one statement
 	maxRowsPerTransaction = 5_000 // rows in one transaction, at most
 	// A transaction keeps other writers waiting. They try again every 100 ms or sooner, so a
-	// bulk that went on at once would win nearly every time, until they gave up.
+	// bulk insert without pauses would get the lock nearly every time, until they timed out.
 	maxTransactionTime = 100 * time.Millisecond
 	transactionPause   = 50 * time.Millisecond
 )
@@ -54,7 +54,7 @@ func (s *Storage) Insert(ctx context.Context, table string, columns []string, ro
 			}
 			total += n
 			if batch = batch[used:]; len(batch) == 0 && used < maxRowsPerTransaction {
-				break // the last: nobody is kept waiting
+				break // the last: no pause is needed
 			}
 			select {
 			case <-time.After(transactionPause):
@@ -65,7 +65,7 @@ func (s *Storage) Insert(ctx context.Context, table string, columns []string, ro
 	}
 }
 
-// insert stores as many of rows as it can in insertTime. It returns how many these are, and
+// insertRows stores as many of rows as it can in maxTransactionTime. It returns how many these are, and
 // how many of them were new.
 func insertRows(ctx context.Context, t *sql.Tx, table string, columns []string, rows [][]any) (used, stored int, err error) {
 	began := time.Now()
@@ -110,7 +110,7 @@ func insertRows(ctx context.Context, t *sql.Tx, table string, columns []string, 
 	return used, stored, nil
 }
 
-// value of a column, as the migrations want it.
+// columnValue of a column, as the migrations want it.
 func columnValue(v any) any {
 	switch v := v.(type) {
 	case uuid.UUID:

@@ -33,7 +33,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if err == nil {
 		return nil
 	}
-	// Another process may have migrated between our look at the version and our turn to
+	// Another process may have migrated between our read of the version and our
 	// write. Then there is nothing left to do.
 	if pending, again := p.HasPending(ctx); again == nil && !pending {
 		return nil

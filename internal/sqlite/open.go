@@ -25,7 +25,7 @@ var (
 	ErrInUse = errors.New("in use by another process")
 	// ErrNotDatabase says that the file is no SQLite database.
 	ErrNotDatabase = errors.New("not a SQLite database")
-	// ErrForeign says that the database holds tables of some other program.
+	// ErrOtherProgram says that the database holds tables of some other program.
 	ErrOtherProgram = errors.New("a database of another program")
 )
 
@@ -48,8 +48,8 @@ type Config struct {
 	Relay outbox.RelayConfig
 
 	// Exclusive keeps every other process that asks for the same from opening the database.
-	// A server whose cache is its own must ask: two of them would not hear each other
-	// fence. Programs that do not ask may still open it.
+	// A server whose cache is its own must ask: each of two would miss the other's
+	// fences. Programs that do not ask may still open it.
 	Exclusive bool
 
 	// Readers is how many reads may run at once. Default: 4, or one for each CPU if
@@ -74,7 +74,7 @@ func (c Config) withDefaults() Config {
 
 // Open opens the database in the file at path, which it creates, with its folder, if there is
 // none, and brings its schema up to date. A file that it refuses (ErrNotDatabase,
-// ErrForeign, ErrInUse, a NewerError, one that cannot be written) it leaves as it was.
+// ErrOtherProgram, ErrInUse, a NewerError, one that cannot be written) it leaves as it was.
 func Open(ctx context.Context, path string, cfg Config) (*Storage, error) {
 	s, err := openStorage(ctx, path, cfg.withDefaults())
 	if err != nil {
@@ -134,8 +134,8 @@ func openStorage(ctx context.Context, path string, cfg Config) (_ *Storage, err 
 		if s.relay, err = outbox.NewRelay(cfg.Cache, s.log, cfg.Relay); err != nil {
 			return nil, err
 		}
-		// What was written while nobody listened is delivered before anybody asks. If the
-		// shared tier is down, the cache has it done before it trusts it again.
+		// What was written while no process listened is delivered before the first read. If
+		// the shared tier is down, the cache drains the outbox before it trusts it again.
 		if err := s.relay.Drain(ctx); err != nil && cfg.Relay.Logger != nil {
 			cfg.Relay.Logger.WarnContext(ctx, "outbox was not drained at start", "err", err)
 		}
@@ -145,7 +145,7 @@ func openStorage(ctx context.Context, path string, cfg Config) (_ *Storage, err 
 	return s, nil
 }
 
-// pool opens connections to the database; params are added to what all of them need.
+// openPool opens connections to the database; params are added to what all of them need.
 func openPool(path string, cfg Config, params url.Values, size int) (*sql.DB, error) {
 	params.Set("_foreign_keys", "1")
 	params.Set("_busy_timeout", fmt.Sprint(cfg.BusyTimeout.Milliseconds()))

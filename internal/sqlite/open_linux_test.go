@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// asNobody runs f with the file rights of a user without any, also when the tests run as
-// root, whom no mode keeps from writing.
+// withoutPrivileges runs f with the file rights of a user without any, also when the tests run as
+// root, which file modes do not restrict.
 func withoutPrivileges(t *testing.T, f func()) {
 	t.Helper()
 	done := make(chan error)
@@ -45,7 +45,7 @@ func TestOpenWhatCannotBeWritten(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			folder := t.TempDir()
-			if err := os.Chmod(filepath.Dir(folder), 0o755); err != nil { // for nobody to pass
+			if err := os.Chmod(filepath.Dir(folder), 0o755); err != nil { // for the other user to enter
 				t.Fatal(err)
 			}
 			path := filepath.Join(folder, "x.db")

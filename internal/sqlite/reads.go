@@ -9,7 +9,7 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-// reads are the statements of learning.Reads, prepared: planning one costs more than
+// readStatements are the statements of learning.Reads, prepared: planning one costs more than
 // running it. Each is the only statement of its question, so that it sees one state of
 // the database and a miss costs one trip.
 type readStatements struct {
@@ -43,7 +43,7 @@ func (s *Storage) prepare(ctx context.Context) error {
 	return nil
 }
 
-// listCourses is the page of courses that match a condition, and how many do. The page comes
+// listCoursesQuery is the page of courses that match a condition, and how many do. The page comes
 // as one JSON array: a page past the end has no rows that could bear the total.
 func listCoursesQuery(condition string) string {
 	return `
@@ -131,7 +131,7 @@ func (s *Storage) Enrolled(ctx context.Context, user learning.UserID, courses []
 	return in, nil
 }
 
-// passed is the condition that submission s of quiz q passes, as Submission.Passed has it.
+// passedCondition is the condition that submission s of quiz q passes, as Submission.Passed has it.
 var passedCondition = fmt.Sprintf(`s.score * 100 >= %d * json_array_length(q.questions) AND json_array_length(q.questions) > 0`, learning.PassPercent)
 
 // CROSS JOIN is SQLite's way to fix an order: a learner has few submissions, a module may
@@ -250,7 +250,7 @@ func (s *Storage) Bearer(ctx context.Context, id learning.UserID, jti string) (p
 	return p, revoked, nil
 }
 
-// asJSON scans a JSON text into what v points to.
+// jsonColumn scans a JSON text into what v points to.
 type jsonColumn struct{ v any }
 
 func (j jsonColumn) Scan(src any) error {

@@ -69,7 +69,7 @@ func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx lea
 	return s.db.Write(ctx, func(ctx context.Context, t *sql.Tx) error { return fn(ctx, &tx{t}) })
 }
 
-// tx implements learning.Tx. Its reads need no locks: nobody else writes meanwhile.
+// tx implements learning.Tx. Its reads need no locks: there is one writer at a time.
 type tx struct{ *sql.Tx }
 
 // rowError gives the driver's errors the names the domain knows.
@@ -88,12 +88,12 @@ func rowError(err error) error {
 	return err
 }
 
-// iso is how times are written: see the first migration.
+// timeFormat is how times are written: see the first migration.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
 func formatTime(t time.Time) string { return t.UTC().Format(timeFormat) }
 
-// utc scans a time as isoOf gives it.
+// utcTime scans a time as isoTime gives it.
 type utcTime struct{ *time.Time }
 
 func (u utcTime) Scan(v any) error {
@@ -109,5 +109,5 @@ func (u utcTime) Scan(v any) error {
 	return nil
 }
 
-// isoOf is the SQL that normalises a time, whoever wrote it.
+// isoTime is the SQL that normalises a time, whichever program wrote it.
 func isoTime(column string) string { return `strftime('%Y-%m-%dT%H:%M:%fZ', ` + column + `)` }

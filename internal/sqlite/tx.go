@@ -189,11 +189,11 @@ WHERE user_id = ?1 AND endpoint = ?2 AND key = ?3 AND julianday(expires_at) > ju
 	return r, rowError(err)
 }
 
-// forgetKeys is how many expired keys go each time one comes, so that the table shrinks
+// expiredKeyBatch is how many expired keys go each time one comes, so that the table shrinks
 // and no request pays for all of them.
 const expiredKeyBatch = 10
 
-// Remember fails with learning.ErrExists while the key is remembered already.
+// StoreResponse fails with learning.ErrExists while a response is stored under the key.
 func (t *tx) StoreResponse(ctx context.Context, key learning.IdempotencyKey, r learning.StoredResponse, now time.Time) error {
 	if _, err := t.exec(ctx, `
 DELETE FROM idempotency_keys WHERE rowid IN (
@@ -214,7 +214,7 @@ func (t *tx) exists(ctx context.Context, query string, args ...any) (bool, error
 	return found, err
 }
 
-// change runs a statement that changes exactly one row, or fails with learning.ErrNoRow.
+// execOne runs a statement that changes exactly one row, or fails with learning.ErrNoRow.
 func (t *tx) execOne(ctx context.Context, query string, args ...any) error {
 	n, err := t.exec(ctx, query, args...)
 	if err == nil && n != 1 {

@@ -204,7 +204,7 @@ func (s *suite) wantRewards(p learning.RewardParams, total int, ids ...learning.
 	}
 }
 
-// wantRemembered looks a key up; nil is for nothing.
+// wantStoredResponse looks a key up; nil is for nothing.
 func (s *suite) wantStoredResponse(key learning.IdempotencyKey, now time.Time, want *learning.StoredResponse) {
 	s.Helper()
 	s.write(func(ctx context.Context, tx learning.Tx) error {
@@ -222,7 +222,7 @@ func (s *suite) wantStoredResponse(key learning.IdempotencyKey, now time.Time, w
 	})
 }
 
-// sameJSON lets a database that stores JSON as such format it anew.
+// sameJSON lets a database that stores JSON as such reformat it.
 func sameJSON(a, b []byte) bool {
 	var x, y any
 	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)

@@ -9,7 +9,7 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-var errAborted = errors.New("changed my mind")
+var errAborted = errors.New("aborted")
 
 var transactionRules = []rule{
 	{"the database answers", func(s *suite) {
@@ -75,7 +75,7 @@ var transactionRules = []rule{
 			s.Errorf("got %v, want context.Canceled", err)
 		}
 	}},
-	{"a committed write is read at once, and an uncommitted one by nobody", func(s *suite) {
+	{"a committed write is read at once, and an uncommitted one is not", func(s *suite) {
 		user := s.user()
 		for i := range 50 {
 			s.write(func(ctx context.Context, tx learning.Tx) error {

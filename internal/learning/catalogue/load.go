@@ -101,13 +101,13 @@ type loader struct {
 	seen map[string]string // what must be unique → where it stood first
 }
 
-// A place is where in the catalogue a value stands.
+// A location is where in the catalogue a value stands.
 type location struct {
 	l  *loader
 	at string
 }
 
-// in returns the place of the i-th element of list, named by its id if it has one.
+// element returns the location of the i-th element of list, named by its id if it has one.
 func (p location) element(list string, i int, id string) location {
 	at := fmt.Sprintf("%s: %s[%d]", p.at, list, i)
 	if id != "" {
@@ -116,12 +116,12 @@ func (p location) element(list string, i int, id string) location {
 	return location{p.l, at}
 }
 
-// bad records what is wrong with a field and what to do about it.
+// addError records what is wrong with a field and what to do about it.
 func (p location) addError(field, format string, args ...any) {
 	p.l.errs = append(p.l.errs, fmt.Errorf("%s: %s: %s", p.at, field, fmt.Sprintf(format, args...)))
 }
 
-// unique demands that no other place of the same scope holds value in field.
+// checkUnique demands that no other location of the same scope holds value in field.
 func (p location) checkUnique(scope, field, value string) {
 	// Case and outer punctuation do not make a text another one.
 	key := scope + "\x00" + strings.ToLower(strings.TrimFunc(value, unicode.IsPunct))
@@ -132,7 +132,7 @@ func (p location) checkUnique(scope, field, value string) {
 	p.l.seen[key] = p.at
 }
 
-// text demands a clean line of at most limit characters.
+// checkText demands a clean line of at most limit characters.
 func (p location) checkText(field, value string, limit int) {
 	switch n := utf8.RuneCountInString(value); {
 	case value == "":
@@ -204,7 +204,7 @@ func (l *loader) course(p location, raw []byte) Course {
 		p.addError("createdAt", "is %s; use whole seconds in UTC", f.CreatedAt.Format(time.RFC3339Nano))
 	default:
 		// Two courses of one age would be listed in the order of their ids,
-		// which nobody can foresee.
+		// which an author cannot foresee.
 		p.checkUnique("createdAt", "createdAt", f.CreatedAt.Format(time.RFC3339))
 	}
 	p.checkCount("modules", len(f.Modules), minModules, maxModules)

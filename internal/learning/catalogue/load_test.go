@@ -7,7 +7,7 @@ import (
 	"testing/fstest"
 )
 
-// sound returns a course file without a fault. What is asked in it carries the
+// validCourse returns a course file without an error. What is asked in it carries the
 // slug, so that several such files do not repeat each other.
 func validCourse(slug string, day int) string {
 	var modules []string
