@@ -16,7 +16,7 @@ import (
 func TestFailingCache(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		name string
+		name   string
 		inject func(s *testService)
 	}{
 		{"fails", func(s *testService) { s.store.Fail(errors.New("cache is broken")) }},

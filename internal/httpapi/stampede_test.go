@@ -153,11 +153,11 @@ func TestCancelledCallerLeavesTheLoad(t *testing.T) {
 func TestOverload(t *testing.T) {
 	t.Parallel()
 	s := start(t, withLongStoreTimeout)
-	const places = 16 + 256 // loads and queue of a query, by default
+	const capacity = 16 + 256 // loads and queue of a query, by default
 	s.queries.hold(detailStatement)
 	var wg sync.WaitGroup
 	refused := make(chan response, 100)
-	for i := range places + 20 {
+	for i := range capacity + 20 {
 		wg.Go(func() {
 			res, err := s.try(request{path: fmt.Sprintf("/courses/00000000-0000-4000-9000-%012d", i)})
 			switch {

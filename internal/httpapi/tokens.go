@@ -18,7 +18,7 @@ import (
 // MinSecret is the fewest bytes of a secret that tokens are signed with.
 const MinSecret = 32
 
-// TokenTTL is how long a token is good for, unless told otherwise.
+// TokenTTL is the default lifetime of a token.
 const TokenTTL = 24 * time.Hour
 
 // Tokens signs and checks the tokens that learners bear. It is safe for concurrent use.

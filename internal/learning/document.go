@@ -43,7 +43,7 @@ func (d Document) flag(i int) (id CourseID, at int) {
 	return id, int(binary.BigEndian.Uint32(s[16:flagSize]))
 }
 
-// AppendTo appends the JSON to b as a viewer sees it who is enrolled in those courses.
+// AppendTo appends the JSON to b as a viewer enrolled in those courses sees it.
 func (d Document) AppendTo(b []byte, enrolled map[CourseID]bool) []byte {
 	from := 0
 	if len(enrolled) > 0 {
