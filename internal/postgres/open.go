@@ -89,18 +89,18 @@ func (c Config) validate() error {
 // the logger. Any number of processes may do so at once. A database of a newer release is
 // refused with a NewerError.
 func Open(ctx context.Context, url string, cfg Config) (*Storage, error) {
-	s, err := open(ctx, url, cfg.withDefaults())
+	s, err := openStorage(ctx, url, cfg.withDefaults())
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	return s, nil
 }
 
-func open(ctx context.Context, url string, cfg Config) (_ *Storage, err error) {
+func openStorage(ctx context.Context, url string, cfg Config) (_ *Storage, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Storage{crew: newCrew()}
+	s := &Storage{goroutines: newGoroutineGroup()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -112,21 +112,21 @@ func open(ctx context.Context, url string, cfg Config) (_ *Storage, err error) {
 	if err := migrate(ctx, s.pool.Config().ConnConfig, cfg.Logger); err != nil {
 		return nil, fmt.Errorf("migrate: %w", err)
 	}
-	s.lookups = newLookups(s.pool, cfg.ReadTimeout, s.crew)
+	s.enrolmentBatcher = newEnrolmentBatcher(s.pool, cfg.ReadTimeout, s.goroutines)
 	if cfg.ReplicaURL != "" {
 		pool, err := connect(ctx, cfg.ReplicaURL, cfg)
 		if err != nil {
 			return nil, fmt.Errorf("replica: %w", err)
 		}
-		s.replica = newReplica(s.pool, pool, cfg.ReplicaWait, cfg.Logger, s.crew)
+		s.replica = newReplica(s.pool, pool, cfg.ReplicaWait, cfg.Logger, s.goroutines)
 	}
 	s.log = outboxpostgres.NewLog(s.pool, cfg.Logger)
 	if cfg.Cache != nil {
 		if s.relay, err = outbox.NewRelay(cfg.Cache, s.log, cfg.Relay); err != nil {
 			return nil, err
 		}
-		// What was written while nobody listened is delivered before anybody asks. If the
-		// shared tier is down, the cache has it done before it trusts it again.
+		// What was written while no process listened is delivered before the first read. If
+		// the shared tier is down, the cache drains the outbox before it trusts it again.
 		if err := s.relay.Drain(ctx); err != nil {
 			cfg.Logger.WarnContext(ctx, "outbox was not drained at start", "err", err)
 		}
@@ -183,7 +183,7 @@ func connect(ctx context.Context, url string, cfg Config) (*pgxpool.Pool, error)
 		pool, err = dial(ctx, config)
 	}
 	if err != nil || strings.Contains(config.ConnString(), "default_query_exec_mode") {
-		return pool, err // whoever names it knows
+		return pool, err // an explicit mode in the URL wins
 	}
 	shared, err := sharesSessions(ctx, pool)
 	if err == nil && !shared {

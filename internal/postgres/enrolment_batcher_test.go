@@ -14,16 +14,16 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// While the lookups of a few learners are held up, those of many wait and are one statement;
+// While the requests of a few learners are blocked, later requests wait and are one statement;
 // each learner gets their own enrolments, also of two pages at once, and what was written
 // before they asked.
-func TestLearnersShareALookup(t *testing.T) {
+func TestLearnersShareABatch(t *testing.T) {
 	t.Parallel()
 	url := migrated(t)
 	var mu sync.Mutex
 	asked := 0
 	s := storage(t, url, Config{OnQuery: func(query string) {
-		if query == enrolled {
+		if query == enrolledQuery {
 			mu.Lock()
 			asked++
 			mu.Unlock()
@@ -43,7 +43,7 @@ func TestLearnersShareALookup(t *testing.T) {
 		}
 	}
 	pages := [][]learning.CourseID{courses[:12], courses[6:], {learning.NewID[learning.Course]()}}
-	s.lookups.Wait = time.Hour // not a matter of time here
+	s.enrolmentBatcher.Wait = time.Hour // not a matter of time here
 
 	conn, err := pgx.Connect(t.Context(), url)
 	testservers.Must(t, err)
@@ -54,7 +54,7 @@ func TestLearnersShareALookup(t *testing.T) {
 	testservers.Must(t, err)
 
 	var callers sync.WaitGroup
-	for range lookupsAlone {
+	for range enrolmentConcurrency {
 		callers.Go(func() {
 			if _, err := s.Enrolled(t.Context(), users[0], courses); err != nil {
 				t.Error(err)
@@ -63,9 +63,9 @@ func TestLearnersShareALookup(t *testing.T) {
 	}
 	testservers.Eventually(t, time.Minute, func() (bool, string) {
 		waiting := value[int](t, url, `SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
-		return waiting == lookupsAlone, fmt.Sprintf("%d lookups wait for the table", waiting)
+		return waiting == enrolmentConcurrency, fmt.Sprintf("%d requests wait for the table", waiting)
 	})
-	sharing := &waiter{Context: t.Context(), waits: make(chan struct{}, lookupsShared)}
+	sharing := &waiter{Context: t.Context(), waits: make(chan struct{}, enrolmentBatchSize)}
 	shared := 0
 	for i := range users {
 		for _, page := range pages[:1+i%3] {
@@ -86,19 +86,19 @@ func TestLearnersShareALookup(t *testing.T) {
 	for range shared {
 		<-sharing.waits
 	}
-	// Written before the shared lookup begins.
+	// Written before the batch begins.
 	_, err = tx.Exec(t.Context(), `INSERT INTO enrollments (user_id, course_id) SELECT $1, id FROM courses ON CONFLICT DO NOTHING`, users[1].UUID)
 	testservers.Must(t, err)
 	testservers.Must(t, tx.Commit(t.Context()))
 	callers.Wait()
 	mu.Lock()
 	defer mu.Unlock()
-	if asked != lookupsAlone+1 {
-		t.Errorf("%d statements for %d lookups, want 4 and one for the rest", asked, lookupsAlone+shared)
+	if asked != enrolmentConcurrency+1 {
+		t.Errorf("%d statements for %d requests, want one for each of the first and one for the rest", asked, enrolmentConcurrency+shared)
 	}
 }
 
-// waiter is the context of callers, each of whom waits for it to end once, when it has joined others.
+// waiter is a context that reports each caller that begins to wait for its batch.
 type waiter struct {
 	context.Context
 	waits chan struct{}
@@ -112,7 +112,7 @@ func (w *waiter) Done() <-chan struct{} {
 	return w.Context.Done()
 }
 
-func TestLookupAfterCloseFails(t *testing.T) {
+func TestEnrolledAfterCloseFails(t *testing.T) {
 	t.Parallel()
 	s := storage(t, migrated(t), Config{})
 	testservers.Must(t, s.Close())

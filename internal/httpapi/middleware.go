@@ -18,52 +18,52 @@ func (s *Server) Public() http.Handler { return http.HandlerFunc(s.servePublic) 
 
 func (s *Server) servePublic(rw http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	x := &exchange{requestID: requestID(r)}
+	scope := &requestScope{requestID: requestID(r)}
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
-	if asksForFresh(r.Header) {
+	if hasNoCache(r.Header) {
 		ctx = cache.WithStrict(ctx)
 	}
-	r = withExchange(r.WithContext(ctx), x)
-	w := &recorder{ResponseWriter: rw, x: x}
+	r = withRequestScope(r.WithContext(ctx), scope)
+	w := &responseRecorder{ResponseWriter: rw, scope: scope}
 	defer func() {
 		failure := recover()
 		if failure == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
 			panic(failure)
 		}
 		if failure != nil {
-			x.routed = true
+			scope.routed = true
 			if w.status == 0 {
-				s.fail(w, r, errInternal)
+				s.writeProblem(w, r, errInternal)
 			}
-			s.log.ErrorContext(ctx, "handler panicked", "panic", failure, "requestId", x.requestID, "stack", string(debug.Stack()))
+			s.log.ErrorContext(ctx, "handler panicked", "panic", failure, "requestId", scope.requestID, "stack", string(debug.Stack()))
 		}
 		s.observe(r, w, time.Since(began))
 	}()
 
-	secure(w.Header())
-	w.Header().Set("X-Request-Id", x.requestID)
-	if s.origins.answer(w.Header(), r) {
-		x.routed = true
+	setSecurityHeaders(w.Header())
+	w.Header().Set("X-Request-Id", scope.requestID)
+	if s.corsOrigins.setHeaders(w.Header(), r) {
+		scope.routed = true
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	x.claims, x.badToken = s.cfg.Tokens.fromHeader(r.Header)
+	scope.claims, scope.badToken = s.cfg.Tokens.fromHeader(r.Header)
 	if !isProbe(r.URL.Path) {
-		if err := s.limit.admit(w.Header(), s.rateKey(r, x.claims), began); err != nil {
-			x.routed = true
-			s.fail(w, r, err)
+		if err := s.limiter.admit(w.Header(), s.rateKey(r, scope.claims), began); err != nil {
+			scope.routed = true
+			s.writeProblem(w, r, err)
 			return
 		}
 	}
 	s.mux.ServeHTTP(w, r)
-	if x.routed {
+	if scope.routed {
 		return
 	}
 
 	// The mux found no route, and what it said was swallowed. It also redirects paths that
 	// are not clean; that is no service to a POST, so they do not exist.
-	x.routed = true
+	scope.routed = true
 	err := errNoRoute
 	if w.status == http.StatusMethodNotAllowed {
 		err = &problem{kind: methodNotAllowed, message: "This route answers " + w.Header().Get("Allow")}
@@ -72,12 +72,12 @@ func (s *Server) servePublic(rw http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Del("Location")
 	w.status = 0
-	s.fail(w, r, err)
+	s.writeProblem(w, r, err)
 }
 
-// asksForFresh says whether the client asks for an answer that nobody kept without asking
-// (RFC 9111, section 5.2.1.4): a strict one.
-func asksForFresh(h http.Header) bool {
+// hasNoCache says whether the client asks for a validated answer (Cache-Control: no-cache,
+// RFC 9111, section 5.2.1.4): a strict read.
+func hasNoCache(h http.Header) bool {
 	for _, line := range h["Cache-Control"] {
 		for directive := range strings.SplitSeq(line, ",") {
 			if strings.EqualFold(strings.TrimSpace(directive), "no-cache") {
@@ -88,13 +88,13 @@ func asksForFresh(h http.Header) bool {
 	return false
 }
 
-// secure sets what a browser should know about answers that are never a page.
-func secure(h http.Header) {
-	maps.Copy(h, security)
+// setSecurityHeaders sets what a browser should know about answers that are never a page.
+func setSecurityHeaders(h http.Header) {
+	maps.Copy(h, securityHeaders)
 }
 
-// security is shared by all answers: fields are replaced, never changed.
-var security = http.Header{
+// securityHeaders is shared by all answers: fields are replaced, never changed.
+var securityHeaders = http.Header{
 	"X-Content-Type-Options":       {"nosniff"},
 	"X-Frame-Options":              {"DENY"},
 	"Content-Security-Policy":      {"default-src 'none'; frame-ancestors 'none'"},
@@ -103,13 +103,13 @@ var security = http.Header{
 	"Strict-Transport-Security":    {"max-age=15552000"},
 }
 
-// statusClientGone is logged for a request whose client hung up before the answer.
+// statusClientGone is logged for a request whose client disconnected before the answer.
 const statusClientGone = 499
 
 // observe logs and measures a request that has been answered. Tokens, queries and bodies
 // stay out of the log.
-func (s *Server) observe(r *http.Request, w *recorder, took time.Duration) {
-	x := w.x
+func (s *Server) observe(r *http.Request, w *responseRecorder, took time.Duration) {
+	scope := w.scope
 	_, route, found := strings.Cut(r.Pattern, " ")
 	if !found {
 		route = "none"
@@ -127,15 +127,15 @@ func (s *Server) observe(r *http.Request, w *recorder, took time.Duration) {
 	attrs := make([]slog.Attr, 0, 10)
 	attrs = append(attrs,
 		slog.String("method", r.Method), slog.String("route", route), slog.Int("status", w.status),
-		slog.Duration("duration", took), slog.Int64("bytes", w.bytes), slog.String("requestId", x.requestID))
+		slog.Duration("duration", took), slog.Int64("bytes", w.bytes), slog.String("requestId", scope.requestID))
 	if !found {
 		attrs = append(attrs, slog.String("path", r.URL.Path))
 	}
-	if x.cached != 0 {
-		attrs = append(attrs, slog.String("cache", x.cached.String()))
+	if scope.cacheStatus != 0 {
+		attrs = append(attrs, slog.String("cache", scope.cacheStatus.String()))
 	}
-	if x.err != nil {
-		attrs = append(attrs, slog.Any("err", x.err))
+	if scope.err != nil {
+		attrs = append(attrs, slog.Any("err", scope.err))
 	}
 	s.log.LogAttrs(ctx, level, "request", attrs...)
 }

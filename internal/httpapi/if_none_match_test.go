@@ -7,7 +7,7 @@ import (
 
 func TestNoneMatch(t *testing.T) {
 	t.Parallel()
-	const tag = `"abc"`
+	const etag = `"abc"`
 	for _, tt := range []struct {
 		name  string
 		lines []string
@@ -33,7 +33,7 @@ func TestNoneMatch(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if got := noneMatch(tt.lines, tag); got != tt.want {
+			if got := noneMatch(tt.lines, etag); got != tt.want {
 				t.Errorf("noneMatch(%q) = %v, want %v", tt.lines, got, tt.want)
 			}
 		})

@@ -14,30 +14,30 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning/catalogue"
 )
 
-// world says what is in the data, by number: course 7, user 12, the third course of user 12.
+// dataset says what is in the data, by number: course 7, user 12, the third course of user 12.
 // Nothing of it is kept in memory but the courses; everything else is derived
 // from the seed whenever it is needed, always the same.
-type world struct {
+type dataset struct {
 	seed    uint64
 	courses []course
 	users   int
-	// joined returns the courses of a user, in the order of enrolment.
-	joined func(user int) []int
-	// taken returns how many modules of a user's nth course the user has submitted, and
+	// coursesOf returns the courses of a user, in the order of enrolment.
+	coursesOf func(user int) []int
+	// submittedBy returns how many modules of a user's nth course the user has submitted, and
 	// whether there is a credential for it.
-	taken func(user, nth int) (modules int, credential bool)
-	// first returns the ID, the name and the address of a user where they are not drawn.
-	first func(user int) (profile, bool)
+	submittedBy func(user, nth int) (modules int, credential bool)
+	// namedUser returns the ID, the name and the address of a user where they are not drawn.
+	namedUser func(user int) (profile, bool)
 }
 
 type course struct {
 	id      uuid.UUID
-	c       catalogue.Course
+	source  catalogue.Course
 	modules []module
 }
 
 type module struct {
-	m         catalogue.Module
+	source    catalogue.Module
 	quiz      learning.Quiz
 	questions json.RawMessage
 }
@@ -49,25 +49,25 @@ type profile struct {
 	goal       string
 }
 
-// today ends the histories. It is fixed, so that the same seed makes the same data at
+// lastDay ends the histories. It is fixed, so that the same seed makes the same data at
 // any time.
-var today = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
+var lastDay = time.Date(2026, time.November, 1, 0, 0, 0, 0, time.UTC)
 
 // ids of generated rows derive from this namespace, the random seed, the table and a number.
 var namespace = uuid.MustParse("0b5a6d3e-7f0c-4c58-9d7c-6a35d3a1c1e4")
 
-func (w *world) id(table string, n ...int) uuid.UUID {
-	return uuid.NewSHA1(namespace, fmt.Appendf(nil, "%d %s %v", w.seed, table, n))
+func (d *dataset) id(table string, n ...int) uuid.UUID {
+	return uuid.NewSHA1(namespace, fmt.Appendf(nil, "%d %s %v", d.seed, table, n))
 }
 
-// dice are those of one row: other rows do not change how they fall.
-func (w *world) dice(table string, n ...int) *rand.Rand {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %v", w.seed, table, n))
+// random returns the generator of one row: other rows do not change what it draws.
+func (d *dataset) random(table string, n ...int) *rand.Rand {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %v", d.seed, table, n))
 	return rand.New(rand.NewChaCha8(sum))
 }
 
 func newCourse(id uuid.UUID, c catalogue.Course, quizID func(module string) uuid.UUID) (course, error) {
-	out := course{id: id, c: c}
+	out := course{id: id, source: c}
 	for _, m := range c.Modules {
 		quiz := learning.Quiz{ID: learning.QuizID{UUID: quizID(m.ID)}, CourseID: learning.CourseID{UUID: id}, ModuleID: learning.ModuleID(m.ID)}
 		for _, q := range m.Questions {
@@ -86,28 +86,28 @@ func newCourse(id uuid.UUID, c catalogue.Course, quizID func(module string) uuid
 func (c course) contentHash() string {
 	h := sha256.New()
 	for _, m := range c.modules {
-		h.Write([]byte(m.m.ID + "\x00" + m.m.Title + "\x00"))
+		h.Write([]byte(m.source.ID + "\x00" + m.source.Title + "\x00"))
 		h.Write(m.questions)
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-func pick(dice *rand.Rand, words []string) string { return words[dice.IntN(len(words))] }
+func pick(rng *rand.Rand, words []string) string { return words[rng.IntN(len(words))] }
 
-func (w *world) profile(user int) profile {
-	if w.first != nil {
-		if p, ok := w.first(user); ok {
+func (d *dataset) profile(user int) profile {
+	if d.namedUser != nil {
+		if p, ok := d.namedUser(user); ok {
 			return p
 		}
 	}
-	dice := w.dice("users", user)
-	p := profile{id: w.id("users", user)}
-	p.name = pick(dice, catalogue.FirstNames[:]) + " " + pick(dice, catalogue.LastNames[:])
-	if dice.IntN(10) < 7 {
-		p.background = pick(dice, catalogue.Backgrounds[:])
+	rng := d.random("users", user)
+	p := profile{id: d.id("users", user)}
+	p.name = pick(rng, catalogue.FirstNames[:]) + " " + pick(rng, catalogue.LastNames[:])
+	if rng.IntN(10) < 7 {
+		p.background = pick(rng, catalogue.Backgrounds[:])
 	}
-	if dice.IntN(10) < 7 {
-		p.goal = pick(dice, catalogue.Goals[:])
+	if rng.IntN(10) < 7 {
+		p.goal = pick(rng, catalogue.Goals[:])
 	}
 	return p
 }
@@ -130,23 +130,23 @@ type history struct {
 }
 
 // history of a user in the nth of the courses the user has joined.
-func (w *world) history(user, nth, courseNumber int) history {
-	h := history{course: w.courses[courseNumber]}
-	dice := w.dice("history", user, courseNumber)
-	span := max(today.Sub(h.course.c.CreatedAt), 48*time.Hour)
-	at := h.course.c.CreatedAt.Add(time.Duration(float64(span) * 0.9 * dice.Float64())).Truncate(time.Millisecond)
+func (d *dataset) history(user, nth, courseNumber int) history {
+	h := history{course: d.courses[courseNumber]}
+	rng := d.random("history", user, courseNumber)
+	span := max(lastDay.Sub(h.course.source.CreatedAt), 48*time.Hour)
+	at := h.course.source.CreatedAt.Add(time.Duration(float64(span) * 0.9 * rng.Float64())).Truncate(time.Millisecond)
 	h.enrolledAt = at
-	modules, credential := w.taken(user, nth)
+	modules, credential := d.submittedBy(user, nth)
 	passed := 0
 	for i, m := range h.course.modules[:modules] {
-		at = between(dice, at, today, 20)
-		a := attempt{Submission: learning.Grade(m.quiz, w.answers(dice, m.quiz, credential))}
-		a.ID = learning.SubmissionID{UUID: w.id("submissions", user, courseNumber, i)}
+		at = between(rng, at, lastDay, 20)
+		a := attempt{Submission: learning.Grade(m.quiz, d.answers(rng, m.quiz, credential))}
+		a.ID = learning.SubmissionID{UUID: d.id("submissions", user, courseNumber, i)}
 		a.SubmittedAt = at
 		if a.Passed() {
 			passed++
-			if a.claimed = dice.IntN(10) < 7; a.claimed {
-				a.claimedAt = between(dice, at, today, 50)
+			if a.claimed = rng.IntN(10) < 7; a.claimed {
+				a.claimedAt = between(rng, at, lastDay, 50)
 			}
 		}
 		h.attempts = append(h.attempts, a)
@@ -155,25 +155,25 @@ func (w *world) history(user, nth, courseNumber int) history {
 		h.completedAt = at
 	}
 	if h.credential = credential; credential {
-		h.mintedAt = between(dice, at, today, 50)
+		h.mintedAt = between(rng, at, lastDay, 50)
 	}
 	return h
 }
 
 // between returns a moment after at and before end: the nth part of the way, on average.
-func between(dice *rand.Rand, at, end time.Time, nth float64) time.Time {
+func between(rng *rand.Rand, at, end time.Time, nth float64) time.Time {
 	left := float64(end.Sub(at))
-	return at.Add(time.Duration(left * 2 * dice.Float64() / nth)).Truncate(time.Millisecond)
+	return at.Add(time.Duration(left * 2 * rng.Float64() / nth)).Truncate(time.Millisecond)
 }
 
 // answers to a quiz: mostly right, sometimes not, and always right enough if it must be passed.
-func (w *world) answers(dice *rand.Rand, quiz learning.Quiz, pass bool) []learning.QuizAnswer {
-	skill := 0.6 + 0.4*dice.Float64()
+func (d *dataset) answers(rng *rand.Rand, quiz learning.Quiz, pass bool) []learning.QuizAnswer {
+	skill := 0.6 + 0.4*rng.Float64()
 	answers := make([]learning.QuizAnswer, len(quiz.Questions))
 	for i, q := range quiz.Questions {
 		answers[i] = learning.QuizAnswer{QuestionID: q.ID, SelectedIndex: q.CorrectIndex}
-		if !pass && dice.Float64() > skill {
-			answers[i].SelectedIndex = dice.IntN(len(q.Options))
+		if !pass && rng.Float64() > skill {
+			answers[i].SelectedIndex = rng.IntN(len(q.Options))
 		}
 	}
 	return answers

@@ -8,7 +8,7 @@ import (
 )
 
 // Private returns the handler of the private listener, for operators: metrics, profiles and
-// health. It has no authentication; who can reach it may use it.
+// health. It has no authentication: any caller that can reach it may use it.
 func (s *Server) Private() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{}))

@@ -26,7 +26,7 @@ func newShell(t *testing.T) *shell {
 	program := testservers.Require(t, "sqlite3", "sqlite3")
 	s := storage(t, Config{})
 	var path string
-	if err := s.read.QueryRowContext(t.Context(), `SELECT file FROM pragma_database_list WHERE name = 'main'`).Scan(&path); err != nil {
+	if err := s.readPool.QueryRowContext(t.Context(), `SELECT file FROM pragma_database_list WHERE name = 'main'`).Scan(&path); err != nil {
 		t.Fatal(err)
 	}
 	return &shell{t, program, path, s}
@@ -102,7 +102,7 @@ func TestShell(t *testing.T) {
 		s.run(`REPLACE `+strings.ReplaceAll(c.statement, " U,", user(v)+","), c.want...)
 	}
 
-	// A tag that an uncommitted transaction touched is touched by nobody.
+	// A tag that an uncommitted transaction touched is not recorded.
 	s.run(`BEGIN; DELETE FROM courses; ROLLBACK`)
 	// Foreign keys are off in a shell: what refers to the course stays, without it.
 	s.run(`DELETE FROM courses`, learning.CourseTag(c), all, hard, learning.TitlesTag)
@@ -111,7 +111,7 @@ func TestShell(t *testing.T) {
 	}
 }
 
-// Whatever SQLite takes for a time may be written by hand, and comes back as any other.
+// Any text that SQLite accepts as a time may be written by hand, and comes back as any other.
 func TestTimesWrittenByHand(t *testing.T) {
 	s := newShell(t)
 	for _, c := range []struct {

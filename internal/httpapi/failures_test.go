@@ -13,21 +13,21 @@ import (
 
 // A cache that fails or hangs fails no request: answers come from the database, writes are
 // carried out, and what they changed is seen at once, and still when the cache is back.
-func TestSickCache(t *testing.T) {
+func TestFailingCache(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		name string
-		sick func(s *stack)
+		name   string
+		inject func(s *testService)
 	}{
-		{"fails", func(s *stack) { s.store.Fail(errors.New("cache is broken")) }},
-		{"hangs", func(s *stack) { s.store.Hang() }},
-		{"loses its replies", func(s *stack) { s.store.LoseReplies(errors.New("reply lost")) }},
+		{"fails", func(s *testService) { s.store.Fail(errors.New("cache is broken")) }},
+		{"hangs", func(s *testService) { s.store.Hang() }},
+		{"loses its replies", func(s *testService) { s.store.LoseReplies(errors.New("reply lost")) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := start(t)
 			s.warm(ada)
-			tt.sick(s)
+			tt.inject(s)
 			for round := range 5 {
 				for name, path := range answers {
 					began := time.Now()
@@ -41,7 +41,7 @@ func TestSickCache(t *testing.T) {
 					}
 				}
 			}
-			s.act("POST", "/courses/"+golang+"/enroll", ada, "")
+			s.mutate("POST", "/courses/"+golang+"/enroll", ada, "")
 			shown := func() {
 				t.Helper()
 				if got := data[struct{ EnrolledCount int }](t, s.get("/courses/"+golang, ada)).EnrolledCount; got != 1 {
@@ -91,12 +91,12 @@ func TestHangingCacheSoonCostsNothing(t *testing.T) {
 	}
 }
 
-// Trouble with the database is no reason to log anybody out.
+// Trouble with the database logs no client out.
 func TestDatabaseTrouble(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.get("/courses", "")
-	s.stranger(`ALTER TABLE users RENAME TO gone`)
+	s.externalWrite(`ALTER TABLE users RENAME TO gone`)
 	for _, r := range []request{
 		{path: "/users/me", user: ada},
 		{path: "/courses", user: ada}, // the token is optional, but this one may be good
@@ -125,7 +125,7 @@ func TestMetricsTellTheTruth(t *testing.T) {
 	s.get("/courses", "")
 	s.get("/courses", "")
 	s.get("/courses", "")
-	s.do(request{path: "/courses/" + nobody})
+	s.do(request{path: "/courses/" + unknownID})
 	for series, want := range map[string]string{
 		`cache_hits_total{namespace="courses",query="list",tier="shared"}`:                       "3",
 		`cache_misses_total{namespace="courses",query="list"}`:                                   "1",

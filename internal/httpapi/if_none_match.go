@@ -3,9 +3,9 @@ package httpapi
 import "strings"
 
 // noneMatch says whether an If-None-Match field, which may come in several lines, names
-// tag: then the client has the representation already. Weak tags compare equal to strong
+// etag: then the client has the representation already. Weak tags compare equal to strong
 // ones, as RFC 9110 demands for this field. A malformed rest of a line matches nothing.
-func noneMatch(lines []string, tag string) bool {
+func noneMatch(lines []string, etag string) bool {
 	for _, line := range lines {
 		rest := strings.TrimLeft(line, " \t,")
 		if strings.TrimRight(rest, " \t") == "*" {
@@ -21,7 +21,7 @@ func noneMatch(lines []string, tag string) bool {
 			if end < 0 {
 				break
 			}
-			if opaque[:end+2] == tag {
+			if opaque[:end+2] == etag {
 				return true
 			}
 			rest = strings.TrimLeft(opaque[end+2:], " \t")
