@@ -154,3 +154,18 @@ func digest(parts ...string) identity {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return identity(sum[:16])
 }
+
+// Name implements driver.Store. The name is kept beside the data, so that it goes where they go:
+// through restarts and failovers, and not to another server that has the same prefix.
+func (s *Store) Name(ctx context.Context) (string, error) {
+	key := []string{s.names.self()}
+	replies, err := s.exec(ctx, []command{{nil, key, []string{"SET", rand.Text(), "NX"}}, {nil, key, []string{"GET"}}})
+	if err != nil {
+		return "", fmt.Errorf("redisstore: name: %w", err)
+	}
+	name, err := replies[1].ToString()
+	if err != nil {
+		return "", fmt.Errorf("redisstore: name: %w", err)
+	}
+	return "redis:" + string(s.names) + name, nil
+}

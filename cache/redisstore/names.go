@@ -13,7 +13,7 @@ type names string
 
 func checkPrefix(prefix string) error {
 	if prefix == "" {
-		return errors.New("Prefix is empty")
+		return errors.New("Prefix is empty: set it to the name of your program, such as \"shop:\"; programs that share a Redis must not share keys")
 	}
 	for _, c := range []byte(prefix) {
 		if c <= ' ' || c >= 0x7f || c == '{' || c == '}' {
@@ -42,6 +42,9 @@ func entryInfix(key string) string {
 
 func (n names) entry(key string) string   { return string(n) + entryInfix(key) + key }
 func (n names) tag(tag driver.Tag) string { return string(n) + tagInfix + string(tag) }
+
+// self is where the name of the data is. No tag is spelled like this.
+func (n names) self() string { return string(n) + tagInfix + "#name" }
 
 // lease puts the whole name of the entry into braces. The lease is then in the slot of the entry,
 // whose name has no braces and is hashed as a whole.

@@ -25,9 +25,10 @@ type Config struct {
 	// retried, cached and watched, and keeps timeouts that are set.
 	Client *rueidis.ClientOption
 
-	// Prefix begins every key and channel that the Store touches. Processes that share
-	// answers have the same prefix. No prefix may begin with another one in use. Default
-	// "chainlearn:".
+	// Prefix begins every key and channel that the Store touches, such as "shop:". Processes
+	// that share answers have the same prefix, and no other program has it: a program would
+	// decode the answers of another as its own. No prefix may begin with another one in use.
+	// Required.
 	Prefix string
 
 	// Timeout bounds each call whose context has no deadline, including its wait for a
@@ -49,7 +50,6 @@ type Config struct {
 }
 
 const (
-	defaultPrefix  = "chainlearn:"
 	defaultTimeout = 50 * time.Millisecond
 	defaultTagLife = 24 * time.Hour
 
@@ -70,7 +70,6 @@ const (
 )
 
 func (c Config) withDefaults() Config {
-	c.Prefix = cmp.Or(c.Prefix, defaultPrefix)
 	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
 	c.TagLife = cmp.Or(c.TagLife, defaultTagLife)
 	c.CompressAbove = cmp.Or(c.CompressAbove, defaultCompressAbove)

@@ -30,10 +30,11 @@ type helpers struct {
 	store       driver.Store
 	peer        driver.Store // another handle on the same data, or store itself
 	virtualTime bool
+	suite       Suite
 }
 
 func (s Suite) newHelpers(t *testing.T) *helpers {
-	h := &helpers{T: t, store: s.Open(t), virtualTime: s.Virtual}
+	h := &helpers{T: t, store: s.Open(t), virtualTime: s.Virtual, suite: s}
 	t.Cleanup(func() { h.close(h.store) })
 	h.identify(h.store)
 	h.peer = h.store
@@ -43,6 +44,14 @@ func (s Suite) newHelpers(t *testing.T) *helpers {
 		h.identify(h.peer)
 	}
 	return h
+}
+
+// another returns a store that shares nothing with the others.
+func (h *helpers) another() driver.Store {
+	other := h.suite.Open(h.T)
+	h.Cleanup(func() { h.close(other) })
+	h.identify(other)
+	return other
 }
 
 func (h *helpers) close(s driver.Store) {

@@ -10,8 +10,26 @@ import (
 
 var lifecycleRules = []rule{
 	{"identity is one, and not empty", checkIdentity},
+	{"the name is that of the data, for every handle", checkName},
 	{"every call under an ended context fails with the error of the context", checkContexts},
 	{"closing twice is harmless", checkCloseTwice},
+}
+
+func checkName(h *helpers) {
+	name, err := h.store.Name(h.Context())
+	if err != nil || name == "" {
+		h.Fatalf("the name is %q (error %v)", name, err)
+	}
+	h.bump(driver.NoMark, "course:1")
+	for _, store := range []driver.Store{h.store, h.peer} {
+		if again, err := store.Name(h.Context()); err != nil || again != name {
+			h.Errorf("the name is %q (error %v) after it was %q", again, err, name)
+		}
+	}
+	other := h.another()
+	if theirs, err := other.Name(h.Context()); err != nil || theirs == name {
+		h.Errorf("another store has the name %q too (error %v)", theirs, err)
+	}
 }
 
 func checkIdentity(h *helpers) {

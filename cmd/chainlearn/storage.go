@@ -60,6 +60,9 @@ func openStorage(ctx context.Context, db databaseConfig, cached cacheOptions, lo
 	return s, nil
 }
 
+// redisPrefix begins the keys of every release of this program.
+const redisPrefix = "chainlearn:"
+
 // openStore is the one place that chooses where answers are kept, and says how long one
 // call of it may take; 0 is the cache's default.
 func openStore(ctx context.Context, redisURL string, log *slog.Logger) (driver.Store, time.Duration, error) {
@@ -68,7 +71,7 @@ func openStore(ctx context.Context, redisURL string, log *slog.Logger) (driver.S
 		// asking the database instead would make it busier.
 		return memstore.New(memstore.Config{}), time.Second, nil
 	}
-	s, err := redisstore.Open(ctx, redisstore.Config{URL: redisURL, Logger: log})
+	s, err := redisstore.Open(ctx, redisstore.Config{URL: redisURL, Prefix: redisPrefix, Logger: log})
 	if err != nil {
 		return nil, 0, fmt.Errorf("REDIS_URL: %w", err)
 	}

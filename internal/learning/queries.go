@@ -41,7 +41,7 @@ func defineQueries(c *cache.Cache, s Reads, cfg Config) *queries {
 	q.count = cache.Define(c, cache.Query[Difficulty, int]{
 		Name:                 "courses:count",
 		Key:                  func(d Difficulty) string { return cache.Key(difficultyKey(d)) },
-		Tags:                 func(d Difficulty) []cache.Tag { return withFamily(CatalogTag(d)) },
+		Tags:                 func(d Difficulty) []cache.Tag { return []cache.Tag{CatalogTag(d)} },
 		Load:                 s.CountCourses,
 		FreshFor:             30 * time.Second,
 		StaleWhileRevalidate: 30 * time.Second,
@@ -51,7 +51,7 @@ func defineQueries(c *cache.Cache, s Reads, cfg Config) *queries {
 	q.list = cache.Define(c, cache.Query[ListParams, Document]{
 		Name:                 "courses:list",
 		Key:                  func(p ListParams) string { return cache.Key(difficultyKey(p.Difficulty), p.Page, p.Limit) },
-		Tags:                 func(p ListParams) []cache.Tag { return withFamily(CatalogTag(p.Difficulty)) },
+		Tags:                 func(p ListParams) []cache.Tag { return []cache.Tag{CatalogTag(p.Difficulty)} },
 		Load:                 documentLoader(s.ListCourses, pageDocument),
 		Codec:                documentCodec{},
 		FreshFor:             30 * time.Second,
@@ -64,7 +64,7 @@ func defineQueries(c *cache.Cache, s Reads, cfg Config) *queries {
 	q.detail = cache.Define(c, cache.Query[CourseID, Document]{
 		Name:         "courses:detail",
 		Key:          func(id CourseID) string { return cache.Key(id) },
-		Tags:         func(id CourseID) []cache.Tag { return withFamily(CourseTag(id)) },
+		Tags:         func(id CourseID) []cache.Tag { return []cache.Tag{CourseTag(id)} },
 		Load:         documentLoader(s.CourseDetail, detailDocument),
 		Codec:        documentCodec{},
 		FreshFor:     2 * time.Minute,
@@ -81,7 +81,7 @@ func defineQueries(c *cache.Cache, s Reads, cfg Config) *queries {
 		Owner: func(p BearerParams) string { return p.User.String() },
 		Key:   func(p BearerParams) string { return cache.Key(p.Token) },
 		Tags: func(p BearerParams) []cache.Tag {
-			return append(withFamily(UserTag(p.User)), withFamily(TokenTag(p.Token))...)
+			return []cache.Tag{UserTag(p.User), TokenTag(p.Token)}
 		},
 		Load:     bearerLoader(s),
 		Codec:    bearerCodec{},
@@ -91,7 +91,7 @@ func defineQueries(c *cache.Cache, s Reads, cfg Config) *queries {
 		Name:     "users:progress",
 		Owner:    UserID.String,
 		Key:      func(UserID) string { return cache.Key("self") },
-		Tags:     func(id UserID) []cache.Tag { return withFamily(ProgressTag(id)) },
+		Tags:     func(id UserID) []cache.Tag { return []cache.Tag{ProgressTag(id)} },
 		Load:     documentLoader(s.Progress, progressDocument),
 		Codec:    documentCodec{},
 		FreshFor: 10 * time.Second,
@@ -101,7 +101,7 @@ func defineQueries(c *cache.Cache, s Reads, cfg Config) *queries {
 		Owner: func(p RewardParams) string { return p.User.String() },
 		Key:   func(p RewardParams) string { return cache.Key(p.Page, p.Limit) },
 		Tags: func(p RewardParams) []cache.Tag {
-			return append(withFamily(RewardsTag(p.User)), withFamily(TitlesTag)...)
+			return []cache.Tag{RewardsTag(p.User), TitlesTag}
 		},
 		Load:     documentLoader(s.RewardHistory, rewardDocument),
 		Codec:    documentCodec{},
@@ -111,7 +111,7 @@ func defineQueries(c *cache.Cache, s Reads, cfg Config) *queries {
 		Name:     "credentials:list",
 		Owner:    UserID.String,
 		Key:      func(UserID) string { return cache.Key("self") },
-		Tags:     func(id UserID) []cache.Tag { return append(withFamily(CredentialsTag(id)), withFamily(TitlesTag)...) },
+		Tags:     func(id UserID) []cache.Tag { return []cache.Tag{CredentialsTag(id), TitlesTag} },
 		Load:     documentLoader(s.Credentials, credentialDocument),
 		Codec:    documentCodec{},
 		FreshFor: time.Minute,
@@ -142,8 +142,6 @@ func difficultyKey(d Difficulty) string {
 	}
 	return string(d)
 }
-
-func withFamily(t cache.Tag) []cache.Tag { return []cache.Tag{t, t.Family()} }
 
 // documentLoader makes a loader of one that reads rows. A row that does not exist is an answer that
 // is cached.

@@ -67,7 +67,7 @@ func redis(b *testing.B, trip time.Duration, keys int) driver.Store {
 	for from := 0; from < keys; from += 10_000 {
 		testservers.Must(b, r.Do(b.Context(), "EVAL", fill, "0", strconv.Itoa(from), strconv.Itoa(from+9_999)).Error())
 	}
-	s, err := redisstore.Open(b.Context(), redisstore.Config{URL: delayedURL(b, r.URL(), r.Addr(), trip), Timeout: time.Second})
+	s, err := redisstore.Open(b.Context(), redisstore.Config{URL: delayedURL(b, r.URL(), r.Addr(), trip), Prefix: "bench:", Timeout: time.Second})
 	testservers.Must(b, err)
 	return s
 }
@@ -117,7 +117,7 @@ func benchmarkEnroll(b *testing.B, server *testservers.Postgres, trip time.Durat
 func enroller(b *testing.B, store driver.Store, server *testservers.Postgres, trip time.Duration, outbox bool) func(b *testing.B) {
 	b.Helper()
 	url := server.Database(b)
-	c, err := cache.New(cache.Config{Store: store, StoreTimeout: time.Second})
+	c, err := cache.New(cache.Config{Store: store, StorePrefix: "bench:", Timeout: time.Second})
 	testservers.Must(b, err)
 	b.Cleanup(func() { testservers.Must(b, c.Close()) })
 	s := storage(b, delayedURL(b, url, server.Addr(), trip), Config{Cache: c})

@@ -141,7 +141,7 @@ func evictKeys(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) e
 		k := rnd.IntN(f.shape.all())
 		names := []string{"tag:" + string(itemTag(k)), "tag:" + string(itemTag(k).Family()), "tag:" + string(groupTag(f.shape.group(k))),
 			fmt.Sprintf("soak:item:%d", k), fmt.Sprintf("lease:soak:item:%d", k)}
-		return f.server().Do(ctx, "UNLINK", "chainlearn:"+names[rnd.IntN(len(names))]).Error()
+		return f.server().Do(ctx, "UNLINK", "soak:"+names[rnd.IntN(len(names))]).Error()
 	})
 }
 

@@ -94,7 +94,7 @@ func runWorker(text string, in io.Reader, out io.Writer) (err error) {
 	}
 	w.trap = newTrap(func(op int64) { w.out.urgent(event{Kind: eventFenced, Op: op, Begin: now()}) })
 
-	store, err := redisstore.Open(ctx, redisstore.Config{URL: w.cfg.Redis, Timeout: w.cfg.StoreTimeout, Logger: logger})
+	store, err := redisstore.Open(ctx, redisstore.Config{URL: w.cfg.Redis, Prefix: "soak:", Timeout: w.cfg.StoreTimeout, Logger: logger})
 	if err != nil {
 		return err
 	}
