@@ -23,12 +23,12 @@ type ablation struct {
 	mechanism string
 	file      string // from the root of the repository
 	old, new  string // old occurs once
-	tests     []caught
+	tests     []failingTest
 }
 
-// caught is a test that fails without the mechanism. All that it needs to run is named, for it
+// failingTest is a test that fails without the mechanism. All that it needs to run is named, for it
 // is run by itself.
-type caught struct {
+type failingTest struct {
 	pkg, name string
 	args      []string
 }
@@ -41,56 +41,56 @@ const (
 	goTimeout = 5 * time.Minute
 )
 
-func unit(pkg, name string) caught { return caught{pkg, name, nil} }
+func test(pkg, name string) failingTest { return failingTest{pkg, name, nil} }
 
-var acknowledgedWrites = unit(inHere, "TestAcknowledgedWritesAreSeenEverywhere")
+var acknowledgedWrites = test(inHere, "TestAcknowledgedWritesAreSeenEverywhere")
 
 var ablations = []ablation{
 	{
 		"guard: an entry is valid while its digest is that of the present versions",
 		"cache/guard.go", "if e.guard != guard {", "if false {",
-		[]caught{unit(inCache, "TestLateFillIsNeverServed"), acknowledgedWrites},
+		[]failingTest{test(inCache, "TestLateFillIsNeverServed"), acknowledgedWrites},
 	},
 	{
 		"fence: no stored answer is served while a writer is in flight",
 		"cache/redisstore/tags.go", "if err := s.turn(ctx, tags, mark, millis(lease)); err != nil {", "if err := error(nil); err != nil {",
-		[]caught{unit(inRedis, "TestStoreOnOneServer"), acknowledgedWrites},
+		[]failingTest{test(inRedis, "TestStoreOnOneServer"), acknowledgedWrites},
 	},
 	{
 		"bypass: nothing that is loaded under a fence is stored",
 		"cache/read.go", "fenced: anyFenced(reply.states)", "fenced: false",
-		[]caught{unit(inCache, "TestFencedTagSendsReadersToTheSource")},
+		[]failingTest{test(inCache, "TestFencedTagSendsReadersToTheSource")},
 	},
 	{
 		"recovery gate: after an outage the outbox is drained before entries are trusted",
 		"cache/health.go", "if err := h.deliver(ctx, changed); err != nil {", "if err := error(nil); err != nil {",
-		[]caught{unit(inCache, "TestNothingWrittenDuringAnOutageIsServedStaleAfterIt"), unit(inOutbox+"/sqlite", "TestRecoveryDrainsTheOutbox")},
+		[]failingTest{test(inCache, "TestNothingWrittenDuringAnOutageIsServedStaleAfterIt"), test(inOutbox+"/sqlite", "TestRecoveryDrainsTheOutbox")},
 	},
 	{
 		"recovery gate: others are waited for that do not fence again yet",
 		"cache/health.go", "!pause(ctx, 2*probeEvery+h.budget)", "false",
-		[]caught{unit(inCache, "TestTrustWaitsForTheLastProcessToFenceAgain")},
+		[]failingTest{test(inCache, "TestTrustWaitsForTheLastProcessToFenceAgain")},
 	},
 	{
 		"epoch replay: recent bumps are repeated in another incarnation of the store",
 		"cache/health.go", "h.bumps.replay(ctx, h.store, all)", "h.bumps.replay(ctx, h.store, false)",
-		[]caught{unit(inCache, "TestRecentBumpsAreReplayedIntoAnotherIncarnation")},
+		[]failingTest{test(inCache, "TestRecentBumpsAreReplayedIntoAnotherIncarnation")},
 	},
 	{
 		"a failed bump: this process trusts nothing until it is delivered",
 		"cache/fence.go", "\tif err != nil {\n\t\tc.health.suspect(err, false)\n", "\tif err != nil {\n",
-		[]caught{unit(inCache, "TestFailedBumpIsNotForgotten")},
+		[]failingTest{test(inCache, "TestFailedBumpIsNotForgotten")},
 	},
 	{
 		"identity: versions of one incarnation of Redis are not those of another",
 		"cache/redisstore/identity.go", "v[i] = id[i] ^ stored[i]", "v[i] = stored[i]",
-		[]caught{unit(inRedis, "TestVersionsRolledBackByAnOldSnapshotAreOthers"), unit(inRedis, "TestPromotedReplicaWithoutTheLastBumps")},
+		[]failingTest{test(inRedis, "TestVersionsRolledBackByAnOldSnapshotAreOthers"), test(inRedis, "TestPromotedReplicaWithoutTheLastBumps")},
 	},
 	{
 		"unknown means no: a version that was lost is replaced by a random one",
 		"cache/redisstore/scripts.go", "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])\n  return ARGV[1]",
 		"local known = string.rep('v', 16)\n  redis.call('SET', KEYS[1], known, 'PX', ARGV[2])\n  return known",
-		[]caught{unit(inRedis, "TestFlushedVersionsNeverComeBack")},
+		[]failingTest{test(inRedis, "TestFlushedVersionsNeverComeBack")},
 	},
 	{
 		"repetition: a bump that is sent again has another version",
@@ -98,47 +98,47 @@ var ablations = []ablation{
 		// The versions that build appends come too late then: the script takes the first.
 		"if c := &commands[0]; c.script == turnScript && len(c.args) == 3 {\nv := driver.NewVersion()\n" +
 			"for range c.keys {\nc.args = append(c.args, string(v[:]))\n}\n}\nclient, built, err := s.address(commands, whole)\n",
-		[]caught{unit(inRedis, "TestRepeatedBumpIsAnotherVersion")},
+		[]failingTest{test(inRedis, "TestRepeatedBumpIsAnotherVersion")},
 	},
 	{
 		"fill lease: one process loads at a time",
 		"cache/redisstore/scripts.go", "if l.ends > t and l.guard == ARGV[2] and l.token ~= ARGV[1] then", "if false then",
-		[]caught{unit(inRedis, "TestOneLeaseInTheFleet"), unit(inHere, "TestCrowdsOfAFleet")},
+		[]failingTest{test(inRedis, "TestOneLeaseInTheFleet"), test(inHere, "TestCrowdsOfAFleet")},
 	},
 	{
 		"lease token: who lost its lease settles nothing of who has it now",
 		"cache/redisstore/scripts.go", "local mine = l.ends > t and l.token == ARGV[1]", "local mine = l.ends > t",
-		[]caught{unit(inRedis, "TestStoreOnOneServer")},
+		[]failingTest{test(inRedis, "TestStoreOnOneServer")},
 	},
 	{
 		"joining: only a load that began under the versions that the caller has seen",
 		"cache/calls.go", "if k.guarded != nil && k.guarded.guard == guard {", "if k.guarded != nil {",
-		[]caught{unit(inCache, "TestLoadUnderOldVersionsIsNotJoined")},
+		[]failingTest{test(inCache, "TestLoadUnderOldVersionsIsNotJoined")},
 	},
 	{
 		"near's deafness: nothing near is served beyond the last proof of hearing",
 		"cache/near.go", "now-n.proven.Load() > n.bound || ", "",
-		[]caught{unit(inCache, "TestDeafProcessServesNothingNearForLongerThanTheBound")},
+		[]failingTest{test(inCache, "TestDeafProcessServesNothingNearForLongerThanTheBound")},
 	},
 	{
 		"near: changes end the answers that depend on them",
 		"cache/near.go", " || a.as.generations.changed() {", " {",
-		[]caught{unit(inCache, "TestOwnWriteEndsNearAnswersAtOnce")},
+		[]failingTest{test(inCache, "TestOwnWriteEndsNearAnswersAtOnce")},
 	},
 	{
 		"triggers: every write records what it touches",
 		"cache/outbox/postgres/outbox.sql", "ENABLE ALWAYS TRIGGER", "DISABLE TRIGGER",
-		[]caught{unit(inOutbox+"/postgres", "TestEveryWayToChangeARow"), acknowledgedWrites},
+		[]failingTest{test(inOutbox+"/postgres", "TestEveryWayToChangeARow"), acknowledgedWrites},
 	},
 	{
 		"bump: what was loaded before the commit is dead when the write is acknowledged",
 		"cache/outbox/commit.go", "if fence.Bump(detached) != nil {", "if false {",
-		[]caught{unit(inOutbox+"/sqlite", "TestOrderOfSteps")},
+		[]failingTest{test(inOutbox+"/sqlite", "TestOrderOfSteps")},
 	},
 	{
 		"relay: somebody delivers what a dead writer left",
 		"cache/outbox/relay.go", "n, err := r.deliverAll(ctx)", "n, err := 0, error(nil)",
-		[]caught{unit(inOutbox+"/sqlite", "TestStrangersWritesAreSeenSoon"), unit(inHere, "TestWriterIsKilledAtEveryStep")},
+		[]failingTest{test(inOutbox+"/sqlite", "TestStrangersWritesAreSeenSoon"), test(inHere, "TestWriterIsKilledAtEveryStep")},
 	},
 }
 
@@ -170,7 +170,7 @@ func source(t *testing.T, file string) string {
 	return string(b)
 }
 
-func exists(t *testing.T, c caught) bool {
+func exists(t *testing.T, c failingTest) bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, c.pkg, "*_test.go"))
 	if err != nil {
@@ -232,7 +232,7 @@ func (a ablation) overlay(t *testing.T) string {
 
 // run runs the test with the overlay, and reports whether it failed. A program that does not
 // compile, or a test that is not run, fails the test at hand.
-func (c caught) run(t *testing.T, overlay string) (said string, failed bool) {
+func (c failingTest) run(t *testing.T, overlay string) (said string, failed bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), goTimeout)
 	defer cancel()

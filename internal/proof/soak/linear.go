@@ -45,8 +45,8 @@ func registerModel(base registerState) porcupine.Model {
 // checked all the same, by run.
 const linearLimit = 10 * time.Second
 
-// linear asks porcupine, if everything about the key was strict.
-func (k *keyCheck) linear() *Violation {
+// checkLinear asks porcupine, if everything about the key was strict.
+func (k *keyCheck) checkLinear() *Violation {
 	for _, c := range k.commits[1:] {
 		if !c.strict() {
 			return nil
@@ -62,11 +62,11 @@ func (k *keyCheck) linear() *Violation {
 		return nil
 	}
 	ops = shrink(base, ops)
-	var lines []line
+	var lines []timelineEntry
 	for _, op := range ops {
-		lines = append(lines, line{op.Call, op.Return, describe(op)})
+		lines = append(lines, timelineEntry{op.Call, op.Return, describe(op)})
 	}
-	return &Violation{What: "not linearizable", Key: k.key, at: ops[0].Call, Text: tell(lines, ops[0].Call)}
+	return &Violation{What: "not linearizable", Key: k.key, at: ops[0].Call, Text: formatLines(lines, ops[0].Call)}
 }
 
 func describe(op porcupine.Operation) string {
@@ -91,12 +91,12 @@ func (k *keyCheck) operations() []porcupine.Operation {
 	reads := k.reads[k.key]
 	for i := range reads {
 		r := &reads[i]
-		if r.Asked == askNear {
+		if r.Kind == kindNear {
 			continue
 		}
-		at := k.places[r.Value]
+		at := k.index[r.Value]
 		if r.Value == 0 {
-			at = k.places[k.known[i].Value]
+			at = k.index[k.notFoundAs[i].Value]
 		}
 		p := &pairs[at]
 		if p.first == nil || r.End < p.first.End {

@@ -4,7 +4,7 @@ import "testing"
 
 // A seed gives one schedule, in which every fault strikes once before any strikes twice.
 func TestScheduleFollowsItsSeed(t *testing.T) {
-	draw := func(seed uint64) (list []blow) {
+	draw := func(seed uint64) (list []injection) {
 		s, err := newSchedule(seed, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -27,7 +27,7 @@ func TestScheduleFollowsItsSeed(t *testing.T) {
 		if a[i].name == other[i].name {
 			same++
 		}
-		if w := a[i].with; w != nil && place(*w) == place(a[i].fault) {
+		if w := a[i].with; w != nil && target(*w) == target(a[i].fault) {
 			t.Errorf("%q and %q strike the same place at the same time", w.name, a[i].name)
 		}
 		struck[a[i].name]++

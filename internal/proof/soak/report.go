@@ -27,12 +27,12 @@ type Report struct {
 	Agreed, Recovered time.Duration
 
 	counts        counts
-	before, after measures
+	before, after sizes
 	cfg           Config
 }
 
-// measures are sizes that must not grow.
-type measures struct {
+// sizes are sizes that must not grow.
+type sizes struct {
 	Goroutines int    // of the worker with the most
 	Heap       uint64 // likewise
 	Keys       int64  // in Redis
@@ -47,10 +47,10 @@ func newReport(cfg Config) *Report {
 	return &Report{Seed: cfg.Seed, Began: time.Now(), Workers: cfg.Workers, Faults: map[string]int{}, cfg: cfg}
 }
 
-func (r *Report) violated(v Violation) { r.Violations = append(r.Violations, v) }
+func (r *Report) addViolation(v Violation) { r.Violations = append(r.Violations, v) }
 
-// segment tells the log how a segment went.
-func (r *Report) segment(of *run, struck []window, f Figures) {
+// logSegment tells the log how a segment went.
+func (r *Report) logSegment(of *run, struck []window, f Figures) {
 	r.Segments++
 	var names []string
 	for _, w := range struck {
@@ -82,18 +82,18 @@ func (r *Report) finish(of *run) {
 	of.history.mu.Lock()
 	r.counts = of.history.counts
 	of.history.mu.Unlock()
-	r.Killed = len(of.fleet.fallen)
-	if len(r.Violations) > 0 || r.after == (measures{}) {
+	r.Killed = len(of.fleet.exited)
+	if len(r.Violations) > 0 || r.after == (sizes{}) {
 		return
 	}
 	grown := func(what string, before, after, room uint64) {
 		if after > before+room {
-			r.violated(Violation{What: "grows", Text: fmt.Sprintf("  %s: %d after the first segment, %d at the end\n", what, before, after)})
+			r.addViolation(Violation{What: "grows", Text: fmt.Sprintf("  %s: %d after the first segment, %d at the end\n", what, before, after)})
 		}
 	}
 	grown("goroutines of a worker", uint64(r.before.Goroutines), uint64(r.after.Goroutines), moreGoroutines)
 	grown("heap of a worker", r.before.Heap, r.after.Heap, moreHeap)
-	grown("keys in Redis", 0, uint64(r.after.Keys), uint64(mostKeysPerRow*of.fleet.shape.all()))
+	grown("keys in Redis", 0, uint64(r.after.Keys), uint64(mostKeysPerRow*of.fleet.shape.rows()))
 	grown("keys in Redis without a time to live", 0, uint64(r.after.Lasting), 0)
 	grown("rows in the outbox", 0, uint64(r.after.Rows), 0)
 	grown("connections to Redis", 0, uint64(r.after.Redis), uint64(mostToRedis*r.Workers))
@@ -112,7 +112,7 @@ func (r *Report) String() string {
 	c, f := r.counts, r.Figures
 	p("seed        %d, %d workers, %s, %d segments", r.Seed, r.Workers, r.Took.Round(time.Second), r.Segments)
 	p("operations  %d: %d reads, %d writes (%d acknowledged, %d rolled back or refused, %d of unknown outcome)",
-		c.Reads+c.Acknowledged+c.Undone+c.Unknown, c.Reads, c.Acknowledged+c.Undone+c.Unknown, c.Acknowledged, c.Undone, c.Unknown)
+		c.Reads+c.Acknowledged+c.NotCommitted+c.Unknown, c.Reads, c.Acknowledged+c.NotCommitted+c.Unknown, c.Acknowledged, c.NotCommitted, c.Unknown)
 	p("answers     %d hits, %d stale by time, %d loads, %d bypassed, %d errors", c.Hits, c.Stale, c.Loads, c.Bypassed, c.Failed)
 	if c.Failed > 0 {
 		p("            the last error: %s", c.LastError)

@@ -18,7 +18,7 @@ func TestRedisHangsUnderPressure(t *testing.T) {
 		budget   = 50 * time.Millisecond
 	)
 	f := fleet(t, FleetConfig{Workers: workers, StoreTimeout: budget}, nil)
-	all(t, f, request{Look: true}) // everything is in the cache
+	callAll(t, f, request{ReadAll: true}) // everything is in the cache
 	began := now()
 	frozen := make(chan int64, 1)
 	go func() {
@@ -29,19 +29,19 @@ func TestRedisHangsUnderPressure(t *testing.T) {
 		}
 		frozen <- at
 	}()
-	replies := all(t, f, request{Press: &pressOrder{Rate: rate / workers, For: duration}})
+	replies := callAll(t, f, request{OpenLoop: &openLoopRequest{Rate: rate / workers, For: duration}})
 	at := <-frozen
 	testservers.Must(t, f.server().Thaw())
 
 	var before, first, later []time.Duration
 	requests := 0
 	for m, answer := range replies {
-		for _, s := range answer.Press.Samples {
+		for _, s := range answer.OpenLoop.Samples {
 			requests++
 			if s.Err != "" {
 				t.Fatalf("a request failed: %s", s.Err)
 			}
-			switch added := max(s.Took-s.Load, 0); { // beside reading the database
+			switch added := max(s.Took-s.LoadTime, 0); { // beside reading the database
 			case s.Begin < at:
 				before = append(before, added)
 			case s.Begin < at+int64(time.Second):
@@ -50,7 +50,7 @@ func TestRedisHangsUnderPressure(t *testing.T) {
 				later = append(later, added)
 			}
 		}
-		if peak := answer.Press.PeakLoads; peak > 16 {
+		if peak := answer.OpenLoop.PeakLoads; peak > 16 {
 			t.Errorf("worker %d had %d loads at the same time, more than MaxLoads", m.number, peak)
 		}
 	}

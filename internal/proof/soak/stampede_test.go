@@ -8,47 +8,47 @@ import (
 	"time"
 )
 
-// loadStart is a worker that began to load the slow answer.
-type loadStart struct {
-	by   *Member
+// loadBegin is a worker that began to load the slow answer.
+type loadBegin struct {
+	by   *Process
 	at   int64
 	name string
 }
 
-// hearLoads returns a function to hear workers with, and the loads that they begin.
-func hearLoads() (func(*Member, []event), <-chan loadStart) {
-	ch := make(chan loadStart, 1024) // more than any test here begins
-	return func(m *Member, events []event) {
+// watchLoads returns a function to hear workers with, and the loads that they begin.
+func watchLoads() (func(*Process, []event), <-chan loadBegin) {
+	ch := make(chan loadBegin, 1024) // more than any test here begins
+	return func(m *Process, events []event) {
 		for _, e := range events {
 			if e.Kind == eventLoadBegins {
-				ch <- loadStart{m, e.Begin, e.Name}
+				ch <- loadBegin{m, e.Begin, e.Name}
 			}
 		}
 	}, ch
 }
 
 const (
-	crowdWorkers = 8
-	crowdCallers = 50 // of each
+	stampedeWorkers = 8
+	stampedeCallers = 50 // of each
 	slowLoad     = 130 * time.Millisecond
-	// assembly is how long a crowd takes to gather: all callers ask at one moment.
-	assembly = 150 * time.Millisecond
+	// startDelay is how long a crowd takes to gather: all callers ask at one moment.
+	startDelay = 150 * time.Millisecond
 )
 
 // 8 processes with 50 callers each want one missing answer that takes 130 ms, fails, or does
 // not exist: the source is asked once, and all are served as soon as it has answered.
 func TestCrowdsOfAFleet(t *testing.T) {
-	hear, begun := hearLoads()
-	f := fleet(t, FleetConfig{Workers: crowdWorkers}, hear)
+	hear, begun := watchLoads()
+	f := fleet(t, FleetConfig{Workers: stampedeWorkers}, hear)
 	for _, ends := range []string{"found", "failed", "missing"} {
 		t.Run(ends, func(t *testing.T) {
 			var after []time.Duration
-			for n := range *rounds {
-				after = append(after, crowd(t, f, slowAsk{Name: fmt.Sprint(ends, n), Takes: slowLoad, Ends: ends}))
+			for n := range *stampedes {
+				after = append(after, stampede(t, f, slowKey{Name: fmt.Sprint(ends, n), Duration: slowLoad, Result: ends}))
 			}
 			slices.Sort(after)
 			t.Logf("the last of %d callers was served %s after the source had answered (median of %d), at most %s",
-				crowdWorkers*crowdCallers, median(after).Round(10*time.Microsecond), len(after), after[len(after)-1].Round(10*time.Microsecond))
+				stampedeWorkers*stampedeCallers, median(after).Round(10*time.Microsecond), len(after), after[len(after)-1].Round(10*time.Microsecond))
 			// The promise is 10 ms on a machine with nothing else to do.
 			if m := median(after); m > time.Second {
 				t.Errorf("the last caller was served %s after the source had answered", m)
@@ -63,29 +63,29 @@ func TestCrowdsOfAFleet(t *testing.T) {
 
 func median(sorted []time.Duration) time.Duration { return sorted[len(sorted)/2] }
 
-// crowd gathers one crowd, and returns how long after the load the last caller was served.
-func crowd(t *testing.T, f *Fleet, ask slowAsk) time.Duration {
+// stampede gathers one crowd, and returns how long after the load the last caller was served.
+func stampede(t *testing.T, f *Fleet, ask slowKey) time.Duration {
 	t.Helper()
-	order := crowdOrder{At: now() + int64(assembly), Callers: crowdCallers, Ask: ask}
-	var loads []span
+	order := stampedeRequest{At: now() + int64(startDelay), Callers: stampedeCallers, Key: ask}
+	var loads []interval
 	var last int64
 	got := map[string]int{}
-	for _, answer := range all(t, f, request{Crowd: &order}) {
-		loads = append(loads, answer.Crowd.Loads...)
-		last = max(last, answer.Crowd.Last)
-		for what, n := range answer.Crowd.Got {
+	for _, answer := range callAll(t, f, request{Stampede: &order}) {
+		loads = append(loads, answer.Stampede.Loads...)
+		last = max(last, answer.Stampede.LastAnswer)
+		for what, n := range answer.Stampede.Outcomes {
 			got[what] += n
 		}
 	}
-	if got[ask.Ends] != crowdWorkers*crowdCallers {
-		t.Errorf("the callers got %v, want %d times %q", got, crowdWorkers*crowdCallers, ask.Ends)
+	if got[ask.Result] != stampedeWorkers*stampedeCallers {
+		t.Errorf("the callers got %v, want %d times %q", got, stampedeWorkers*stampedeCallers, ask.Result)
 	}
-	slices.SortFunc(loads, func(a, b span) int { return cmp.Compare(a.Begin, b.Begin) })
+	slices.SortFunc(loads, func(a, b interval) int { return cmp.Compare(a.Begin, b.Begin) })
 	for i, l := range loads[1:] {
 		// A failure is remembered for 100 ms, give or take a tenth. Who is late by more, on a
 		// busy machine, may try again.
 		const remembered = int64(90 * time.Millisecond)
-		if ask.Ends != "failed" || l.Begin < loads[i].End+remembered {
+		if ask.Result != "failed" || l.Begin < loads[i].End+remembered {
 			t.Errorf("load %d began %s after load %d had ended, want one load",
 				i+2, time.Duration(l.Begin-loads[i].End), i+1)
 		}
@@ -95,16 +95,16 @@ func crowd(t *testing.T, f *Fleet, ask slowAsk) time.Duration {
 
 // Who waits for a process that is killed while it loads waits for at most a second more before
 // another one begins.
-func loaderIsKilled(t *testing.T, f *Fleet, begun <-chan loadStart) {
+func loaderIsKilled(t *testing.T, f *Fleet, begun <-chan loadBegin) {
 	var gaps []time.Duration
 	var name string
-	for n := range *rounds {
+	for n := range *stampedes {
 		name = fmt.Sprint("killed", n)
-		order := crowdOrder{At: now(), Callers: 5, Ask: slowAsk{Name: name, Takes: 20 * time.Second, Ends: "found"}}
-		for _, m := range f.members() {
-			go func() { _, _ = m.call(t.Context(), request{Crowd: &order}) }() // ends with the test
+		order := stampedeRequest{At: now(), Callers: 5, Key: slowKey{Name: name, Duration: 20 * time.Second, Result: "found"}}
+		for _, m := range f.processes() {
+			go func() { _, _ = m.call(t.Context(), request{Stampede: &order}) }() // ends with the test
 		}
-		leader := next(t, begun, name)
+		leader := nextLoad(t, begun, name)
 		if err := wait(t.Context(), 50*time.Millisecond*time.Duration(n)); err != nil { // anywhere within its lease
 			t.Fatal(err)
 		}
@@ -112,8 +112,8 @@ func loaderIsKilled(t *testing.T, f *Fleet, begun <-chan loadStart) {
 		if err := leader.by.kill(); err != nil {
 			t.Fatal(err)
 		}
-		gaps = append(gaps, time.Duration(next(t, begun, name).at-killed))
-		if err := f.start(t.Context(), leader.by.seat); err != nil {
+		gaps = append(gaps, time.Duration(nextLoad(t, begun, name).at-killed))
+		if err := f.start(t.Context(), leader.by.slot); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -131,8 +131,8 @@ func loaderIsKilled(t *testing.T, f *Fleet, begun <-chan loadStart) {
 	}
 }
 
-// next returns the next load of name that begins.
-func next(t *testing.T, begun <-chan loadStart, name string) loadStart {
+// nextLoad returns the next load of name that begins.
+func nextLoad(t *testing.T, begun <-chan loadBegin, name string) loadBegin {
 	t.Helper()
 	patience := time.After(30 * time.Second)
 	for {
