@@ -29,11 +29,9 @@ const (
 const (
 	theService  = "chainlearn serve"
 	keepingNear = theService + ", " + nearSetting
-	tolerating  = theService + ", " + tolerateSetting
 	theBare     = "bare net/http"
 
-	nearSetting     = "CACHE_NEAR=1s"
-	tolerateSetting = "CACHE_TOLERATE=1s"
+	nearSetting = "CACHE_NEAR=1s"
 )
 
 var serviceLoad = experiment{
@@ -44,8 +42,8 @@ var serviceLoad = experiment{
 		"Latencies are measured at half of the service's rate for all, with requests sent at even intervals whatever the answers take, "+
 		"and counted from the moment a request was due if no connection was free for it then (so coordinated omission is not left out). "+
 		"Processor time is that of the server process alone, for a request. %d learners with tokens take turns. "+
-		"With `%s` the catalogue is served from the process's memory, within a second of other processes' writes; "+
-		"with `%s` it is loaded anew at most once a second while writes rain.", connections, loadLearners, nearSetting, tolerateSetting),
+		"With `%s` the catalogue is served from the process's memory, within a second of other processes' writes.",
+		connections, loadLearners, nearSetting),
 	run: runService,
 }
 
@@ -104,16 +102,11 @@ func (l *lab) onServers(ctx context.Context, binary string, pg *testservers.Post
 	if err := l.besideBare(ctx, cases, s, binary, env, []worker{{"Redis", r.PIDs}, {"PostgreSQL", pg.PIDs}}); err != nil {
 		return err
 	}
-	tolerant, err := startService(ctx, tolerating, binary, append(slices.Clone(env), tolerateSetting))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, tolerant.stop()) }()
 	writes, err := enrolments(ctx, pg, learners)
 	if err != nil {
 		return err
 	}
-	return l.underEnrolments(ctx, []enrolled{{s, 0.5}, {tolerant, 0.8}}, cases[0], writes)
+	return l.underEnrolments(ctx, s, cases[0], writes)
 }
 
 // besideBare measures the paths of the service, of one that keeps the catalogue near, and of
