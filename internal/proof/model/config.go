@@ -126,9 +126,9 @@ func (c *Config) fencedLoadsMatter() bool {
 	return c.Fine || !p.FencedStoreNothing || !p.JoinAfterArrival || !p.FencedLoadsApart
 }
 
-// deadStaysDead reports whether a reader or an entry whose version has been
+// obsoleteStaysObsolete reports whether a reader or an entry whose version has been
 // replaced is out of the game: no rule of this configuration can make use of it.
-func (c *Config) deadStaysDead() bool {
+func (c *Config) obsoleteStaysObsolete() bool {
 	p := &c.Protocol
 	return !c.Fine && p.Versions && p.GuardBeforeLoad &&
 		p.JoinSameVersions && p.JoinAfterArrival && p.FencedLoadsApart && p.FencedStoreNothing &&

@@ -50,15 +50,15 @@ func check(t *testing.T, cfg Config, opt Options) Result {
 	return r
 }
 
-// report gathers results of parallel subtests and logs them as one table, in
+// resultTable gathers results of parallel subtests and logs them as one table, in
 // the order of the test's rows, when all are done.
-type report struct {
+type resultTable struct {
 	mu      sync.Mutex
 	results []Result
 }
 
-func newReport(t *testing.T, rows int) *report {
-	r := &report{results: make([]Result, rows)}
+func newResultTable(t *testing.T, rows int) *resultTable {
+	r := &resultTable{results: make([]Result, rows)}
 	t.Cleanup(func() {
 		var b strings.Builder
 		if err := Report(&b, r.results); err != nil {
@@ -69,7 +69,7 @@ func newReport(t *testing.T, rows int) *report {
 	return r
 }
 
-func (r *report) put(row int, res Result) {
+func (r *resultTable) set(row int, res Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.results[row] = res
@@ -184,7 +184,7 @@ func TestProtocolHolds(t *testing.T) {
 			broken: UnfencedInversion, because: "the mark is lost with the tag and the writer does not know",
 		},
 	}
-	out := newReport(t, len(rows))
+	out := newResultTable(t, len(rows))
 	for i, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -199,7 +199,7 @@ func TestProtocolHolds(t *testing.T) {
 				cfg.Writers--
 			}
 			r := check(t, cfg, Options{})
-			out.put(i, r)
+			out.set(i, r)
 			wantBroken(t, r, row.broken)
 			if row.because != "" && !t.Failed() {
 				t.Logf("known limit: %s", row.because)
@@ -234,7 +234,7 @@ func TestKnownProtocols(t *testing.T) {
 		{"+ crash, fence may expire any time, with relay", without(t, "LeaseCheck"), Faults{Crash: true, Expiry: true}, UnfencedInversion},
 		{"+ crash, fence may expire but not during COMMIT, with relay", Full(), Faults{Crash: true, Expiry: true}, 0},
 	}
-	out := newReport(t, len(rows))
+	out := newResultTable(t, len(rows))
 	for i, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -242,7 +242,7 @@ func TestKnownProtocols(t *testing.T) {
 				Name: row.name, Writers: 2, Readers: three(), Tags: 1,
 				Protocol: row.protocol, Faults: row.faults,
 			}, Options{})
-			out.put(i, r)
+			out.set(i, r)
 			wantBroken(t, r, row.broken)
 		})
 	}
@@ -266,11 +266,11 @@ func TestLargerSystems(t *testing.T) {
 		{cfg: Config{Name: "two tags, three readers", Writers: 2, Readers: 3, Tags: 2, Faults: Faults{Expiry: true}, Touch: [MaxWriters]uint8{0b11, 0b01}}},
 		{cfg: Config{Name: "every step on its own", Writers: 2, Readers: 2, Tags: 1, Faults: Faults{Expiry: true}, Fine: true}},
 	}
-	out := newReport(t, len(rows))
+	out := newResultTable(t, len(rows))
 	for i, row := range rows { // one at a time: each may need gigabytes
 		row.cfg.Protocol = Full()
 		r := check(t, row.cfg, Options{})
-		out.put(i, r)
+		out.set(i, r)
 		wantBroken(t, r, row.broken)
 	}
 }

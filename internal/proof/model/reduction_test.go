@@ -21,9 +21,9 @@ func TestReductionsLoseNothing(t *testing.T) {
 		case *full && a.faults == Faults{}:
 			sizes = append(sizes, size{2, 2}) // and every other fault tens of millions
 		}
-		whole, maimed := a.configs(t)
+		whole, ablated := a.configs(t)
 		for _, size := range sizes {
-			for _, cfg := range []Config{whole, maimed} {
+			for _, cfg := range []Config{whole, ablated} {
 				cfg.Writers, cfg.Readers = size.writers, size.readers
 				name := cfg.Name
 				if cfg.Name = ""; done[cfg] {
@@ -119,7 +119,7 @@ func visited(e *exploration, m *machine, s state) bool {
 		if k == n {
 			c := s
 			m.reorderReaders(&c, order)
-			m.canon(&c)
+			m.canonicalize(&c)
 			return e.seen.has(&c)
 		}
 		for i := k; i < n; i++ {

@@ -72,7 +72,7 @@ const (
 	wBumped     // not yet acknowledged
 	wAcked      // bumped and acknowledged; its row may still be there
 	wDone       // will do nothing more by itself, but remembers what it bumped
-	wDead       // will do nothing more: crashed, or ended without a bump
+	wEnded       // will do nothing more: crashed, or ended without a bump
 )
 
 const (
@@ -87,7 +87,7 @@ type reader struct {
 	flags uint8
 	mask  uint8 // rProbing: what has been read; rLoading, rLoaded: readers that had arrived when the load began
 	val   uint8 // rProbing: the entry's value; rAnswered, rLoaded: the answer
-	floor uint8 // at the start of the read: newest acknowledged commit << 4 | newest value returned
+	lowerBound uint8 // at the start of the read: newest acknowledged commit << 4 | newest value returned
 	ver   [MaxTags]uint8
 	guard [MaxTags]uint8 // the entry's guard, while probing
 }
@@ -143,12 +143,12 @@ func (s *state) anyMark(tags int) bool {
 	return false
 }
 
-// canon brings s into a form that no longer tells which of several identical
+// canonicalize brings s into a form that no longer tells which of several identical
 // writers or readers is which, nor what the random versions were. Any choice
 // among equals is sound: the result is always a renaming of what tidy leaves.
-func (m *machine) canon(s *state) {
+func (m *machine) canonicalize(s *state) {
 	m.tidy(s)
-	if m.alikeWriters {
+	if m.identicalWriters {
 		slices.SortFunc(s.w[:m.cfg.Writers], compareWriters)
 	}
 
@@ -183,7 +183,7 @@ func (m *machine) canon(s *state) {
 
 // tidy clears what no step can depend on any more.
 func (m *machine) tidy(s *state) {
-	if m.deadStaysDead {
+	if m.pruneObsolete {
 		m.prune(s)
 	}
 	if s.flags&fFailedOver != 0 {
@@ -201,7 +201,7 @@ func (m *machine) tidy(s *state) {
 			w.pc = wDone // the relay was faster
 		}
 		if w.pc == wDone && !m.mayReplay(s, i) {
-			w.pc = wDead
+			w.pc = wEnded
 		}
 	}
 }
@@ -258,7 +258,7 @@ func compareWriters(a, b writer) int {
 
 func compareReaders(a, b *reader) int {
 	return cmp.Or(cmp.Compare(a.pc, b.pc), cmp.Compare(a.flags, b.flags), cmp.Compare(a.mask, b.mask),
-		cmp.Compare(a.val, b.val), cmp.Compare(a.floor, b.floor),
+		cmp.Compare(a.val, b.val), cmp.Compare(a.lowerBound, b.lowerBound),
 		bytes.Compare(a.ver[:], b.ver[:]), bytes.Compare(a.guard[:], b.guard[:]))
 }
 
@@ -270,23 +270,23 @@ func (m *machine) prune(s *state) {
 	for changed := true; changed; {
 		changed = false
 		for i := range m.cfg.Readers {
-			if r := &s.r[i]; r.pc != rIdle && m.outOfGame(s, i) {
+			if r := &s.r[i]; r.pc != rIdle && m.readerIsObsolete(s, i) {
 				*r, changed = reader{}, true
 			}
 		}
-		if s.entry.val != none && m.deadGuard(s, s.entry.guard, none) {
+		if s.entry.val != none && m.guardIsObsolete(s, s.entry.guard, none) {
 			s.entry, changed = noEntry, true
 		}
-		if s.old.entry.val != none && m.deadGuard(s, s.old.entry.guard, none) {
+		if s.old.entry.val != none && m.guardIsObsolete(s, s.old.entry.guard, none) {
 			s.old.entry, changed = noEntry, true
 		}
 	}
 }
 
-func (m *machine) outOfGame(s *state, i int) bool {
+func (m *machine) readerIsObsolete(s *state, i int) bool {
 	r := &s.r[i]
 	if r.pc != rProbing {
-		return m.deadGuard(s, r.ver, i)
+		return m.guardIsObsolete(s, r.ver, i)
 	}
 	for k := range m.cfg.Tags {
 		if r.mask&gotEntry != 0 && r.guard[k] != s.ver[k] && r.mask&(1<<k) == 0 {
@@ -322,9 +322,9 @@ func (m *machine) offered(s *state, k int, v uint8, i int) bool {
 	return false
 }
 
-// deadGuard reports whether guard (of reader i's load, or of the entry) holds a
+// guardIsObsolete reports whether guard (of reader i's load, or of the entry) holds a
 // version that is no longer current and that no probing reader still has in hand.
-func (m *machine) deadGuard(s *state, guard [MaxTags]uint8, i int) bool {
+func (m *machine) guardIsObsolete(s *state, guard [MaxTags]uint8, i int) bool {
 	for k := range m.cfg.Tags {
 		if guard[k] == s.ver[k] {
 			continue

@@ -18,87 +18,87 @@ import (
 // steps everybody runs until nobody can, on virtual time, so a schedule is a list of choices
 // that can be repeated, and trying all of them is walking a tree.
 
-// stage is where steps wait.
-type stage struct {
+// scheduler is where steps wait.
+type scheduler struct {
 	mu     sync.Mutex
-	parked []*parked
-	came   map[string]int
+	waitingSteps []*waitingStep
+	arrivals   map[string]int
 	open   bool // nobody waits any more
 	trace  []string
 }
 
-type parked struct {
+type waitingStep struct {
 	name string
 	nth  int      // of this name, from 0
-	ends []string // how it may end, beside well
-	let  chan string
+	faults []string // how it may end, beside well
+	resume  chan string
 }
 
 // wait parks the caller until it is let go, and returns how its step is to end: "" is well.
-func (s *stage) wait(name string, ends ...string) string {
+func (s *scheduler) wait(name string, faults ...string) string {
 	s.mu.Lock()
 	if s.open {
 		s.mu.Unlock()
 		return ""
 	}
-	p := &parked{name, s.came[name], ends, make(chan string)}
-	s.came[name]++
-	s.parked = append(s.parked, p)
+	p := &waitingStep{name, s.arrivals[name], faults, make(chan string)}
+	s.arrivals[name]++
+	s.waitingSteps = append(s.waitingSteps, p)
 	s.mu.Unlock()
-	return <-p.let
+	return <-p.resume
 }
 
 // take removes the i-th of those who wait, by name and then by arrival.
-func (s *stage) take(i int) *parked {
+func (s *scheduler) take(i int) *waitingStep {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	slices.SortStableFunc(s.parked, func(a, b *parked) int { return strings.Compare(a.name, b.name) })
-	p := s.parked[i]
-	s.parked = slices.Delete(s.parked, i, i+1)
+	slices.SortStableFunc(s.waitingSteps, func(a, b *waitingStep) int { return strings.Compare(a.name, b.name) })
+	p := s.waitingSteps[i]
+	s.waitingSteps = slices.Delete(s.waitingSteps, i, i+1)
 	return p
 }
 
-func (s *stage) waiting() int {
+func (s *scheduler) waiting() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.parked)
+	return len(s.waitingSteps)
 }
 
-// clear lets everybody go, now and from now on.
-func (s *stage) clear() {
+// releaseAll lets everybody go, now and from now on.
+func (s *scheduler) releaseAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open = true
-	for _, p := range s.parked {
-		p.let <- ""
+	for _, p := range s.waitingSteps {
+		p.resume <- ""
 	}
-	s.parked = nil
+	s.waitingSteps = nil
 }
 
-// tree walks all lists of choices.
-type tree struct {
-	choices, widths []int
+// choices walks all lists of choices.
+type choices struct {
+	picked, widths []int
 	depth           int
 }
 
 // pick returns a number below n: another one each time the same list of choices leads here.
-func (c *tree) pick(n int) int {
-	if c.depth == len(c.choices) {
-		c.choices, c.widths = append(c.choices, 0), append(c.widths, n)
+func (c *choices) pick(n int) int {
+	if c.depth == len(c.picked) {
+		c.picked, c.widths = append(c.picked, 0), append(c.widths, n)
 	}
 	if c.widths[c.depth] != n {
 		panic(fmt.Sprintf("choice %d was among %d and is among %d: the schedule cannot be repeated", c.depth, c.widths[c.depth], n))
 	}
 	c.depth++
-	return c.choices[c.depth-1]
+	return c.picked[c.depth-1]
 }
 
 // next moves on to the next list of choices, and returns false after the last.
-func (c *tree) next() bool {
+func (c *choices) next() bool {
 	c.depth = 0
-	for i := len(c.choices) - 1; i >= 0; i-- {
-		if c.choices[i]++; c.choices[i] < c.widths[i] {
-			c.choices, c.widths = c.choices[:i+1], c.widths[:i+1]
+	for i := len(c.picked) - 1; i >= 0; i-- {
+		if c.picked[i]++; c.picked[i] < c.widths[i] {
+			c.picked, c.widths = c.picked[:i+1], c.widths[:i+1]
 			return true
 		}
 	}
@@ -107,33 +107,33 @@ func (c *tree) next() bool {
 
 // explore runs play under every schedule, until one goes wrong, and returns how many there are.
 // Of every schedule at most faults steps end otherwise than well.
-func explore(t *testing.T, faults int, play func(t *testing.T, r *rehearsal)) (schedules int) {
+func explore(t *testing.T, faults int, run func(t *testing.T, r *execution)) (schedules int) {
 	t.Helper()
-	c := &tree{}
+	c := &choices{}
 	for more := true; more && !t.Failed(); more = c.next() {
 		schedules++
 		synctest.Test(t, func(t *testing.T) {
-			r := &rehearsal{stage: &stage{came: map[string]int{}}, tree: c, faults: faults}
-			play(t, r)
+			r := &execution{scheduler: &scheduler{arrivals: map[string]int{}}, tree: c, faults: faults}
+			run(t, r)
 			if t.Failed() {
-				t.Logf("schedule %d: %s", schedules, strings.Join(r.stage.trace, ", "))
+				t.Logf("schedule %d: %s", schedules, strings.Join(r.scheduler.trace, ", "))
 			}
 		})
 	}
 	return schedules
 }
 
-// rehearsal is one schedule.
-type rehearsal struct {
-	*stage
-	tree   *tree
+// execution is one schedule.
+type execution struct {
+	*scheduler
+	tree   *choices
 	faults int // that may still happen
 	step   int // how many steps have been let go
 }
 
-// act lets steps go until done. It tells before of each, with how many of its name came earlier,
+// run lets steps go until done. It tells before of each, with how many of its name came earlier,
 // and calls after once nobody can go on. When nobody waits, time passes.
-func (r *rehearsal) act(t *testing.T, done func() bool, before func(name string, nth int, end string), after func()) {
+func (r *execution) run(t *testing.T, done func() bool, before func(name string, nth int, fault string), after func()) {
 	t.Helper()
 	const most = 500
 	for idle := 0; ; {
@@ -156,38 +156,38 @@ func (r *rehearsal) act(t *testing.T, done func() bool, before func(name string,
 			continue
 		}
 		p := r.take(r.tree.pick(n))
-		end := ""
-		if r.faults > 0 && len(p.ends) > 0 {
-			if i := r.tree.pick(1 + len(p.ends)); i > 0 {
-				end = p.ends[i-1]
+		fault := ""
+		if r.faults > 0 && len(p.faults) > 0 {
+			if i := r.tree.pick(1 + len(p.faults)); i > 0 {
+				fault = p.faults[i-1]
 				r.faults--
 			}
 		}
 		told := p.name
-		if end != "" {
-			told += " (" + end + ")"
+		if fault != "" {
+			told += " (" + fault + ")"
 		}
 		r.trace = append(r.trace, told)
-		before(p.name, p.nth, end)
-		p.let <- end
+		before(p.name, p.nth, fault)
+		p.resume <- fault
 	}
 }
 
 // How a step may end.
 const (
-	refused = "fails, and did nothing"
-	silent  = "fails, and did it"
-	dies    = "its process dies"
+	failsWithoutEffect = "fails, and did nothing"
+	failsAfterEffect  = "fails, and did it"
+	crashes    = "its process dies"
 )
 
 var errInjected = errors.New("injected")
 
 // stepped runs do between what the stage says.
-func (s *stage) stepped(ctx context.Context, name string, do func() error, ends ...string) error {
-	switch s.wait(name, ends...) {
-	case refused:
+func (s *scheduler) stepped(ctx context.Context, name string, do func() error, faults ...string) error {
+	switch s.wait(name, faults...) {
+	case failsWithoutEffect:
 		return errInjected
-	case silent:
+	case failsAfterEffect:
 		_ = do()
 		return errInjected
 	}
