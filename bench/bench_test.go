@@ -51,7 +51,7 @@ func TestShortestRun(t *testing.T) {
 	}
 }
 
-// The service is built, filled and asked; whoever it refuses ends the run.
+// The service is built, filled and asked; a refused request ends the run.
 func TestServiceIsMeasured(t *testing.T) {
 	testservers.Require(t, "redis-server", "redis-server")
 	out := t.TempDir()

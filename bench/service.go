@@ -20,16 +20,16 @@ import (
 const (
 	serviceSecret = "this secret signs the tokens of a benchmark only"
 	connections   = 16
-	loadLearners  = 200 // whose tokens take turns
+	loadLearners  = 200 // whose tokens are used in turn
 	enrolRate     = 100 // each second
 	openShare     = 0.5 // of what the service can do at most, where latency is measured
 )
 
 // What is compared.
 const (
-	theService  = "chainlearn serve"
-	keepingNear = theService + ", " + nearSetting
-	theBare     = "bare net/http"
+	serviceName     = "chainlearn serve"
+	serviceNearName = serviceName + ", " + nearSetting
+	bareName        = "bare net/http"
 
 	nearSetting = "CACHE_NEAR=1s"
 )
@@ -55,7 +55,7 @@ type serviceCase struct {
 	public   bool    // a part of the catalogue, which may be kept near
 }
 
-func runService(ctx context.Context, l *lab) error {
+func runService(ctx context.Context, x *experimentRun) error {
 	dir, err := os.MkdirTemp("", "chainlearn-bench-")
 	if err != nil {
 		return err
@@ -70,22 +70,22 @@ func runService(ctx context.Context, l *lab) error {
 		return err
 	}
 	err = withRedis(ctx, func(r *testservers.Redis) error {
-		return l.onServers(ctx, binary, pg, r, []string{
+		return x.onServers(ctx, binary, pg, r, []string{
 			"DATABASE_URL=" + pg.URL(), "REDIS_URL=" + r.URL(), "JWT_SECRET=" + serviceSecret,
 		})
 	})
 	return errors.Join(err, pg.Close())
 }
 
-func (l *lab) onServers(ctx context.Context, binary string, pg *testservers.Postgres, r *testservers.Redis, env []string) (err error) {
+func (x *experimentRun) onServers(ctx context.Context, binary string, pg *testservers.Postgres, r *testservers.Redis, env []string) (err error) {
 	if err := command(ctx, binary, env, "migrate"); err != nil {
 		return err
 	}
 	if err := command(ctx, binary, env, "seed", "--courses=200", "--users=5000", "--enrollments=10000", "--submissions=10000", "--credentials=1000"); err != nil {
 		return err
 	}
-	l.say("the database is filled")
-	s, err := startService(ctx, theService, binary, env)
+	x.logf("the database is filled")
+	s, err := startService(ctx, serviceName, binary, env)
 	if err != nil {
 		return err
 	}
@@ -94,25 +94,25 @@ func (l *lab) onServers(ctx context.Context, binary string, pg *testservers.Post
 	if err != nil {
 		return err
 	}
-	course, err := aCourse(ctx, s.addr)
+	course, err := firstCourse(ctx, s.addr)
 	if err != nil {
 		return err
 	}
 	cases := serviceCases(learners, course)
-	if err := l.besideBare(ctx, cases, s, binary, env, []worker{{"Redis", r.PIDs}, {"PostgreSQL", pg.PIDs}}); err != nil {
+	if err := x.besideBare(ctx, cases, s, binary, env, []processGroup{{"Redis", r.PIDs}, {"PostgreSQL", pg.PIDs}}); err != nil {
 		return err
 	}
 	writes, err := enrolments(ctx, pg, learners)
 	if err != nil {
 		return err
 	}
-	return l.underEnrolments(ctx, s, cases[0], writes)
+	return x.underEnrolments(ctx, s, cases[0], writes)
 }
 
 // besideBare measures the paths of the service, of one that keeps the catalogue near, and of
 // a bare handler.
-func (l *lab) besideBare(ctx context.Context, cases []serviceCase, s *service, binary string, env []string, others []worker) (err error) {
-	near, err := startService(ctx, keepingNear, binary, append(slices.Clone(env), nearSetting))
+func (x *experimentRun) besideBare(ctx context.Context, cases []serviceCase, s *service, binary string, env []string, others []processGroup) (err error) {
+	near, err := startService(ctx, serviceNearName, binary, append(slices.Clone(env), nearSetting))
 	if err != nil {
 		return err
 	}
@@ -122,16 +122,16 @@ func (l *lab) besideBare(ctx context.Context, cases []serviceCase, s *service, b
 		return err
 	}
 	defer func() { err = errors.Join(err, bare.stop()) }()
-	return l.paths(ctx, cases, s, near, bare, others)
+	return x.paths(ctx, cases, s, near, bare, others)
 }
 
-// learner is somebody who can ask.
+// learner is a user of the service and its token.
 type learner struct {
 	id    uuid.UUID
 	token string
 }
 
-// tokens signs tokens for learners who have something to show.
+// tokens signs tokens for learners that have enrolments.
 func tokens(ctx context.Context, pg *testservers.Postgres) ([]learner, error) {
 	conn, err := pgx.Connect(ctx, pg.URL())
 	if err != nil {
@@ -170,8 +170,8 @@ func tokens(ctx context.Context, pg *testservers.Postgres) ([]learner, error) {
 	return learners, nil
 }
 
-// aCourse returns the first course of the list.
-func aCourse(ctx context.Context, addr string) (string, error) {
+// firstCourse returns the first course of the list.
+func firstCourse(ctx context.Context, addr string) (string, error) {
 	_, body, err := fetch(ctx, addr, "/api/v1/courses", "")
 	if err != nil {
 		return "", err
@@ -189,8 +189,8 @@ func aCourse(ctx context.Context, addr string) (string, error) {
 func serviceCases(learners []learner, course string) []serviceCase {
 	const list = "/api/v1/courses"
 	as := func(path string) (all []load.Request) {
-		for _, l := range learners {
-			all = append(all, load.Request{Path: path, Token: l.token})
+		for _, learner := range learners {
+			all = append(all, load.Request{Path: path, Token: learner.token})
 		}
 		return all
 	}

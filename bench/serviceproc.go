@@ -72,7 +72,7 @@ func startService(ctx context.Context, name, binary string, env []string) (*serv
 	}
 	s := &service{name: name, pid: c.Process.Pid}
 	s.stop = sync.OnceValue(func() error {
-		_ = c.Process.Signal(syscall.SIGTERM) // it may have ended by itself, which Wait tells
+		_ = c.Process.Signal(syscall.SIGTERM) // it may have ended by itself, which Wait reports
 		if err := c.Wait(); err != nil {
 			return fmt.Errorf("chainlearn serve: %w:\n%s", err, complaints.String())
 		}

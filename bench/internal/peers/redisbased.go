@@ -128,12 +128,12 @@ type bareGet[V any] struct {
 	client rueidis.Client
 }
 
-// Healther is a contestant that knows whether it works as it should.
-type Healther interface {
+// HealthChecker is a contender that can report whether its store is healthy.
+type HealthChecker interface {
 	Healthy(ctx context.Context) error
 }
 
-// Batcher is a contestant that can be filled faster than by asking for one answer after
+// Batcher is a contender that can store many answers faster than by asking for one after
 // the other.
 type Batcher interface {
 	Fetch(ctx context.Context, keys []payload.Key) error
@@ -198,5 +198,5 @@ func RoundTrip[V any](ctx context.Context, c Cache[V], k *payload.Key) (v V, err
 	return b.cfg.Load(ctx, k.ID)
 }
 
-// Patience is what a caller with no particular deadline has.
-const Patience = 30 * time.Second
+// CallTimeout is what a caller with no particular deadline has.
+const CallTimeout = 30 * time.Second
