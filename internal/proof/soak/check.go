@@ -108,17 +108,17 @@ func (c *segmentHistory) check() (Figures, []Violation) {
 // keyCheck is the check of one key.
 type keyCheck struct {
 	*segmentHistory
-	key     int
-	figures *Figures
-	commits []*commit       // base first
-	index  map[int64]int   // of a value in commits
-	begunBy   []int64         // when each commit and all before it had begun: none shows earlier
-	binding   []*commit       // the last one up to each commit that is due once it was read
-	bound  lowerBound           // for everybody
-	ownBounds     map[int]*lowerBound  // for each process, its own acknowledged writes
-	notFoundAs   map[int]*commit // what a read that found nothing has seen: its place in reads → commit
-	earliestEnd []int64         // the earliest end of each commit and those after it
-	earliestFaultFree []int64         // the same of Calm
+	key               int
+	figures           *Figures
+	commits           []*commit           // base first
+	index             map[int64]int       // of a value in commits
+	begunBy           []int64             // when each commit and all before it had begun: none shows earlier
+	binding           []*commit           // the last one up to each commit that is due once it was read
+	bound             lowerBound          // for everybody
+	ownBounds         map[int]*lowerBound // for each process, its own acknowledged writes
+	notFoundAs        map[int]*commit     // what a read that found nothing has seen: its place in reads → commit
+	earliestEnd       []int64             // the earliest end of each commit and those after it
+	earliestFaultFree []int64             // the same of Calm
 }
 
 func (k *keyCheck) prepare() {
@@ -309,11 +309,11 @@ type Violation struct {
 	Key  int
 	Text string
 
-	at     int64
-	read   read
-	seen   *commit
-	required   requirement
-	faults []window
+	at       int64
+	read     read
+	seen     *commit
+	required requirement
+	faults   []window
 }
 
 func (v Violation) String() string { return fmt.Sprintf("key %d: %s\n%s", v.Key, v.What, v.Text) }

@@ -3,6 +3,7 @@ package soak
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -241,23 +242,32 @@ func (w *worker) stampede(ctx context.Context, o stampedeRequest) stampedeResult
 	return result
 }
 
-// openLoop asks at a steady rate, and does not wait for an answer before it asks again.
-func (w *worker) openLoop(ctx context.Context, o openLoopRequest) openLoopResult {
+// openLoop asks at a steady rate, and does not wait for an answer before it asks again. Each
+// request asks for another key, so that the store calls for a key are those of one request.
+func (w *worker) openLoop(ctx context.Context, o openLoopRequest) (openLoopResult, error) {
 	var result openLoopResult
 	var mu sync.Mutex
 	var callers sync.WaitGroup
 	w.peakLoads.Store(0)
+	calls := &w.injector.calls
+	calls.reset()
 	t := time.NewTicker(time.Second / time.Duration(o.Rate))
 	defer t.Stop()
 	for n, until := 0, time.Now().Add(o.For); time.Now().Before(until); n++ {
+		if n == w.cfg.Shape.rows() {
+			callers.Wait()
+			return result, fmt.Errorf("%d rows are too few for %d requests a second during %s", n, o.Rate, o.For)
+		}
 		<-t.C
 		callers.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, callTimeout)
 			defer cancel()
-			s := sample{Begin: now()}
+			s := sample{Down: w.cache.Health().State == "down", Begin: now()}
 			begin := time.Now()
-			a, err := w.items.Lookup(ctx, n%w.cfg.Shape.rows())
+			a, err := w.items.Lookup(ctx, n)
 			s.Took = time.Since(begin)
+			s.Calls = calls.of(itemStoreKey(n))
+			s.Down = s.Down && w.cache.Health().State == "down"
 			if a.Status != cache.Hit && a.Status != cache.Stale {
 				s.LoadTime = a.Age // since the source was asked
 			}
@@ -268,8 +278,17 @@ func (w *worker) openLoop(ctx context.Context, o openLoopRequest) openLoopResult
 			defer mu.Unlock()
 			result.Samples = append(result.Samples, s)
 		})
+		callers.Go(func() {
+			begin := time.Now()
+			time.Sleep(w.cfg.StoreTimeout)
+			late := time.Since(begin) - w.cfg.StoreTimeout
+			mu.Lock()
+			defer mu.Unlock()
+			result.TimerDelays = append(result.TimerDelays, late)
+		})
 	}
 	callers.Wait()
 	result.PeakLoads = w.peakLoads.Load()
-	return result
+	result.LongestDeadline, result.Unbounded = calls.deadlines()
+	return result, nil
 }

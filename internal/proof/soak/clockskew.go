@@ -38,7 +38,9 @@ func shifted(entry []byte, by time.Duration) []byte {
 func (s injectedStore) skew() time.Duration { return time.Duration(s.clockSkew.Load()) }
 
 func (s injectedStore) Read(ctx context.Context, tags []cache.Tag, keys []string) (driver.Snapshot, error) {
+	end := s.calls.begin(ctx, keys)
 	snapshot, err := s.Store.Read(ctx, tags, keys)
+	end(err)
 	for i, e := range snapshot.Entries {
 		snapshot.Entries[i] = shifted(e, -s.skew())
 	}
@@ -46,7 +48,13 @@ func (s injectedStore) Read(ctx context.Context, tags []cache.Tag, keys []string
 }
 
 func (s injectedStore) Claim(ctx context.Context, claims []driver.Claim) ([]driver.Claimed, error) {
+	keys := make([]string, len(claims))
+	for i, c := range claims {
+		keys[i] = c.Key
+	}
+	end := s.calls.begin(ctx, keys)
 	claimed, err := s.Store.Claim(ctx, claims)
+	end(err)
 	for i, c := range claimed {
 		claimed[i].Entry = shifted(c.Entry, -s.skew())
 	}

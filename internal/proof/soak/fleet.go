@@ -21,7 +21,7 @@ import (
 // group comes and goes, so that lists grow and shrink and "not found" is an answer too.
 type shape struct{ Groups, Keys int }
 
-func (s shape) rows() int         { return s.Groups * s.Keys }
+func (s shape) rows() int        { return s.Groups * s.Keys }
 func (s shape) key(g, i int) int { return g*s.Keys + i }
 func (s shape) group(k int) int  { return k / s.Keys }
 
@@ -59,22 +59,22 @@ func (c FleetConfig) withDefaults() FleetConfig {
 
 // A Fleet is servers, and worker processes that share them.
 type Fleet struct {
-	cfg      FleetConfig
-	shape    shape
-	postgres *testservers.Postgres
-	ownsPostgres      bool // postgres was started by the fleet
-	database string
+	cfg          FleetConfig
+	shape        shape
+	postgres     *testservers.Postgres
+	ownsPostgres bool // postgres was started by the fleet
+	database     string
 	virtualIP    *virtualIP
-	slots    []*slot
-	admin   *pgx.Conn // to the database, past every proxy; for the one goroutine that conducts
+	slots        []*slot
+	admin        *pgx.Conn // to the database, past every proxy; for the one goroutine that conducts
 
 	onEvents func(*Process, []event) // set before the workers start
 
-	mu      sync.Mutex
-	redis   *testservers.Redis // guarded by mu
+	mu         sync.Mutex
+	redis      *testservers.Redis // guarded by mu
 	lastNumber int                // guarded by mu
-	workload *Workload              // of new workers; nil: none; guarded by mu
-	exited  []*Process          // guarded by mu
+	workload   *Workload          // of new workers; nil: none; guarded by mu
+	exited     []*Process         // guarded by mu
 }
 
 // OpenFleet starts servers and workers, and waits until every worker trusts its cache. hear is
@@ -188,15 +188,15 @@ func (f *Fleet) start(ctx context.Context, at int) error {
 	}
 	f.mu.Unlock()
 	m, err := startProcess(workerConfig{
-		Number:       number,
-		Postgres:     strings.Replace(f.postgres.DatabaseURL(f.database), f.postgres.Addr(), s.postgres.Addr(), 1),
-		Redis:        "redis://" + s.redis.Addr(),
-		Shape:        f.shape,
-		StoreTimeout: f.cfg.StoreTimeout,
-		Lease:        f.cfg.Lease,
-		DelayBeforeBump:       f.cfg.DelayBeforeBump,
-		Near:         f.cfg.Near,
-		Verbose:      f.cfg.Verbose,
+		Number:          number,
+		Postgres:        strings.Replace(f.postgres.DatabaseURL(f.database), f.postgres.Addr(), s.postgres.Addr(), 1),
+		Redis:           "redis://" + s.redis.Addr(),
+		Shape:           f.shape,
+		StoreTimeout:    f.cfg.StoreTimeout,
+		Lease:           f.cfg.Lease,
+		DelayBeforeBump: f.cfg.DelayBeforeBump,
+		Near:            f.cfg.Near,
+		Verbose:         f.cfg.Verbose,
 	}, at, f.onEvents)
 	if err != nil {
 		return fmt.Errorf("start a worker: %w", err)

@@ -33,7 +33,7 @@ func TestAcknowledgedWritesAreSeenEverywhere(t *testing.T) {
 		Seed: *seed, NoFaults: true, Writes: 2000, Duration: 15 * time.Second, ExternalPause: -1,
 		// A downgrade would be an excuse.
 		FleetConfig: FleetConfig{StoreTimeout: time.Second, DelayBeforeBump: 5 * time.Millisecond},
-		Workload:        Workload{Readers: 4, Writers: 1, Pace: 5 * time.Millisecond, WritePace: time.Millisecond},
+		Workload:    Workload{Readers: 4, Writers: 1, Pace: 5 * time.Millisecond, WritePace: time.Millisecond},
 	})
 	if r.Writes() < 300 && !t.Failed() {
 		t.Errorf("only %d writes were acknowledged in %s", r.Writes(), r.Took)

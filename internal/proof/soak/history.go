@@ -23,7 +23,7 @@ type read struct {
 	keyValue
 	Begin, End int64
 	By         int // number of the worker
-	Kind      readKind
+	Kind       readKind
 	Status     cache.Status
 }
 
@@ -49,7 +49,9 @@ type commit struct {
 }
 
 // strict reports that nothing excuses a stale or a turned-round read.
-func (c *commit) strict() bool { return c.BindsReaders && (c.Outcome != acknowledged || c.Deadline == c.End) }
+func (c *commit) strict() bool {
+	return c.BindsReaders && (c.Outcome != acknowledged || c.Deadline == c.End)
+}
 
 // window is the time of a fault.
 type window struct {
@@ -85,10 +87,10 @@ type history struct {
 
 // counts are sums over a whole run.
 type counts struct {
-	Reads, Failed                 int64 // answers asked for, and those of them that were errors
-	Hits, Stale, Loads, Bypassed  int64
+	Reads, Failed                       int64 // answers asked for, and those of them that were errors
+	Hits, Stale, Loads, Bypassed        int64
 	Acknowledged, NotCommitted, Unknown int64 // transactions
-	LastError                     string
+	LastError                           string
 }
 
 func newHistory() *history { return &history{writes: map[int64]*write{}} }
@@ -151,12 +153,12 @@ func (h *history) recordExternal(op, begin, end int64, err error) {
 // segmentHistory is one segment of a run, complete: nothing was under way at its beginning, nor at
 // its end.
 type segmentHistory struct {
-	near    time.Duration
-	base    map[int]*commit   // what each key was at the beginning
-	commits map[int][]*commit // by key, in the order of their values; without base
-	reads   map[int][]read    // by key, in the order of their beginnings
-	faults  []window
-	violations   []Violation // what is wrong before any read is looked at
+	near       time.Duration
+	base       map[int]*commit   // what each key was at the beginning
+	commits    map[int][]*commit // by key, in the order of their values; without base
+	reads      map[int][]read    // by key, in the order of their beginnings
+	faults     []window
+	violations []Violation // what is wrong before any read is looked at
 }
 
 // endSegment ends the segment. rows is what the database says was committed in it, deaths when

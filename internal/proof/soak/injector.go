@@ -19,14 +19,14 @@ import (
 type crashPoint int
 
 const (
-	noCrash           crashPoint = iota
-	afterStatements      // all statements have run
-	afterFence           // the tags are fenced
-	duringCommit         // COMMIT has been sent and not been answered
-	afterCommit          // it is committed, and nothing is bumped
-	halfBumped           // half of the tags are bumped
-	afterBump            // all are; nothing is acknowledged
-	afterAck             // acknowledged; the outbox rows are still there
+	noCrash         crashPoint = iota
+	afterStatements            // all statements have run
+	afterFence                 // the tags are fenced
+	duringCommit               // COMMIT has been sent and not been answered
+	afterCommit                // it is committed, and nothing is bumped
+	halfBumped                 // half of the tags are bumped
+	afterBump                  // all are; nothing is acknowledged
+	afterAck                   // acknowledged; the outbox rows are still there
 )
 
 // crashPoints are all places at which a writer can die.
@@ -46,19 +46,20 @@ func crash() {
 // injector follows the writes of a worker through the store and the connection, from outside of
 // the library: it knows which have been fenced and bumped, and ends the process at a step.
 type injector struct {
-	fenced func(op int64)
-	crashOnCommit atomic.Bool  // the write that is to die during COMMIT has been fenced
-	clockSkew   atomic.Int64 // by how much the wall clock is ahead
+	fenced          func(op int64)
+	crashOnCommit   atomic.Bool  // the write that is to die during COMMIT has been fenced
+	clockSkew       atomic.Int64 // by how much the wall clock is ahead
 	delayBeforeBump time.Duration
+	calls           storeCalls
 
 	mu     sync.Mutex
 	writes map[driver.Mark]*trackedWrite
 }
 
 type trackedWrite struct {
-	op     int64
-	crashAt    crashPoint
-	bumped bool
+	op      int64
+	crashAt crashPoint
+	bumped  bool
 }
 
 func newInjector(fenced func(op int64)) *injector {

@@ -20,7 +20,7 @@ func TestWriterIsKilledAtEveryStep(t *testing.T) {
 	cfg := Config{
 		Seed: *seed, ExternalPause: -1,
 		FleetConfig: FleetConfig{Workers: victims + 2, Postgres: testservers.SharedPostgres(t)},
-		Workload:        Workload{Readers: 2, Pace: 4 * time.Millisecond, Writers: -1},
+		Workload:    Workload{Readers: 2, Pace: 4 * time.Millisecond, Writers: -1},
 	}.withDefaults()
 	cfg.Workload.Writers = 0
 	r := &run{cfg: cfg, history: newHistory(), report: newReport(cfg)}

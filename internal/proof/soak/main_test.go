@@ -11,10 +11,10 @@ import (
 )
 
 var (
-	seed   = flag.Uint64("seed", 1, "of the schedule of TestHistories")
-	only   = flag.String("faults", "", "inject only those in TestHistories whose names contain this")
+	seed      = flag.Uint64("seed", 1, "of the schedule of TestHistories")
+	only      = flag.String("faults", "", "inject only those in TestHistories whose names contain this")
 	stampedes = flag.Int("crowds", 3, "how often TestCrowdsOfAFleet gathers each crowd")
-	kills = flag.Int("deaths", 2, "how often TestWriterIsKilledAtEveryStep kills a writer at each step")
+	kills     = flag.Int("deaths", 2, "how often TestWriterIsKilledAtEveryStep kills a writer at each step")
 )
 
 func TestMain(m *testing.M) {

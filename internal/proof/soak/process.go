@@ -23,14 +23,14 @@ type Process struct {
 	slot     int // which of the fleet's places it has, and so which proxies
 	cmd      *exec.Cmd
 	stdin    io.WriteCloser
-	exited     chan struct{} // closed when the process has ended and all that it said was heard
-	exitedAt   int64         // valid once gone is closed
-	onEvents     func(*Process, []event)
-	stderr *logTail
+	exited   chan struct{} // closed when the process has ended and all that it said was heard
+	exitedAt int64         // valid once gone is closed
+	onEvents func(*Process, []event)
+	stderr   *logTail
 
 	mu      sync.Mutex
 	enc     *gob.Encoder          // guarded by mu
-	lastID   int64                 // guarded by mu
+	lastID  int64                 // guarded by mu
 	pending map[int64]chan *reply // guarded by mu; nil once the process has ended
 }
 
@@ -231,5 +231,5 @@ func (m *Process) hasDataRace() bool {
 // its worker dies and another takes the place.
 type slot struct {
 	redis, postgres *testservers.Proxy
-	process          *Process
+	process         *Process
 }

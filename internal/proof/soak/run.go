@@ -96,12 +96,12 @@ func (r *run) open(ctx context.Context) (err error) {
 // strikes and heals, and then pause until everything is repaired, so that each segment
 // is a history of its own that begins and ends in a known state.
 type run struct {
-	cfg     Config
-	plan    *schedule
-	fleet   *Fleet
-	history *history
-	report  *Report
-	base    map[int]*commit
+	cfg            Config
+	plan           *schedule
+	fleet          *Fleet
+	history        *history
+	report         *Report
+	base           map[int]*commit
 	externalWrites int64 // writes by the stranger so far
 }
 
@@ -140,8 +140,8 @@ func (r *run) done() bool {
 }
 
 const (
-	beforeFault  = 300 * time.Millisecond // of reads and writes before a fault
-	afterFault = 300 * time.Millisecond // and after it
+	beforeFault     = 300 * time.Millisecond // of reads and writes before a fault
+	afterFault      = 300 * time.Millisecond // and after it
 	noFaultDuration = 2 * time.Second        // instead of one
 )
 

@@ -30,7 +30,7 @@ func watchLoads() (func(*Process, []event), <-chan loadBegin) {
 const (
 	stampedeWorkers = 8
 	stampedeCallers = 50 // of each
-	slowLoad     = 130 * time.Millisecond
+	slowLoad        = 130 * time.Millisecond
 	// startDelay is how long a crowd takes to gather: all callers ask at one moment.
 	startDelay = 150 * time.Millisecond
 )

@@ -11,26 +11,26 @@ import (
 
 // request asks a worker for one thing.
 type request struct {
-	ID     int64
-	Workload   *Workload       // begin to read and write at random
-	StopWorkload  bool        // stop that, and answer when nothing is under way
-	ReadAll   bool        // ask for every strict answer
-	Write  *writeRequest // one write
-	Stampede  *stampedeRequest // many callers of one answer
-	OpenLoop  *openLoopRequest // a steady stream of requests
-	Clock  *clockRequest // another wall clock
-	Stats bool
+	ID           int64
+	Workload     *Workload        // begin to read and write at random
+	StopWorkload bool             // stop that, and answer when nothing is under way
+	ReadAll      bool             // ask for every strict answer
+	Write        *writeRequest    // one write
+	Stampede     *stampedeRequest // many callers of one answer
+	OpenLoop     *openLoopRequest // a steady stream of requests
+	Clock        *clockRequest    // another wall clock
+	Stats        bool
 }
 
 // reply answers the request of the same ID.
 type reply struct {
-	ID     int64
-	Err    string
-	Items  []keyValue
-	Lists  [][]keyValue // by group
-	Stampede  stampedeResult
-	OpenLoop  openLoopResult
-	Stats Stats
+	ID       int64
+	Err      string
+	Items    []keyValue
+	Lists    [][]keyValue // by group
+	Stampede stampedeResult
+	OpenLoop openLoopResult
+	Stats    Stats
 }
 
 // message is what a worker says: what happened, in order, and then perhaps a reply.
@@ -52,8 +52,8 @@ type Workload struct {
 
 // writeRequest is one write of keys. Unless Die is alive, the worker ends at that step of it.
 type writeRequest struct {
-	Keys []int
-	CrashAt  crashPoint
+	Keys    []int
+	CrashAt crashPoint
 }
 
 // clockRequest sets the wall clock ahead. It is a struct since gob does not send a pointer to a
@@ -69,16 +69,16 @@ type stampedeRequest struct {
 
 // slowKey is what the slow query is asked with: an answer that takes a while.
 type slowKey struct {
-	Name  string
+	Name     string
 	Duration time.Duration
-	Result  string // "found", "missing" or "failed"
+	Result   string // "found", "missing" or "failed"
 }
 
 type interval struct{ Begin, End int64 }
 
 type stampedeResult struct {
-	Loads []interval         // of the slow query, in this process, under this name
-	LastAnswer  int64          // when the last caller had its answer
+	Loads      []interval     // of the slow query, in this process, under this name
+	LastAnswer int64          // when the last caller had its answer
 	Outcomes   map[string]int // answers, by what they were
 }
 
@@ -91,13 +91,23 @@ type openLoopRequest struct {
 type openLoopResult struct {
 	Samples   []sample
 	PeakLoads int64 // at the same time
+	// LongestDeadline is the furthest deadline of a store call, counted from its beginning, and
+	// Unbounded the number of calls without one.
+	LongestDeadline time.Duration
+	Unbounded       int
+	// TimerDelays are how late timers of StoreTimeout fired in the same process at the same time:
+	// what the machine adds to a wait.
+	TimerDelays []time.Duration
 }
 
+// sample is one request of an open loop.
 type sample struct {
-	Begin int64
-	Took  time.Duration
-	LoadTime  time.Duration // of it, reading the database for this caller
-	Err   string
+	Begin    int64
+	Took     time.Duration
+	LoadTime time.Duration // of it, reading the database for this caller
+	Calls    callCount     // of the store, when the answer was there
+	Down     bool          // the breaker was open when the request began, and when it ended
+	Err      string
 }
 
 // Stats are the measures of a worker that must not grow.
@@ -137,7 +147,7 @@ type outcome uint8
 
 const (
 	acknowledged outcome = iota + 1
-	notCommitted               // the library says that nothing was committed
+	notCommitted         // the library says that nothing was committed
 	unknown              // the library says that it does not know, or the writer died
 )
 
@@ -148,12 +158,12 @@ func (o outcome) String() string {
 // event is something that happened in a worker.
 type event struct {
 	Kind       eventKind
-	ReadKind      readKind     // of a read
+	ReadKind   readKind     // of a read
 	Status     cache.Status // of a read
 	Begin, End int64
-	Values       []keyValue // of a read
-	Err        string  // of a failed read, or a write that was not acknowledged
-	Op         int64   // of a write: unique in the run
+	Values     []keyValue // of a read
+	Err        string     // of a failed read, or a write that was not acknowledged
+	Op         int64      // of a write: unique in the run
 	Outcome    outcome
 	Bumped     bool   // the write's own bump reached Redis
 	Name       string // of the slow answer that is being loaded

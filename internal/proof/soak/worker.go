@@ -31,15 +31,15 @@ const workerVariable = "CHAINLEARN_SOAK_WORKER"
 
 // workerConfig is what a worker is told at its start.
 type workerConfig struct {
-	Number       int // of this process; no two of a run have the same
-	Postgres     string
-	Redis        string
-	Shape        shape
-	StoreTimeout time.Duration
-	Lease        time.Duration
-	DelayBeforeBump       time.Duration
-	Near         time.Duration
-	Verbose      bool
+	Number          int // of this process; no two of a run have the same
+	Postgres        string
+	Redis           string
+	Shape           shape
+	StoreTimeout    time.Duration
+	Lease           time.Duration
+	DelayBeforeBump time.Duration
+	Near            time.Duration
+	Verbose         bool
 }
 
 // BecomeWorker makes this process a worker and ends it, if it was started as one. Call it
@@ -58,15 +58,15 @@ func BecomeWorker() {
 
 // worker is a program that uses the library, and says what it sees.
 type worker struct {
-	cfg   workerConfig
+	cfg      workerConfig
 	events   *eventSender
-	injector  *injector
-	cache *cache.Cache
-	store driver.Store
-	reg   *prometheus.Registry
-	pool  *pgxpool.Pool
-	db    *outboxpg.DB
-	ops   atomic.Int64
+	injector *injector
+	cache    *cache.Cache
+	store    driver.Store
+	reg      *prometheus.Registry
+	pool     *pgxpool.Pool
+	db       *outboxpg.DB
+	ops      atomic.Int64
 
 	items, near *cache.Cached[int, int64]
 	lists       *cache.Cached[int, []keyValue]
@@ -74,10 +74,10 @@ type worker struct {
 
 	loading, peakLoads atomic.Int64 // loads of items at this moment, and most of them so far
 
-	mu    sync.Mutex
-	loads map[string][]interval // of the slow query, by name; guarded by mu
-	stop  context.CancelFunc
-	clients  sync.WaitGroup // the clients of the load
+	mu      sync.Mutex
+	loads   map[string][]interval // of the slow query, by name; guarded by mu
+	stop    context.CancelFunc
+	clients sync.WaitGroup // the clients of the load
 }
 
 func runWorker(text string, in io.Reader, out io.Writer) (err error) {
@@ -188,7 +188,7 @@ func (w *worker) answer(ctx context.Context, r request, answer *reply) (err erro
 	case r.Stampede != nil:
 		answer.Stampede = w.stampede(ctx, *r.Stampede)
 	case r.OpenLoop != nil:
-		answer.OpenLoop = w.openLoop(ctx, *r.OpenLoop)
+		answer.OpenLoop, err = w.openLoop(ctx, *r.OpenLoop)
 	case r.Clock != nil:
 		w.injector.clockSkew.Store(int64(r.Clock.Ahead))
 	case r.Stats:
