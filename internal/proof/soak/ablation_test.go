@@ -26,8 +26,7 @@ type ablation struct {
 	tests     []failingTest
 }
 
-// failingTest is a test that fails without the mechanism. All that it needs to run is named, for it
-// is run by itself.
+// failingTest is a test that fails without the mechanism. It is run by itself.
 type failingTest struct {
 	pkg, name string
 	args      []string
@@ -62,12 +61,12 @@ var ablations = []ablation{
 		[]failingTest{test(inCache, "TestFencedTagSendsReadersToTheSource")},
 	},
 	{
-		"recovery gate: after an outage the outbox is drained before entries are trusted",
+		"recovery gate: after an outage the outbox is drained before entries are served",
 		"cache/health.go", "if err := h.deliver(ctx, changed); err != nil {", "if err := error(nil); err != nil {",
 		[]failingTest{test(inCache, "TestNothingWrittenDuringAnOutageIsServedStaleAfterIt"), test(inOutbox+"/sqlite", "TestRecoveryDrainsTheOutbox")},
 	},
 	{
-		"recovery gate: others are waited for that do not fence again yet",
+		"recovery gate: recovery waits for processes that do not fence again yet",
 		"cache/health.go", "!pause(ctx, 2*probeEvery+h.budget)", "false",
 		[]failingTest{test(inCache, "TestTrustWaitsForTheLastProcessToFenceAgain")},
 	},
@@ -77,7 +76,7 @@ var ablations = []ablation{
 		[]failingTest{test(inCache, "TestRecentBumpsAreReplayedIntoAnotherIncarnation")},
 	},
 	{
-		"a failed bump: this process trusts nothing until it is delivered",
+		"a failed bump: this process serves no entry until the bump is delivered",
 		"cache/fence.go", "\tif err != nil {\n\t\tc.health.suspect(err, false)\n", "\tif err != nil {\n",
 		[]failingTest{test(inCache, "TestFailedBumpIsNotForgotten")},
 	},
@@ -106,7 +105,7 @@ var ablations = []ablation{
 		[]failingTest{test(inRedis, "TestOneLeaseInTheFleet"), test(inHere, "TestCrowdsOfAFleet")},
 	},
 	{
-		"lease token: who lost its lease settles nothing of who has it now",
+		"lease token: a process that lost its lease settles nothing under the lease of another",
 		"cache/redisstore/scripts.go", "local mine = l.ends > t and l.token == ARGV[1]", "local mine = l.ends > t",
 		[]failingTest{test(inRedis, "TestStoreOnOneServer")},
 	},
@@ -116,12 +115,12 @@ var ablations = []ablation{
 		[]failingTest{test(inCache, "TestLoadUnderOldVersionsIsNotJoined")},
 	},
 	{
-		"near's deafness: nothing near is served beyond the last proof of hearing",
+		"near's bound: nothing near is served beyond the bound after the last proof that notifications arrive",
 		"cache/near.go", "now-n.proven.Load() > n.bound || ", "",
 		[]failingTest{test(inCache, "TestDeafProcessServesNothingNearForLongerThanTheBound")},
 	},
 	{
-		"near: changes end the answers that depend on them",
+		"near: a change invalidates the near answers that depend on it",
 		"cache/near.go", " || a.as.generations.changed() {", " {",
 		[]failingTest{test(inCache, "TestOwnWriteEndsNearAnswersAtOnce")},
 	},
@@ -131,18 +130,18 @@ var ablations = []ablation{
 		[]failingTest{test(inOutbox+"/postgres", "TestEveryWayToChangeARow"), acknowledgedWrites},
 	},
 	{
-		"bump: what was loaded before the commit is dead when the write is acknowledged",
+		"bump: what was loaded before the commit is invalid when the write is acknowledged",
 		"cache/outbox/commit.go", "if fence.Bump(detached) != nil {", "if false {",
 		[]failingTest{test(inOutbox+"/sqlite", "TestOrderOfSteps")},
 	},
 	{
-		"relay: somebody delivers what a dead writer left",
+		"relay: the outbox rows of a killed writer are delivered",
 		"cache/outbox/relay.go", "n, err := r.deliverAll(ctx)", "n, err := 0, error(nil)",
 		[]failingTest{test(inOutbox+"/sqlite", "TestStrangersWritesAreSeenSoon"), test(inHere, "TestWriterIsKilledAtEveryStep")},
 	},
 }
 
-// The list must not rot: each text is there, once, and so is each test.
+// The list must stay correct: each text occurs once in its file, and each test exists.
 func TestAblationsFitTheProgram(t *testing.T) {
 	for _, a := range ablations {
 		if n := strings.Count(source(t, a.file), a.old); n != 1 {
@@ -188,8 +187,8 @@ func exists(t *testing.T, c failingTest) bool {
 	return false
 }
 
-// Without any of its mechanisms the program is caught by the tests named. It takes a while:
-// run it with -ablate, or make ablate.
+// Without any one of its mechanisms the program fails the tests named. It takes minutes: run it
+// with -ablate, or make ablate.
 func TestEveryMechanismIsMissed(t *testing.T) {
 	if !*ablate {
 		t.Skip("run it with -ablate, or make ablate")
@@ -199,17 +198,17 @@ func TestEveryMechanismIsMissed(t *testing.T) {
 			overlay := a.overlay(t)
 			for _, c := range a.tests {
 				began := time.Now()
-				if said, failed := c.run(t, overlay); !failed {
-					t.Errorf("%s passes without it:\n%s", c.name, said)
+				if output, failed := c.run(t, overlay); !failed {
+					t.Errorf("%s passes without it:\n%s", c.name, output)
 				} else {
-					t.Logf("caught by %s in %s: %s", c.name, time.Since(began).Round(time.Second), reason(said))
+					t.Logf("caught by %s in %s: %s", c.name, time.Since(began).Round(time.Second), firstFailure(output))
 				}
 			}
 		})
 	}
 }
 
-// overlay writes the changed file, and what -overlay wants to know of it.
+// overlay writes the changed file, and the file that -overlay reads.
 func (a ablation) overlay(t *testing.T) string {
 	t.Helper()
 	original, err := filepath.Abs(filepath.Join(root, a.file))
@@ -232,7 +231,7 @@ func (a ablation) overlay(t *testing.T) string {
 
 // run runs the test with the overlay, and reports whether it failed. A program that does not
 // compile, or a test that is not run, fails the test at hand.
-func (c failingTest) run(t *testing.T, overlay string) (said string, failed bool) {
+func (c failingTest) run(t *testing.T, overlay string) (output string, failed bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), goTimeout)
 	defer cancel()
@@ -240,22 +239,22 @@ func (c failingTest) run(t *testing.T, overlay string) (said string, failed bool
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = filepath.Join(root, c.pkg) // which may be in another module
 	b, err := cmd.CombinedOutput()
-	said = string(b)
+	output = string(b)
 	if _, ran := errors.AsType[*exec.ExitError](err); err != nil && !ran {
 		t.Fatal(err)
 	}
-	if !strings.Contains(said, "=== RUN   "+c.name) || strings.Contains(said, "--- SKIP: "+c.name) {
-		t.Fatalf("%s was not run:\n%s", c.name, said)
+	if !strings.Contains(output, "=== RUN   "+c.name) || strings.Contains(output, "--- SKIP: "+c.name) {
+		t.Fatalf("%s was not run:\n%s", c.name, output)
 	}
-	return said, strings.Contains(said, "--- FAIL: "+c.name)
+	return output, strings.Contains(output, "--- FAIL: "+c.name)
 }
 
-var complaint = regexp.MustCompile(`(?m)^ +\w+\.go:\d+: (.+)$`)
+var testMessage = regexp.MustCompile(`(?m)^ +\w+\.go:\d+: (.+)$`)
 
-// reason returns the first complaint of a failed test that is not just a log.
-func reason(said string) string {
-	last := "it ended badly"
-	for _, m := range complaint.FindAllStringSubmatch(said, -1) {
+// firstFailure returns the first message of a failed test that is not a log line.
+func firstFailure(output string) string {
+	last := "it ended without a message"
+	for _, m := range testMessage.FindAllStringSubmatch(output, -1) {
 		last = strings.TrimSpace(m[1])
 		if !strings.HasPrefix(last, "level=") && !strings.HasPrefix(last, "time=") {
 			break

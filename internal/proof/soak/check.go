@@ -36,10 +36,11 @@ func (d *requirementHeap) Pop() any {
 	return x
 }
 
-// lowerBound is what is demanded, over time: each step demands more than the one before.
+// lowerBound is what reads must show at least, over time. Each requirement is higher than the one
+// before.
 type lowerBound []requirement
 
-// raise adds d, which comes after all before.
+// raise adds d, which is later than all before.
 func (f *lowerBound) raise(d requirement) {
 	if d.value() > f.last().value() {
 		*f = append(*f, d)
@@ -53,7 +54,7 @@ func (f lowerBound) last() requirement {
 	return f[len(f)-1]
 }
 
-// before returns what is demanded of a read that begins at t.
+// before returns the requirement for a read that begins at t.
 func (f lowerBound) before(t int64) requirement {
 	return f[:sort.Search(len(f), func(i int) bool { return f[i].at >= t })].last()
 }
@@ -65,13 +66,13 @@ type Figures struct {
 	Strict   int64 // commits that excuse nothing
 	Linear   int64 // histories of a key that porcupine was asked about
 	NearRead int64 // of the checked answers, near ones
-	// Staleness is for how long a strict answer was older than a write that was over, at
-	// most, and Repair the same from when on no fault was at work. Only writes that are not
-	// strict can make them more than zero, or there is a violation.
+	// Staleness is how long after the end of a write a strict answer was still older than it, at
+	// most. Repair is the same, counted from the end of the faults. Only writes that are not
+	// strict can make them more than zero; otherwise there is a violation.
 	Staleness, Repair time.Duration
 	// NearStaleness is the same as Staleness for near answers.
 	NearStaleness time.Duration
-	// Stalest tells the history behind Staleness.
+	// Stalest explains the read behind Staleness.
 	Stalest string
 }
 
@@ -88,7 +89,7 @@ func (f *Figures) add(g Figures) {
 	f.NearStaleness = max(f.NearStaleness, g.NearStaleness)
 }
 
-// check holds every read of the chronicle against what was committed. It returns the first
+// check compares every read of the segment with what was committed. It returns the first
 // violation of each key.
 func (c *segmentHistory) check() (Figures, []Violation) {
 	var figures Figures
@@ -113,12 +114,12 @@ type keyCheck struct {
 	commits           []*commit           // base first
 	index             map[int64]int       // of a value in commits
 	begunBy           []int64             // when each commit and all before it had begun: none shows earlier
-	binding           []*commit           // the last one up to each commit that is due once it was read
-	bound             lowerBound          // for everybody
+	binding           []*commit           // the last one up to each commit that binds readers
+	bound             lowerBound          // for all processes
 	ownBounds         map[int]*lowerBound // for each process, its own acknowledged writes
 	notFoundAs        map[int]*commit     // what a read that found nothing has seen: its place in reads → commit
 	earliestEnd       []int64             // the earliest end of each commit and those after it
-	earliestFaultFree []int64             // the same of Calm
+	earliestFaultFree []int64             // the same of FaultFreeFrom
 }
 
 func (k *keyCheck) prepare() {
@@ -162,8 +163,8 @@ func (k *keyCheck) prepare() {
 	}
 }
 
-// checkReads goes through the reads in the order of their beginnings. What is demanded of one depends
-// only on reads that ended before it began, and these come earlier.
+// checkReads goes through the reads in the order of their beginnings. The requirement for one
+// depends only on reads that ended before it began, and these come earlier.
 func (k *keyCheck) checkReads() *Violation {
 	k.prepare()
 	var pending requirementHeap
@@ -218,8 +219,8 @@ func (k *keyCheck) checkReads() *Violation {
 	return nil
 }
 
-// required returns what is demanded of r: what was due at the time t, and what its own process had
-// written before it began.
+// requirement returns what r must show: what every read must at the time t, and what its own
+// process had written before it began.
 func (k *keyCheck) required(r *read, t int64) requirement {
 	required := k.bound.before(t)
 	if bound := k.ownBounds[r.By]; bound != nil {
@@ -231,8 +232,8 @@ func (k *keyCheck) required(r *read, t int64) requirement {
 }
 
 // identify returns the commit that r shows. "Not there" names none: of those that removed the
-// row and may be meant, it is the first that satisfies what is demanded, which demands
-// the least of reads to come.
+// row and may be meant, it is the first that satisfies the requirement, which
+// requires the least of later reads.
 func (k *keyCheck) identify(r *read, required requirement) (*commit, *Violation) {
 	if r.Value != 0 {
 		i, ok := k.index[r.Value]

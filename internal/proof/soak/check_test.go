@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// scenario builds a chronicle of one key by hand; times are in milliseconds.
+// scenario builds the history of one key by hand; times are in milliseconds.
 type scenario struct {
 	writes map[int64]*write
 	rows   []row
@@ -41,9 +41,9 @@ func (s *scenario) read(by int, value, begin, end int64) *read {
 	return &s.reads[len(s.reads)-1]
 }
 
-func (s *scenario) check() (Figures, []Violation) { return s.chronicle().check() }
+func (s *scenario) check() (Figures, []Violation) { return s.history().check() }
 
-func (s *scenario) chronicle() *segmentHistory {
+func (s *scenario) history() *segmentHistory {
 	h := newHistory()
 	h.writes, h.reads = s.writes, slices.Clone(s.reads)
 	base := map[int]*commit{key: {
@@ -57,7 +57,7 @@ func (s *scenario) wantViolation(t *testing.T, what string) {
 	_, wrong := s.check()
 	switch {
 	case what == "" && len(wrong) > 0:
-		t.Errorf("found fault with a history that has none: %v", wrong)
+		t.Errorf("found violations in a history that has none: %v", wrong)
 	case what != "" && (len(wrong) == 0 || !strings.Contains(wrong[0].What, what)):
 		t.Errorf("found %v, want that something is %q", wrong, what)
 	}
@@ -65,9 +65,9 @@ func (s *scenario) wantViolation(t *testing.T, what string) {
 
 func TestCheckerFindsWhatIsWrong(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		want string // empty: nothing
-		tell func(*scenario)
+		name  string
+		want  string // empty: nothing
+		build func(*scenario)
 	}{
 		{"read after the acknowledgement", "", func(s *scenario) { s.write(1, 2, 0, 10); s.read(2, 2, 11, 12) }},
 		{"old after the acknowledgement", "stale after", func(s *scenario) { s.write(1, 2, 0, 10); s.read(2, 1, 11, 12) }},
@@ -132,29 +132,29 @@ func TestCheckerFindsWhatIsWrong(t *testing.T) {
 			s.read(3, 1, 7, 8)
 		}},
 
-		{"dead writer: old, then new", "", func(s *scenario) {
+		{"killed writer: old, then new", "", func(s *scenario) {
 			s.write(1, 2, 0, 0).outcome = 0
 			s.deaths[1] = 20 * ms
 			s.read(2, 1, 30, 31)
 			s.read(2, 2, 32, 33)
 		}},
-		{"dead writer: new and then old", "what had been read", func(s *scenario) {
+		{"killed writer: new and then old", "what had been read", func(s *scenario) {
 			s.write(1, 2, 0, 0).outcome = 0
 			s.deaths[1] = 20 * ms
 			s.read(2, 2, 30, 31)
 			s.read(2, 1, 32, 33)
 		}},
-		{"dead writer: old for ever", "longer than repairs", func(s *scenario) {
+		{"killed writer: old for ever", "longer than repairs", func(s *scenario) {
 			s.write(1, 2, 0, 0).outcome = 0
 			s.deaths[1] = 20 * ms
 			s.read(2, 1, 121, 122)
 		}},
-		{"stranger: old for a while", "", func(s *scenario) {
+		{"external writer: old for a while", "", func(s *scenario) {
 			w := s.write(externalWriter, 2, 0, 10)
 			w.fenced, w.bumped = false, false
 			s.read(2, 1, 50, 51)
 		}},
-		{"stranger: a fenced write follows", "stale after", func(s *scenario) {
+		{"external writer: a fenced write follows", "stale after", func(s *scenario) {
 			w := s.write(externalWriter, 2, 0, 10)
 			w.fenced, w.bumped = false, false
 			s.write(1, 3, 20, 30)
@@ -164,7 +164,7 @@ func TestCheckerFindsWhatIsWrong(t *testing.T) {
 		{"near within its bound", "", func(s *scenario) { s.write(1, 2, 0, 10); s.read(2, 1, 19, 21).Kind = kindNear }},
 		{"near beyond", "near answer beyond", func(s *scenario) { s.write(1, 2, 0, 10); s.read(2, 1, 21, 22).Kind = kindNear }},
 		{"near, its own write", "own write", func(s *scenario) { s.write(1, 2, 0, 10); s.read(1, 1, 11, 12).Kind = kindNear }},
-		{"near obliges nobody", "", func(s *scenario) {
+		{"near binds no later read", "", func(s *scenario) {
 			s.write(1, 2, 0, 10)
 			s.read(2, 2, 1, 2).Kind = kindNear
 			s.read(3, 1, 3, 4)
@@ -191,18 +191,18 @@ func TestCheckerFindsWhatIsWrong(t *testing.T) {
 
 		{"acknowledged and not in the database", "is lost", func(s *scenario) { s.write(1, 2, 0, 10); s.rows = nil }},
 		{"failed and in the database", "was committed", func(s *scenario) { s.write(1, 2, 0, 10).outcome = notCommitted }},
-		{"in the database and nobody's", "nobody", func(s *scenario) { s.write(1, 2, 0, 10); clear(s.writes) }},
+		{"in the database and not begun by any writer", "no writer began", func(s *scenario) { s.write(1, 2, 0, 10); clear(s.writes) }},
 		{"never ended", "never ended", func(s *scenario) { s.write(1, 2, 0, 0).outcome = 0 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newScenario()
-			c.tell(s)
+			c.build(s)
 			s.wantViolation(t, c.want)
 		})
 	}
 }
 
-// Porcupine knows nothing of demands and floors, only of registers. On strict histories both
+// Porcupine knows nothing of requirements and bounds, only of registers. On strict histories both
 // must come to the same verdict, whatever the history.
 func TestCheckersAgree(t *testing.T) {
 	legal, illegal := 0, 0
@@ -228,7 +228,7 @@ func TestCheckersAgree(t *testing.T) {
 			}
 			s.read(2, value, begin, begin+rapid.Int64Range(0, 15).Draw(t, "takes"))
 		}
-		k := keyCheck{segmentHistory: s.chronicle(), key: key, figures: &Figures{}}
+		k := keyCheck{segmentHistory: s.history(), key: key, figures: &Figures{}}
 		wrong := k.checkReads()
 		if want := porcupineAccepts(s); (wrong == nil) != want {
 			t.Fatalf("porcupine accepts: %t; found %v", want, wrong)
@@ -247,7 +247,7 @@ func TestCheckersAgree(t *testing.T) {
 	}
 }
 
-// porcupineAccepts gives porcupine every operation of the story, as it is.
+// porcupineAccepts gives porcupine every operation of the scenario, unchanged.
 func porcupineAccepts(s *scenario) bool {
 	var ops []porcupine.Operation
 	for _, r := range s.rows {

@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
-// What the clients of a worker do: read and write at random, and say what they saw.
+// The clients of a worker read and write at random, and report what they saw.
 
 // callTimeout is how long a client waits for one answer. It is beyond every fault, so that
 // whatever fails sooner fails for a reason of the library's.
@@ -63,7 +64,7 @@ func sleepAbout(ctx context.Context, rnd *rand.Rand, d time.Duration) bool {
 }
 
 func (w *worker) reader(ctx context.Context, l Workload, rnd *rand.Rand) {
-	ops := context.WithoutCancel(ctx) // a pause lets what is under way end by itself
+	ops := context.WithoutCancel(ctx) // an operation under way ends by itself
 	s := w.cfg.Shape
 	for sleepAbout(ctx, rnd, l.Pace) {
 		k := rnd.IntN(s.rows())
@@ -271,7 +272,9 @@ func (w *worker) openLoop(ctx context.Context, o openLoopRequest) (openLoopResul
 			if a.Status != cache.Hit && a.Status != cache.Stale {
 				s.LoadTime = a.Age // since the source was asked
 			}
-			if err != nil && !errors.Is(err, cache.ErrNotFound) {
+			if _, source := errors.AsType[*pgconn.ConnectError](err); source {
+				s.NoSource = true
+			} else if err != nil && !errors.Is(err, cache.ErrNotFound) {
 				s.Err = err.Error()
 			}
 			mu.Lock()

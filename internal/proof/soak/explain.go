@@ -14,9 +14,9 @@ type timelineEntry struct {
 	text       string
 }
 
-// explain tells the minimal history: a stale read takes two operations to show, what was
-// demanded and what was seen, and so no history is smaller. The writes behind them
-// and the faults of the time are told for the sake of the reader.
+// explain prints the minimal history of a stale read. It takes two operations: the one that
+// requires a value, and the read that shows an older one. The writes behind them and the
+// faults of the time are added for the reader.
 func (v *Violation) explain() string {
 	lines := []timelineEntry{{v.read.Begin, v.read.End, "READ   " + v.read.String()}}
 	about := map[*commit]bool{}
@@ -84,9 +84,9 @@ func (c *commit) String() string {
 	add(c.Bumped, "bumped", "not bumped")
 	add(c.Lost, "the fence may be lost", "")
 	add(c.Absent, "removed the row", "")
-	who := fmt.Sprintf("worker %d", c.By)
+	writer := fmt.Sprintf("worker %d", c.By)
 	if c.By == externalWriter {
-		who = "a stranger"
+		writer = "an external writer"
 	}
-	return fmt.Sprintf("of key %d = %d by %s: %s (%s)", c.Key, c.Value, who, c.Outcome, strings.Join(marks, ", "))
+	return fmt.Sprintf("of key %d = %d by %s: %s (%s)", c.Key, c.Value, writer, c.Outcome, strings.Join(marks, ", "))
 }

@@ -25,16 +25,16 @@ func (s shape) rows() int        { return s.Groups * s.Keys }
 func (s shape) key(g, i int) int { return g*s.Keys + i }
 func (s shape) group(k int) int  { return k / s.Keys }
 
-// FleetConfig says what a Fleet is made of. The zero value is good for tests.
+// FleetConfig describes a Fleet. The zero value is good for tests.
 type FleetConfig struct {
 	// Workers is the number of processes. Default 4.
 	Workers int
 	// Groups and Keys are how many lists there are, and rows in each. Few rows make for
 	// many conflicts. Default 4 and 4.
 	Groups, Keys int
-	// StoreTimeout of the caches. Default 250 ms: a busy machine is not a sick Redis.
+	// StoreTimeout of the caches. Default 250 ms: a busy machine must not look like a broken Redis.
 	StoreTimeout time.Duration
-	// Lease of a fence. Default 2 s, so that leases of the dead run out during a run.
+	// Lease of a fence. Default 2 s, so that leases of killed workers run out during a run.
 	Lease time.Duration
 	// DelayBeforeBump holds each writer up between its commit and its bump, for up to so long: the gap
 	// that a fence closes is short otherwise. Default: not at all.
@@ -43,7 +43,7 @@ type FleetConfig struct {
 	Near time.Duration
 	// Postgres is a server to use. Default: one of its own.
 	Postgres *testservers.Postgres
-	// Verbose lets the workers log; what they said last is shown when they fail.
+	// Verbose lets the workers log. When one fails, the end of its log is shown.
 	Verbose bool
 }
 
@@ -66,7 +66,7 @@ type Fleet struct {
 	database     string
 	virtualIP    *virtualIP
 	slots        []*slot
-	admin        *pgx.Conn // to the database, past every proxy; for the one goroutine that conducts
+	admin        *pgx.Conn // to the database, past every proxy; for the one goroutine that drives the run
 
 	onEvents func(*Process, []event) // set before the workers start
 
@@ -77,8 +77,8 @@ type Fleet struct {
 	exited     []*Process         // guarded by mu
 }
 
-// OpenFleet starts servers and workers, and waits until every worker trusts its cache. hear is
-// called with what workers say, by one goroutine for each worker; nil ignores it. The
+// OpenFleet starts servers and workers, and waits until every worker's cache is healthy. onEvents is
+// called with the events of workers, by one goroutine for each worker; nil ignores them. The
 // caller must Close the fleet. The program must call BecomeWorker first of all.
 func OpenFleet(ctx context.Context, cfg FleetConfig, onEvents func(*Process, []event)) (*Fleet, error) {
 	cfg = cfg.withDefaults()
@@ -131,10 +131,10 @@ func (f *Fleet) open(ctx context.Context) (err error) {
 	return starting.Wait()
 }
 
-// migrate makes the tables. history is not watched: it is what the run is judged by.
+// migrate creates the tables. history is not watched: it is the reference of the check.
 func (f *Fleet) migrate(ctx context.Context) error {
 	if _, err := f.admin.Exec(ctx, outboxpg.Migration()); err != nil {
-		return fmt.Errorf("make the outbox: %w", err)
+		return fmt.Errorf("create the outbox: %w", err)
 	}
 	_, err := f.admin.Exec(ctx, fmt.Sprintf(`
 		CREATE TABLE items (id int PRIMARY KEY, grp int NOT NULL, value bigint NOT NULL);
@@ -172,12 +172,12 @@ func (f *Fleet) migrate(ctx context.Context) error {
 		END
 		$$`, f.shape.rows(), f.shape.Keys))
 	if err != nil {
-		return fmt.Errorf("make the tables: %w", err)
+		return fmt.Errorf("create the tables: %w", err)
 	}
 	return outboxpg.Watch(ctx, f.admin, "items", "item:{id}", "group:{grp}")
 }
 
-// start puts a new worker on a seat and waits until it trusts its cache.
+// start puts a new worker in a slot and waits until its cache is healthy.
 func (f *Fleet) start(ctx context.Context, at int) error {
 	f.mu.Lock()
 	f.lastNumber++
@@ -212,7 +212,7 @@ func (f *Fleet) start(ctx context.Context, at int) error {
 	return err
 }
 
-// waitUntilHealthy waits until the worker's cache trusts its store.
+// waitUntilHealthy waits until the entries of the worker's store are served.
 func (f *Fleet) waitUntilHealthy(ctx context.Context, m *Process) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -225,7 +225,7 @@ func (f *Fleet) waitUntilHealthy(ctx context.Context, m *Process) error {
 	})
 }
 
-// processes returns the workers that are there.
+// processes returns the workers that run.
 func (f *Fleet) processes() []*Process {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -238,7 +238,7 @@ func (f *Fleet) processes() []*Process {
 	return list
 }
 
-// callAll asks every worker the same at once. A worker that dies meanwhile has no reply.
+// callAll sends one request to every worker at once. A worker that exits before it answers has no reply.
 func (f *Fleet) callAll(ctx context.Context, r request) (map[*Process]*reply, error) {
 	var mu sync.Mutex
 	replies := map[*Process]*reply{}
@@ -267,7 +267,7 @@ func (f *Fleet) startWorkload(ctx context.Context, l Workload) error {
 	return err
 }
 
-// stopWorkload ends that and waits until nothing is under way.
+// stopWorkload ends it and waits until nothing is under way.
 func (f *Fleet) stopWorkload(ctx context.Context) error {
 	f.mu.Lock()
 	f.workload = nil
@@ -278,32 +278,32 @@ func (f *Fleet) stopWorkload(ctx context.Context) error {
 	return err
 }
 
-// unexpectedExits returns an error if a worker has died that nobody killed, or replaced.
+// unexpectedExits returns an error if a worker has exited that was not killed by a fault.
 func (f *Fleet) unexpectedExits() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, s := range f.slots {
 		if m := s.process; m != nil && !m.running() {
-			return fmt.Errorf("worker %d has died by itself, with %v:\n%s", m.number, m.cmd.ProcessState, m.stderr)
+			return fmt.Errorf("worker %d has exited by itself, with %v:\n%s", m.number, m.cmd.ProcessState, m.stderr)
 		}
 	}
 	return nil
 }
 
-// exitTimes returns when the workers died that are no more.
+// exitTimes returns when the workers exited that no longer run.
 func (f *Fleet) exitTimes() map[int]int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	dead := map[int]int64{}
+	times := map[int]int64{}
 	for _, m := range f.exited {
-		dead[m.number] = m.exitedAt
+		times[m.number] = m.exitedAt
 	}
 	for _, s := range f.slots {
 		if s.process != nil && !s.process.running() {
-			dead[s.process.number] = s.process.exitedAt
+			times[s.process.number] = s.process.exitedAt
 		}
 	}
-	return dead
+	return times
 }
 
 // server returns the Redis server that is in use.
@@ -331,7 +331,7 @@ func (f *Fleet) dataRaces() error {
 	return nil
 }
 
-// Close ends the workers in order, and the servers. Its error says also what the workers could
+// Close shuts the workers down, and then the servers. Its error includes what the workers could
 // not close, and what their race detectors found.
 func (f *Fleet) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)

@@ -15,7 +15,7 @@ const (
 	never   = math.MaxInt64 / 4
 )
 
-// externalWriter is the number of the writer that knows nothing of the cache. No worker has it.
+// externalWriter is the number of the writer that does not use the library. No worker has it.
 const externalWriter = 0
 
 // read is one key as one answer showed it.
@@ -33,22 +33,22 @@ type commit struct {
 	Absent     bool // it removed the row; Value is then its number in the sequence only
 	Op         int64
 	By         int
-	Begin, End int64 // End: acknowledged, or given up, or died
+	Begin, End int64 // End: acknowledged, or failed, or its process exited
 	Outcome    outcome
 	Fenced     bool // its fence stood before it was committed
 	Bumped     bool // its own bump reached Redis before it ended
 	Lost       bool // Redis may have lost the fence
 
-	// Deadline is from when on no strict read may show less.
+	// Deadline is the moment from which no strict read may show less.
 	Deadline int64
-	// BindsReaders says that it is due for all that begin after a read that showed it.
+	// BindsReaders: a read that showed it requires it of all reads that begin later.
 	BindsReaders bool
 	// FaultFreeFrom is the end, or the end of the faults that were then at work, whichever is later:
-	// from here on nothing stands in the way of repairing.
+	// from here on no fault delays the repair.
 	FaultFreeFrom int64
 }
 
-// strict reports that nothing excuses a stale or a turned-round read.
+// strict reports that nothing excuses a stale read, or an old one after a new one.
 func (c *commit) strict() bool {
 	return c.BindsReaders && (c.Outcome != acknowledged || c.Deadline == c.End)
 }
@@ -60,10 +60,10 @@ type window struct {
 	Lossy      bool // Redis may lose fences in it
 }
 
-// write is a transaction as its process tells of it.
+// write is a transaction as its process reports it.
 type write struct {
 	by         int
-	begin, end int64 // end 0: not heard of
+	begin, end int64 // end 0: its end was not reported
 	fenced     bool
 	bumped     bool
 	outcome    outcome
@@ -95,7 +95,7 @@ type counts struct {
 
 func newHistory() *history { return &history{writes: map[int64]*write{}} }
 
-// record takes note of what a worker says.
+// record keeps the events of a worker.
 func (h *history) record(m *Process, events []event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -139,7 +139,7 @@ func (h *history) recordRead(m *Process, e event) {
 	}
 }
 
-// recordExternal takes note of a write by the stranger.
+// recordExternal keeps a write by the external writer.
 func (h *history) recordExternal(op, begin, end int64, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -150,7 +150,7 @@ func (h *history) recordExternal(op, begin, end int64, err error) {
 	h.writes[op] = w
 }
 
-// segmentHistory is one segment of a run, complete: nothing was under way at its beginning, nor at
+// segmentHistory is one segment of a run, complete: nothing was under way at its beginning or
 // its end.
 type segmentHistory struct {
 	near       time.Duration
@@ -158,12 +158,12 @@ type segmentHistory struct {
 	commits    map[int][]*commit // by key, in the order of their values; without base
 	reads      map[int][]read    // by key, in the order of their beginnings
 	faults     []window
-	violations []Violation // what is wrong before any read is looked at
+	violations []Violation // found before the reads are checked
 }
 
-// endSegment ends the segment. rows is what the database says was committed in it, deaths when
-// workers ended, and repair how long what is not strict may take to show.
-func (h *history) endSegment(base map[int]*commit, rows []row, deaths map[int]int64, faults []window, near, repair time.Duration) *segmentHistory {
+// endSegment ends the segment. rows is what was committed in it according to the database,
+// exits when workers exited, and repair how long what is not strict may take to show.
+func (h *history) endSegment(base map[int]*commit, rows []row, exits map[int]int64, faults []window, near, repair time.Duration) *segmentHistory {
 	h.mu.Lock()
 	writes, reads := h.writes, h.reads
 	h.writes, h.reads = map[int64]*write{}, nil
@@ -192,37 +192,37 @@ func (h *history) endSegment(base map[int]*commit, rows []row, deaths map[int]in
 		found[r.op] = true
 		w := writes[r.op]
 		if w == nil {
-			c.violations = append(c.violations, Violation{What: "written by nobody", Key: r.Key,
-				Text: fmt.Sprintf("the database holds the value %d of the write %x, which nobody began", r.Value, r.op)})
+			c.violations = append(c.violations, Violation{What: "not written by a client", Key: r.Key,
+				Text: fmt.Sprintf("the database holds the value %d of the write %x, which no writer began", r.Value, r.op)})
 			continue
 		}
 		if w.outcome == notCommitted {
 			c.violations = append(c.violations, Violation{What: "failed write was committed", Key: r.Key,
 				Text: fmt.Sprintf("the write %x of worker %d failed (%s), yet its value %d was committed", r.op, w.by, w.err, r.Value)})
 		}
-		c.commits[r.Key] = append(c.commits[r.Key], c.newCommit(r, w, deaths, repair))
+		c.commits[r.Key] = append(c.commits[r.Key], c.newCommit(r, w, exits, repair))
 	}
 	for op, w := range writes {
 		if w.outcome == acknowledged && !found[op] {
 			c.violations = append(c.violations, Violation{What: "acknowledged write is lost",
 				Text: fmt.Sprintf("the write %x of worker %d was acknowledged, and the database does not have it", op, w.by)})
 		}
-		if _, dead := deaths[w.by]; w.end == 0 && !dead {
+		if _, exited := exits[w.by]; w.end == 0 && !exited {
 			c.violations = append(c.violations, Violation{What: "write never ended",
-				Text: fmt.Sprintf("the write %x of worker %d, which lives, has not ended", op, w.by)})
+				Text: fmt.Sprintf("the write %x of worker %d, which runs, has not ended", op, w.by)})
 		}
 	}
 	return c
 }
 
-// newCommit decides what may be demanded of a committed write.
-func (c *segmentHistory) newCommit(r row, w *write, deaths map[int]int64, repair time.Duration) *commit {
+// newCommit decides what a committed write requires of later reads.
+func (c *segmentHistory) newCommit(r row, w *write, exits map[int]int64, repair time.Duration) *commit {
 	k := &commit{
 		keyValue: r.keyValue, Absent: r.absent, Op: r.op, By: w.by, Begin: w.begin, End: w.end,
 		Outcome: w.outcome, Fenced: w.fenced, Bumped: w.bumped,
 	}
 	if w.end == 0 {
-		k.End, k.Outcome = deaths[w.by], unknown
+		k.End, k.Outcome = exits[w.by], unknown
 	}
 	k.FaultFreeFrom = c.faultFreeFrom(k.End, repair)
 	until := k.End // its fence or its bump protects others

@@ -15,7 +15,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
-// crashPoint is a place in a write at which its process can be made to die.
+// crashPoint is a place in a write at which its process can be made to crash.
 type crashPoint int
 
 const (
@@ -29,11 +29,11 @@ const (
 	afterAck                   // acknowledged; the outbox rows are still there
 )
 
-// crashPoints are all places at which a writer can die.
+// crashPoints are all places at which a writer can crash.
 var crashPoints = []crashPoint{afterStatements, afterFence, duringCommit, afterCommit, halfBumped, afterBump, afterAck}
 
 func (s crashPoint) String() string {
-	return [...]string{"alive", "after the statements", "after the fence", "during COMMIT", "after COMMIT",
+	return [...]string{"no crash", "after the statements", "after the fence", "during COMMIT", "after COMMIT",
 		"after half of the bumps", "before the acknowledgement", "before the outbox delete"}[s]
 }
 
@@ -43,11 +43,12 @@ func crash() {
 	select {} // the signal is on its way
 }
 
-// injector follows the writes of a worker through the store and the connection, from outside of
-// the library: it knows which have been fenced and bumped, and ends the process at a step.
+// injector wraps the store and the database connections of a worker. It follows each write from
+// outside of the library, knows which have been fenced and bumped, and crashes the process at a
+// crash point. It also injects a wrong wall clock and a delay before bumps.
 type injector struct {
 	fenced          func(op int64)
-	crashOnCommit   atomic.Bool  // the write that is to die during COMMIT has been fenced
+	crashOnCommit   atomic.Bool  // the write that is to crash during COMMIT has been fenced
 	clockSkew       atomic.Int64 // by how much the wall clock is ahead
 	delayBeforeBump time.Duration
 	calls           storeCalls
@@ -73,7 +74,7 @@ func (t *injector) track(mark driver.Mark, op int64, crashAt crashPoint) {
 	t.writes[mark] = &trackedWrite{op: op, crashAt: crashAt}
 }
 
-// untrack ends the watch of a write, and returns whether its bump reached the store.
+// untrack stops to follow a write, and returns whether its bump reached the store.
 func (t *injector) untrack(mark driver.Mark) (bumped bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -84,7 +85,7 @@ func (t *injector) untrack(mark driver.Mark) (bumped bool) {
 	return bumped
 }
 
-// tracked returns the write that bears mark, or one that is nobody's: bumps for others.
+// tracked returns the write that bears mark, or an empty one for bumps of other processes.
 func (t *injector) tracked(mark driver.Mark) *trackedWrite {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -94,15 +95,15 @@ func (t *injector) tracked(mark driver.Mark) *trackedWrite {
 	return &trackedWrite{}
 }
 
-// injectedStore is a store whose fences and bumps the trap sees, and whose user's wall clock may
-// be wrong (see skew.go).
+// injectedStore is a store whose fences and bumps the injector observes, and whose user's wall
+// clock may be wrong (see clockskew.go).
 type injectedStore struct {
 	driver.Store
 	*injector
 }
 
-// injectedWatcher is the same for a store that reports changes: whether it does is told by
-// its type.
+// injectedWatcher is the same for a store that reports changes. The library asks the type
+// whether a store does.
 type injectedWatcher struct {
 	injectedStore
 	watch func(context.Context, driver.Listener) error
@@ -110,7 +111,7 @@ type injectedWatcher struct {
 
 func (s injectedWatcher) Watch(ctx context.Context, w driver.Listener) error { return s.watch(ctx, w) }
 
-// wrap returns store with the trap around it.
+// wrap returns store with the injector around it.
 func (t *injector) wrap(store driver.Store) driver.Store {
 	s := injectedStore{store, t}
 	if w, ok := store.(driver.Watcher); ok {
@@ -157,7 +158,7 @@ func (s injectedStore) Bump(ctx context.Context, tags []cache.Tag, mark driver.M
 	return err
 }
 
-// dial connects to the database, through the trap.
+// dial connects to the database, through the injector.
 func (t *injector) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, network, addr)

@@ -14,7 +14,7 @@ import (
 )
 
 // A writer is killed at every step of its write, while others read: what it had committed
-// shows within the repair time and is never unseen again, what it had not is never seen.
+// shows within the repair time, and no later read is older; what it had not is never seen.
 func TestWriterIsKilledAtEveryStep(t *testing.T) {
 	const victims = 3 // at the same time, each with a row and a list of its own
 	cfg := Config{
@@ -31,7 +31,7 @@ func TestWriterIsKilledAtEveryStep(t *testing.T) {
 	for range *kills {
 		queue = append(queue, crashPoints...)
 	}
-	died := map[crashPoint]int{}
+	killed := map[crashPoint]int{}
 	var stale, repairs []time.Duration
 	for len(queue) > 0 && !t.Failed() {
 		points := queue[:min(victims, len(queue))]
@@ -44,7 +44,7 @@ func TestWriterIsKilledAtEveryStep(t *testing.T) {
 		}))
 		stale = append(stale, r.report.Figures.Repair)
 		for _, s := range points {
-			died[s]++
+			killed[s]++
 		}
 		for _, v := range r.report.Violations {
 			t.Errorf("killed %v: %s", points, v)
@@ -52,17 +52,17 @@ func TestWriterIsKilledAtEveryStep(t *testing.T) {
 	}
 	slices.Sort(stale)
 	slices.Sort(repairs)
-	t.Logf("writers killed: %v", died)
-	t.Logf("after its writer had died, an old answer was served for %s at most, and what it had left was delivered after %s (median) and %s (at most)",
+	t.Logf("writers killed: %v", killed)
+	t.Logf("after a writer was killed, an old answer was served for at most %s; its outbox rows were delivered after %s (median) and %s (at most)",
 		stale[len(stale)-1], median(repairs), repairs[len(repairs)-1])
 	// The promise is a p99 below one second on a machine with nothing else to do.
 	if worst := repairs[len(repairs)-1]; worst > 3*time.Second {
-		t.Errorf("what a dead writer had left was delivered after %s", worst)
+		t.Errorf("the outbox rows of a killed writer were delivered after %s", worst)
 	}
 }
 
-// killWriters has the first workers write, each to die at one of steps, and then replaces them. It
-// returns how long after the last death the outbox was empty.
+// killWriters has the first workers write, each to crash at one of points, and then replaces them. It
+// returns how long after the last crash the outbox was empty.
 func (r *run) killWriters(ctx context.Context, points []crashPoint) (time.Duration, error) {
 	var killing errgroup.Group
 	for i, at := range points {
@@ -72,24 +72,24 @@ func (r *run) killWriters(ctx context.Context, points []crashPoint) (time.Durati
 			key := r.fleet.shape.key(i, int(at)%r.fleet.shape.Keys)
 			_, err := m.call(ctx, request{Write: &writeRequest{Keys: []int{key}, CrashAt: at}})
 			if at != afterAck && !errors.Is(err, errExited) {
-				return fmt.Errorf("a writer that was to die %s answers: %w", at, err)
+				return fmt.Errorf("a writer that was to crash %s answers: %w", at, err)
 			}
 			select {
 			case <-m.exited:
 				return nil
 			case <-time.After(callTimeout):
-				return fmt.Errorf("a writer that was to die %s lives", at)
+				return fmt.Errorf("a writer that was to crash %s still runs", at)
 			}
 		})
 	}
 	if err := killing.Wait(); err != nil {
 		return 0, err
 	}
-	died := now()
+	crashed := now()
 	limit, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	err := testservers.Poll(limit, func() (bool, string) { return r.outboxEmpty(limit) })
-	took := time.Duration(now() - died)
+	took := time.Duration(now() - crashed)
 	var starting errgroup.Group
 	for i := range points {
 		starting.Go(func() error { return r.fleet.start(ctx, i) })

@@ -13,8 +13,8 @@ import (
 var (
 	seed      = flag.Uint64("seed", 1, "of the schedule of TestHistories")
 	only      = flag.String("faults", "", "inject only those in TestHistories whose names contain this")
-	stampedes = flag.Int("crowds", 3, "how often TestCrowdsOfAFleet gathers each crowd")
-	kills     = flag.Int("deaths", 2, "how often TestWriterIsKilledAtEveryStep kills a writer at each step")
+	stampedes = flag.Int("stampedes", 3, "how often TestCrowdsOfAFleet makes each stampede")
+	kills     = flag.Int("kills", 2, "how often TestWriterIsKilledAtEveryStep kills a writer at each step")
 )
 
 func TestMain(m *testing.M) {
@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(testservers.Main(m))
 }
 
-// fleet opens a fleet for the time of the test, on the shared PostgreSQL server.
+// fleet opens a fleet on the shared PostgreSQL server and closes it when the test ends.
 func fleet(t *testing.T, cfg FleetConfig, onEvents func(*Process, []event)) *Fleet {
 	t.Helper()
 	cfg.Postgres = testservers.SharedPostgres(t)
@@ -42,7 +42,7 @@ func require(t *testing.T, err error) {
 	t.Fatal(err)
 }
 
-// callAll asks every worker at once, and fails the test if one does not answer.
+// callAll sends one request to every worker at once, and fails the test if one does not answer.
 func callAll(t *testing.T, f *Fleet, r request) map[*Process]*reply {
 	t.Helper()
 	replies, err := f.callAll(t.Context(), r)

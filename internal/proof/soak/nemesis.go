@@ -17,11 +17,10 @@ import (
 // A fault is one way to harm a fleet, for about d.
 type fault struct {
 	name string
-	// lossy says that Redis may forget fences by it: then a write in flight is not
-	// protected from being read and unread before it is acknowledged.
+	// lossy: Redis may forget fences. Then readers may see a write in flight, and after it the
+	// old value again, until the write is acknowledged.
 	lossy bool
-	// inject harms and heals. It returns when everything is as it should be again, but for
-	// what the library has to repair.
+	// inject harms and heals. When it returns, only what the library has to repair is left.
 	inject func(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error
 }
 
@@ -66,7 +65,7 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// repeatedly calls do about every so often, for d.
+// repeatedly calls do about once in the interval, for d.
 func repeatedly(ctx context.Context, rnd *rand.Rand, every, d time.Duration, do func() error) error {
 	for until := time.Now().Add(d); time.Now().Before(until); {
 		if err := do(); err != nil {
@@ -79,7 +78,7 @@ func repeatedly(ctx context.Context, rnd *rand.Rand, every, d time.Duration, do 
 	return nil
 }
 
-// harmFor waits for d between harm and heal. It heals also when the run is over.
+// harmFor waits for d between harm and heal. It heals also if the run ends meanwhile.
 func harmFor(ctx context.Context, d time.Duration, harm, heal func() error) error {
 	if err := harm(); err != nil {
 		return err
@@ -116,7 +115,7 @@ func failOver(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) erro
 	if err != nil {
 		return err
 	}
-	// From here on it hears nothing more, as a replica that lags at the wrong time.
+	// From here on it receives nothing more, like a replica that lags at the wrong time.
 	if err := replica.Promote(ctx); err != nil {
 		return errors.Join(err, replica.Close())
 	}
@@ -145,7 +144,7 @@ func evictKeys(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) e
 	})
 }
 
-// pressMemory makes Redis evict what was least recently used, while somebody else fills it.
+// pressMemory makes Redis evict the least recently used keys, while another client fills it.
 func pressMemory(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
 	r := f.server()
 	info, err := r.Do(ctx, "INFO", "memory").ToString()
@@ -178,7 +177,7 @@ func pressMemory(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration)
 
 func slowRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
 	by := make([]time.Duration, len(f.slots))
-	for i := range by { // each worker by another time, around the budget of a call
+	for i := range by { // each worker by another time, around the timeout of a call
 		by[i] = time.Duration(rnd.Int64N(int64(f.cfg.StoreTimeout)))
 	}
 	return harmFor(ctx, d, func() error {
@@ -212,22 +211,22 @@ func cutRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) er
 
 func holdRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
 	_, s := f.randomSlot(rnd)
-	// What is held back arrives in the end, late: fences, bumps and fills of long ago.
+	// What is held back arrives late: fences, bumps and fills from before the fault.
 	ways := [][]testservers.Direction{nil, {testservers.Requests}, {testservers.Replies}}[rnd.IntN(3)]
 	return harmFor(ctx, d, func() error { s.redis.Hold(ways...); return nil }, s.redis.Heal)
 }
 
 // killWorkers kills some at a random instant and replaces them, but never all.
 func killWorkers(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
-	seats := rnd.Perm(len(f.slots))[:1+rnd.IntN(max(len(f.slots)-1, 1))]
-	for _, i := range seats {
+	slots := rnd.Perm(len(f.slots))[:1+rnd.IntN(max(len(f.slots)-1, 1))]
+	for _, i := range slots {
 		if err := errors.Join(wait(ctx, time.Duration(rnd.Int64N(int64(20*time.Millisecond)))), f.slots[i].process.kill()); err != nil {
 			return err
 		}
 	}
-	_ = wait(ctx, d/2) // also a run that ends needs its workers to be judged
+	_ = wait(ctx, d/2) // a run that ends still needs its workers: they are checked
 	var starting errgroup.Group
-	for _, i := range seats {
+	for _, i := range slots {
 		starting.Go(func() error { return f.start(context.WithoutCancel(ctx), i) })
 	}
 	return starting.Wait()
@@ -275,7 +274,7 @@ func resetPostgres(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duratio
 }
 
 // cutCommits holds back what passes between a worker and the database, and then cuts the
-// connections: some statements and commits have taken effect, and their writers do not know.
+// connections: some statements and commits have taken effect, and their writers cannot know.
 func cutCommits(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
 	return repeatedly(ctx, rnd, 150*time.Millisecond, d, func() error {
 		_, s := f.randomSlot(rnd)
@@ -302,7 +301,7 @@ type injection struct {
 	with     *fault // at the same time; nil usually
 }
 
-// schedule draws blows from a seed: first every fault once, then at random. Two at the same
+// schedule draws injections from a seed: first every fault once, then at random. Two at the same
 // time are rare, and harm different places: healing one must not heal the other.
 type schedule struct {
 	rnd   *rand.Rand
@@ -352,16 +351,16 @@ func (s *schedule) next() injection {
 	return b
 }
 
-// done reports whether every fault has struck so often.
+// done reports whether every fault has been injected in that many rounds.
 func (s *schedule) done(rounds int) bool {
 	return s.round > rounds || s.round == rounds && len(s.queue) == 0
 }
 
-// target is what a fault harms: Redis itself, the ways to it, and so on.
+// target is what a fault harms: Redis itself, the connections, or the workers.
 func target(f fault) string {
 	switch {
 	case strings.HasPrefix(f.name, "redis answers"), strings.Contains(f.name, "reset"), strings.Contains(f.name, "cut off"), strings.Contains(f.name, "never answers"):
-		return "ways"
+		return "connections"
 	case strings.HasPrefix(f.name, "redis"):
 		return "redis"
 	}

@@ -23,7 +23,7 @@ type Process struct {
 	slot     int // which of the fleet's places it has, and so which proxies
 	cmd      *exec.Cmd
 	stdin    io.WriteCloser
-	exited   chan struct{} // closed when the process has ended and all that it said was heard
+	exited   chan struct{} // closed when the process has exited and all its events were handled
 	exitedAt int64         // valid once gone is closed
 	onEvents func(*Process, []event)
 	stderr   *logTail
@@ -34,10 +34,10 @@ type Process struct {
 	pending map[int64]chan *reply // guarded by mu; nil once the process has ended
 }
 
-// errExited is returned by a call whose worker died before it answered.
-var errExited = errors.New("soak: the worker has died")
+// errExited is returned by a call whose worker exited before it answered.
+var errExited = errors.New("soak: the worker has exited")
 
-// startProcess starts a process. hear is called with what it says, in order.
+// startProcess starts a process. onEvents is called with its events, in order.
 func startProcess(cfg workerConfig, slot int, onEvents func(*Process, []event)) (*Process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -54,7 +54,7 @@ func startProcess(cfg workerConfig, slot int, onEvents func(*Process, []event)) 
 	m.cmd = exec.Command(self)
 	m.cmd.Env = append(os.Environ(), workerVariable+"="+string(text))
 	m.cmd.Stderr = m.stderr
-	// Not StdoutPipe: Wait would close it before everything that a killed worker had said
+	// Not StdoutPipe: Wait would close it before everything that a killed worker had sent
 	// was read.
 	output, outputEnd, err := os.Pipe()
 	if err != nil {
@@ -80,13 +80,13 @@ func startProcess(cfg workerConfig, slot int, onEvents func(*Process, []event)) 
 	return m, nil
 }
 
-// receive hears what the worker says until it has nothing more to say.
+// receive reads what the worker sends until its output ends.
 func (m *Process) receive(output io.Reader) {
 	dec := gob.NewDecoder(output)
 	for {
 		var msg message
 		if dec.Decode(&msg) != nil {
-			return // it ended, perhaps in the middle of a word
+			return // the output ended, perhaps within a message
 		}
 		if len(msg.Events) > 0 {
 			m.onEvents(m, msg.Events)
@@ -103,7 +103,7 @@ func (m *Process) receive(output io.Reader) {
 	}
 }
 
-// failPending ends all calls that are still waiting.
+// failPending ends all calls that still wait.
 func (m *Process) failPending() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -151,14 +151,14 @@ func (m *Process) call(ctx context.Context, r request) (*reply, error) {
 	}
 }
 
-// kill ends the process at once, and returns when everything it said has been heard.
+// kill ends the process at once, and returns when everything it sent has been handled.
 func (m *Process) kill() error {
 	err := m.signal(syscall.SIGKILL)
 	<-m.exited
 	return err
 }
 
-// freeze stops the process; thaw lets it go on as if nothing had been.
+// freeze stops the process; thaw lets it continue.
 func (m *Process) freeze() error { return m.signal(syscall.SIGSTOP) }
 func (m *Process) thaw() error   { return m.signal(syscall.SIGCONT) }
 
@@ -179,7 +179,7 @@ func (m *Process) running() bool {
 	}
 }
 
-// close ends the process in order: it closes everything it has opened.
+// close shuts the process down: it closes everything it has opened.
 func (m *Process) close(ctx context.Context) error {
 	if !m.running() {
 		return nil

@@ -22,8 +22,8 @@ type Report struct {
 	Killed     int // workers that were killed and replaced
 
 	// Agreed is how long it took at most, after clients had paused, until every strict answer
-	// of every process was what the database says, and Recovered until the caches were
-	// trusted and the outbox empty as well.
+	// of every process was that of the database, and Recovered until the caches were
+	// healthy and the outbox empty as well.
 	Agreed, Recovered time.Duration
 
 	counts        counts
@@ -39,7 +39,7 @@ type sizes struct {
 	Lasting    int64  // of them, those without a time to live
 	Rows       int    // in the outbox
 	Redis      int    // connections to Redis
-	Postgres   int    // and to the database, of everybody
+	Postgres   int    // and to the database, of all workers
 	Near       bool   // there are near answers
 }
 
@@ -49,15 +49,15 @@ func newReport(cfg Config) *Report {
 
 func (r *Report) addViolation(v Violation) { r.Violations = append(r.Violations, v) }
 
-// logSegment tells the log how a segment went.
-func (r *Report) logSegment(of *run, struck []window, f Figures) {
+// logSegment logs the result of a segment.
+func (r *Report) logSegment(of *run, injected []window, f Figures) {
 	r.Segments++
 	var names []string
-	for _, w := range struck {
+	for _, w := range injected {
 		names = append(names, fmt.Sprintf("%s (%s)", w.Name, time.Duration(w.End-w.Begin).Round(time.Millisecond)))
 	}
 	if names == nil {
-		names = []string{"nothing happens"}
+		names = []string{"no fault"}
 	}
 	_, _ = fmt.Fprintf(r.cfg.Log, "%7s  %-70s %6d checked, %d of %d commits strict, stale for %s, repaired in %s\n",
 		time.Since(r.Began).Round(100*time.Millisecond), strings.Join(names, " and "), f.Checked, f.Strict, f.Commits,
@@ -70,8 +70,8 @@ const (
 	moreGoroutines = 60
 	moreHeap       = 16 << 20
 	mostKeysPerRow = 20
-	// A worker reads, writes, listens to Redis and waits for announcements over connections of
-	// their own, and its pool has 12 to the database.
+	// A worker has separate connections to read, to write, to track changes in Redis and to wait
+	// for notifications, and its pool has 12 to the database.
 	mostToRedis    = 10
 	mostToPostgres = 16
 )
@@ -105,7 +105,7 @@ func (r *Report) finish(of *run) {
 func (r *Report) Reads() int64  { return r.counts.Reads }
 func (r *Report) Writes() int64 { return r.counts.Acknowledged }
 
-// String is the report for people.
+// String formats the report.
 func (r *Report) String() string {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
@@ -127,12 +127,12 @@ func (r *Report) String() string {
 	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
 		p("            %5d  %s", r.Faults[name], name)
 	}
-	p("staleness   at most %s behind a write that could not be fenced or had no author", f.Staleness.Round(time.Millisecond))
+	p("staleness   at most %s behind a write that could not be fenced or did not use the library", f.Staleness.Round(time.Millisecond))
 	for text := range strings.Lines(f.Stalest) {
 		p("          %s", strings.TrimSuffix(text, "\n"))
 	}
 	p("            a near answer at most %s", f.NearStaleness.Round(time.Millisecond))
-	p("repair      at most %s from when on no fault was at work; all processes agreed at most %s after a pause, and had recovered after %s",
+	p("repair      at most %s after the last fault had ended; all processes agreed at most %s after a pause, and had recovered after %s",
 		f.Repair.Round(time.Millisecond), r.Agreed.Round(time.Millisecond), r.Recovered.Round(time.Millisecond))
 	p("sizes       %d goroutines and %.1f MB in a worker, %d keys in Redis, %d of them lasting, %d rows in the outbox",
 		r.after.Goroutines, float64(r.after.Heap)/1e6, r.after.Keys, r.after.Lasting, r.after.Rows)

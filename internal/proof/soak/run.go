@@ -21,12 +21,12 @@ type Config struct {
 	FleetConfig
 
 	// Seed makes the schedule of faults and the choices of the clients. The same seed gives
-	// the same schedule; what the processes make of it differs, as in life.
+	// the same schedule; what the processes do under it differs.
 	Seed uint64
 	// Duration is how long the run lasts, at most. Default 20 s.
 	Duration time.Duration
-	// Rounds ends the run when every fault has struck so often, and Writes when so many
-	// writes have been acknowledged. Default: neither does.
+	// Rounds ends the run when every fault has been injected that often, and Writes when
+	// that many writes have been acknowledged. Default: neither does.
 	Rounds int
 	Writes int64
 	// Faults are (parts of) the names of those to inject. Default: all.
@@ -36,16 +36,16 @@ type Config struct {
 
 	// Workload of each worker. Default: 3 readers every 10 ms, 2 writers every 30 ms.
 	Workload Workload
-	// ExternalPause is the pause between two writes of somebody who does not know the cache.
+	// ExternalPause is the pause between two writes of a client that does not use the library.
 	// Default 400 ms; negative: none.
 	ExternalPause time.Duration
 
 	// Repair is how long after the last fault what is not strict may take to show
-	// everywhere. Default 5 s, since tests run on busy machines; the report says how
-	// long it took.
+	// everywhere. Default 5 s, since tests run on busy machines; the report has
+	// the time that it took.
 	Repair time.Duration
 
-	// Log is told of each segment. Default: nobody.
+	// Log receives a line for each segment. Default: none.
 	Log io.Writer
 }
 
@@ -64,8 +64,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Run runs a history and checks it. The error says that the run itself failed; what it found
-// is in the report.
+// Run runs a history and checks it. The error is about the run itself; violations are in the
+// report.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	cfg = cfg.withDefaults()
 	plan, err := newSchedule(cfg.Seed, cfg.Faults)
@@ -92,8 +92,8 @@ func (r *run) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// run is a history in the making. It consists of segments: reads and writes go on while a fault
-// strikes and heals, and then pause until everything is repaired, so that each segment
+// run is a history that is being recorded. It consists of segments: reads and writes go on while a fault
+// is injected and heals, and then pause until everything is repaired, so that each segment
 // is a history of its own that begins and ends in a known state.
 type run struct {
 	cfg            Config
@@ -102,13 +102,13 @@ type run struct {
 	history        *history
 	report         *Report
 	base           map[int]*commit
-	externalWrites int64 // writes by the stranger so far
+	externalWrites int64 // writes by the external writer so far
 }
 
 func (r *run) segments(ctx context.Context) (err error) {
 	began := time.Now()
-	// One segment without a fault comes first: what is measured then is the measure of what
-	// is flat.
+	// One segment without a fault comes first: later sizes are compared with those measured
+	// after it.
 	if err := r.segment(ctx, r.noFault); err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (r *run) segments(ctx context.Context) (err error) {
 	return err
 }
 
-// done reports whether there is nothing more to find out.
+// done reports whether the run has reached its goal, or found a violation.
 func (r *run) done() bool {
 	r.history.mu.Lock()
 	writes := r.history.counts.Acknowledged
@@ -148,20 +148,20 @@ const (
 // noFault is what happens in a segment without a fault.
 func (r *run) noFault(ctx context.Context) ([]window, error) { return nil, wait(ctx, noFaultDuration) }
 
-// segment lets everybody read and write while harm is done, and checks what they saw.
+// segment runs the workload of all clients during harm, and checks what they saw.
 func (r *run) segment(ctx context.Context, harm func(context.Context) ([]window, error)) error {
 	stop, err := r.startWorkload(ctx)
 	if err != nil {
 		return err
 	}
-	var struck []window
+	var injected []window
 	if err = wait(ctx, beforeFault); err == nil {
-		struck, err = harm(ctx)
+		injected, err = harm(ctx)
 	}
 	if err == nil {
 		err = wait(ctx, afterFault)
 	}
-	// A run that is told to end still ends in order, and is judged.
+	// A cancelled run still shuts down properly, and is checked.
 	if ctx.Err() != nil {
 		err = nil
 	}
@@ -169,10 +169,11 @@ func (r *run) segment(ctx context.Context, harm func(context.Context) ([]window,
 	if err := errors.Join(err, stop(ctx), r.fleet.unexpectedExits()); err != nil {
 		return err
 	}
-	return r.checkSegment(ctx, struck)
+	return r.checkSegment(ctx, injected)
 }
 
-// startWorkload lets everybody read and write, and returns a function that ends it.
+// startWorkload starts the clients of all workers and the external writer. It returns a
+// function that stops them.
 func (r *run) startWorkload(ctx context.Context) (stop func(context.Context) error, err error) {
 	if err := r.fleet.startWorkload(ctx, r.cfg.Workload); err != nil {
 		return nil, err
@@ -232,9 +233,9 @@ func (r *run) inject(ctx context.Context, b injection) ([]window, error) {
 	return windows, nil
 }
 
-// checkSegment waits until every strict answer of every process is what the database says, and then
+// checkSegment waits until every strict answer of every process is that of the database, and then
 // checks what was seen since the segment before.
-func (r *run) checkSegment(ctx context.Context, struck []window) error {
+func (r *run) checkSegment(ctx context.Context, injected []window) error {
 	began := time.Now()
 	if err := r.waitForTransactions(ctx); err != nil {
 		return err
@@ -262,19 +263,19 @@ func (r *run) checkSegment(ctx context.Context, struck []window) error {
 	if err != nil {
 		return err
 	}
-	segment := r.history.endSegment(r.base, rows, r.fleet.exitTimes(), struck, r.cfg.Near, r.cfg.Repair)
+	segment := r.history.endSegment(r.base, rows, r.fleet.exitTimes(), injected, r.cfg.Near, r.cfg.Repair)
 	figures, violations := segment.check()
 	r.report.Figures.add(figures)
 	for _, v := range violations {
 		r.report.addViolation(v)
 	}
 	r.base = state
-	r.report.logSegment(r, struck, figures)
+	r.report.logSegment(r, injected, figures)
 	return r.fleet.dataRaces()
 }
 
-// waitForTransactions waits until no transaction is open that may still be committed: also those of the
-// dead.
+// waitForTransactions waits until no transaction is open that may still be committed, also of
+// killed workers.
 func (r *run) waitForTransactions(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -286,7 +287,7 @@ func (r *run) waitForTransactions(ctx context.Context) error {
 	})
 }
 
-// state returns what the database holds now. Nobody writes.
+// state returns what the database holds now. No writer runs.
 func (r *run) state(ctx context.Context) (map[int]*commit, error) {
 	state := map[int]*commit{}
 	for k := range r.fleet.shape.rows() {
@@ -325,7 +326,7 @@ func (r *run) answersMatch(ctx context.Context, state map[int]*commit) (bool, st
 	return true, ""
 }
 
-// recovered reports whether the caches are trusted and the outbox is empty again.
+// recovered reports whether the caches are healthy and the outbox is empty again.
 func (r *run) recovered(ctx context.Context) (bool, string) {
 	for _, m := range r.fleet.processes() {
 		answer, err := m.call(ctx, request{Stats: true})
@@ -358,7 +359,7 @@ func (r *run) committed(ctx context.Context) ([]row, error) {
 	})
 }
 
-// measureSizes takes the vitals of everything that must not grow.
+// measureSizes measures everything that must not grow.
 func (r *run) measureSizes(ctx context.Context) (m sizes, err error) {
 	replies, err := r.fleet.callAll(ctx, request{Stats: true})
 	if err != nil {

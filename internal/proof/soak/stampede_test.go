@@ -15,7 +15,7 @@ type loadBegin struct {
 	name string
 }
 
-// watchLoads returns a function to hear workers with, and the loads that they begin.
+// watchLoads returns a function for the events of workers, and the loads that they begin.
 func watchLoads() (func(*Process, []event), <-chan loadBegin) {
 	ch := make(chan loadBegin, 1024) // more than any test here begins
 	return func(m *Process, events []event) {
@@ -31,15 +31,15 @@ const (
 	stampedeWorkers = 8
 	stampedeCallers = 50 // of each
 	slowLoad        = 130 * time.Millisecond
-	// startDelay is how long a crowd takes to gather: all callers ask at one moment.
+	// startDelay lets every worker prepare: all callers ask at one moment.
 	startDelay = 150 * time.Millisecond
 )
 
 // 8 processes with 50 callers each want one missing answer that takes 130 ms, fails, or does
 // not exist: the source is asked once, and all are served as soon as it has answered.
 func TestCrowdsOfAFleet(t *testing.T) {
-	hear, begun := watchLoads()
-	f := fleet(t, FleetConfig{Workers: stampedeWorkers}, hear)
+	onEvents, begun := watchLoads()
+	f := fleet(t, FleetConfig{Workers: stampedeWorkers}, onEvents)
 	for _, ends := range []string{"found", "failed", "missing"} {
 		t.Run(ends, func(t *testing.T) {
 			var after []time.Duration
@@ -63,7 +63,7 @@ func TestCrowdsOfAFleet(t *testing.T) {
 
 func median(sorted []time.Duration) time.Duration { return sorted[len(sorted)/2] }
 
-// stampede gathers one crowd, and returns how long after the load the last caller was served.
+// stampede makes one stampede, and returns how long after the load the last caller was served.
 func stampede(t *testing.T, f *Fleet, ask slowKey) time.Duration {
 	t.Helper()
 	order := stampedeRequest{At: now() + int64(startDelay), Callers: stampedeCallers, Key: ask}
@@ -82,8 +82,8 @@ func stampede(t *testing.T, f *Fleet, ask slowKey) time.Duration {
 	}
 	slices.SortFunc(loads, func(a, b interval) int { return cmp.Compare(a.Begin, b.Begin) })
 	for i, l := range loads[1:] {
-		// A failure is remembered for 100 ms, give or take a tenth. Who is late by more, on a
-		// busy machine, may try again.
+		// A failure is remembered for 100 ms, give or take a tenth. A caller that is later than
+		// that, on a busy machine, may load again.
 		const remembered = int64(90 * time.Millisecond)
 		if ask.Result != "failed" || l.Begin < loads[i].End+remembered {
 			t.Errorf("load %d began %s after load %d had ended, want one load",
@@ -93,8 +93,7 @@ func stampede(t *testing.T, f *Fleet, ask slowKey) time.Duration {
 	return time.Duration(last - loads[len(loads)-1].End)
 }
 
-// Who waits for a process that is killed while it loads waits for at most a second more before
-// another one begins.
+// A loading process is killed. Another process begins to load at most one second later.
 func loaderIsKilled(t *testing.T, f *Fleet, begun <-chan loadBegin) {
 	var gaps []time.Duration
 	var name string
@@ -105,7 +104,7 @@ func loaderIsKilled(t *testing.T, f *Fleet, begun <-chan loadBegin) {
 			go func() { _, _ = m.call(t.Context(), request{Stampede: &order}) }() // ends with the test
 		}
 		leader := nextLoad(t, begun, name)
-		if err := wait(t.Context(), 50*time.Millisecond*time.Duration(n)); err != nil { // anywhere within its lease
+		if err := wait(t.Context(), 50*time.Millisecond*time.Duration(n)); err != nil { // at any time within its lease
 			t.Fatal(err)
 		}
 		killed := now()
@@ -134,15 +133,15 @@ func loaderIsKilled(t *testing.T, f *Fleet, begun <-chan loadBegin) {
 // nextLoad returns the next load of name that begins.
 func nextLoad(t *testing.T, begun <-chan loadBegin, name string) loadBegin {
 	t.Helper()
-	patience := time.After(30 * time.Second)
+	timeout := time.After(30 * time.Second)
 	for {
 		select {
 		case l := <-begun:
 			if l.name == name {
 				return l
 			}
-		case <-patience:
-			t.Fatal("nobody begins to load")
+		case <-timeout:
+			t.Fatal("no worker begins to load")
 		}
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// storeCalls counts the store calls that a worker's cache makes for each key. It says what a
-// request waited for without a clock: a busy machine delays calls, but adds none.
+// storeCalls counts the store calls that a worker's cache makes for each key. So a test
+// knows what a request waited for without a clock: a busy machine delays calls, but adds none.
 type storeCalls struct {
 	mu        sync.Mutex
 	byKey     map[string]callCount // nil: nothing is counted; guarded by mu

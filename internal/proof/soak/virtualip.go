@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// virtualIP is an address behind which one server can be exchanged for another, as the virtual
-// address of a hosted Redis does at a failover.
+// virtualIP is an address behind which one server can be replaced by another, as the virtual
+// IP of a hosted Redis does at a failover.
 type virtualIP struct {
 	listener net.Listener
 	running  sync.WaitGroup
@@ -39,7 +39,7 @@ func openVirtualIP(upstream string) (*virtualIP, error) {
 
 func (f *virtualIP) addr() string { return f.listener.Addr().String() }
 
-// switchTo sends new connections to upstream, and ends those that lead elsewhere.
+// switchTo sends new connections to upstream, and ends those to the server before.
 func (f *virtualIP) switchTo(upstream string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -54,7 +54,7 @@ func (f *virtualIP) closeConns() {
 	}
 }
 
-// register takes note of a connection unless the front was closed or leads elsewhere by now.
+// register records a connection, unless the address was closed or has another server by now.
 func (f *virtualIP) register(c net.Conn, upstream string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -89,7 +89,7 @@ func (f *virtualIP) serve(client net.Conn) {
 	var requests sync.WaitGroup
 	requests.Go(func() {
 		_, _ = io.Copy(server, client)
-		_ = server.Close() // Redis has nothing to say to who left
+		_ = server.Close() // Redis has no reply for a client that left
 	})
 	_, _ = io.Copy(client, server)
 	_ = client.Close()

@@ -6,8 +6,8 @@ import (
 	"github.com/chainlearn/chainlearn/cache"
 )
 
-// What parent and worker say to each other, as gob streams over the worker's standard input
-// and output. A worker may die at any byte of it: what it had said before still counts.
+// Parent and worker exchange gob streams over the worker's standard input and output. A worker
+// may be killed at any byte of them: what it had sent before still counts.
 
 // request asks a worker for one thing.
 type request struct {
@@ -33,13 +33,13 @@ type reply struct {
 	Stats    Stats
 }
 
-// message is what a worker says: what happened, in order, and then perhaps a reply.
+// message is what a worker sends: what happened, in order, and then perhaps a reply.
 type message struct {
 	Events []event
 	Reply  *reply
 }
 
-// Workload says how a worker reads and writes at random.
+// Workload describes how a worker reads and writes at random.
 type Workload struct {
 	Seed    uint64
 	Readers int           // clients that read
@@ -50,7 +50,7 @@ type Workload struct {
 	Near      bool // also ask for near answers
 }
 
-// writeRequest is one write of keys. Unless Die is alive, the worker ends at that step of it.
+// writeRequest is one write of keys. The worker crashes at CrashAt, unless that is noCrash.
 type writeRequest struct {
 	Keys    []int
 	CrashAt crashPoint
@@ -82,7 +82,7 @@ type stampedeResult struct {
 	Outcomes   map[string]int // answers, by what they were
 }
 
-// openLoopRequest is Rate requests a second for the time For, whatever becomes of those before.
+// openLoopRequest is Rate requests a second for the time For, independent of the answers to those before.
 type openLoopRequest struct {
 	Rate int
 	For  time.Duration
@@ -107,6 +107,7 @@ type sample struct {
 	LoadTime time.Duration // of it, reading the database for this caller
 	Calls    callCount     // of the store, when the answer was there
 	Down     bool          // the breaker was open when the request began, and when it ended
+	NoSource bool          // the database, on a busy machine, took no connection in time
 	Err      string
 }
 
@@ -147,8 +148,8 @@ type outcome uint8
 
 const (
 	acknowledged outcome = iota + 1
-	notCommitted         // the library says that nothing was committed
-	unknown              // the library says that it does not know, or the writer died
+	notCommitted         // the library reports that nothing was committed
+	unknown              // the library does not know, or the writer was killed
 )
 
 func (o outcome) String() string {

@@ -29,7 +29,7 @@ import (
 // workerVariable holds the configuration of a worker, in the environment of its process.
 const workerVariable = "CHAINLEARN_SOAK_WORKER"
 
-// workerConfig is what a worker is told at its start.
+// workerConfig is passed to a worker at its start.
 type workerConfig struct {
 	Number          int // of this process; no two of a run have the same
 	Postgres        string
@@ -56,7 +56,7 @@ func BecomeWorker() {
 	os.Exit(0)
 }
 
-// worker is a program that uses the library, and says what it sees.
+// worker is a program that uses the library, and reports what it sees.
 type worker struct {
 	cfg      workerConfig
 	events   *eventSender
@@ -151,7 +151,7 @@ func (w *worker) serve(ctx context.Context, in io.Reader) error {
 	defer running.Wait()
 	defer w.stopWorkload()
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // first of all: nobody waits for answers any more
+	defer cancel() // runs first: the parent waits for no more answers
 	for {
 		var r request
 		if err := requests.Decode(&r); errors.Is(err, io.EOF) {
@@ -159,7 +159,7 @@ func (w *worker) serve(ctx context.Context, in io.Reader) error {
 		} else if err != nil {
 			return err
 		}
-		if r.Workload != nil { // in order with a pause
+		if r.Workload != nil { // in the order of the requests: StopWorkload may follow
 			w.startWorkload(ctx, *r.Workload)
 			w.events.reply(&reply{ID: r.ID})
 			continue
@@ -194,19 +194,19 @@ func (w *worker) answer(ctx context.Context, r request, answer *reply) (err erro
 	case r.Stats:
 		answer.Stats, err = w.stats()
 	default:
-		err = errors.New("nothing was asked")
+		err = errors.New("the request is empty")
 	}
 	return err
 }
 
-// define describes the answers.
+// define declares the queries.
 func (w *worker) define() {
 	item := cache.Query[int, int64]{
 		Name: "soak:item",
 		Key:  func(k int) string { return cache.Key(k) },
 		Tags: func(k int) []cache.Tag { return []cache.Tag{itemTag(k), itemTag(k).Family()} },
 		Load: w.loadItem,
-		// Short, so that what time makes stale is met as well as what writes do.
+		// Short, so that answers become stale by time as well as by writes.
 		FreshFor: 2 * time.Second, StaleWhileRevalidate: 5 * time.Second, StaleIfError: 5 * time.Second, NotFound: 2 * time.Second,
 		LoadTimeout: 5 * time.Second,
 	}
@@ -239,7 +239,7 @@ func itemTag(k int) cache.Tag  { return cache.Tag(fmt.Sprintf("item:%d", k)) }
 func groupTag(g int) cache.Tag { return cache.Tag(fmt.Sprintf("group:%d", g)) }
 
 func (w *worker) loadItem(ctx context.Context, k int) (v int64, err error) {
-	w.peakLoads.Store(max(w.peakLoads.Load(), w.loading.Add(1))) // a lost update loses one in a row of peaks
+	w.peakLoads.Store(max(w.peakLoads.Load(), w.loading.Add(1))) // an update may be lost; the next one makes up for it
 	defer w.loading.Add(-1)
 	err = w.pool.QueryRow(ctx, `SELECT value FROM items WHERE id = $1`, k).Scan(&v)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -342,8 +342,8 @@ func (o *eventSender) reply(r *reply) {
 	o.send(r)
 }
 
-// send empties the buffer; mu is held. When the parent is gone there is nobody to tell, and
-// the end of the input ends the worker.
+// send empties the buffer; mu is held. Errors are ignored: they occur when the parent is gone,
+// and then the end of the input ends the worker.
 func (o *eventSender) send(r *reply) {
 	_ = o.enc.Encode(message{Events: o.events, Reply: r})
 	o.events = o.events[:0]
