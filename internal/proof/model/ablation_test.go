@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// ablation takes one mechanism away and says what goes wrong for want of it.
+// ablation takes one mechanism away and names what goes wrong without it.
 type ablation struct {
 	off    string   // the switch
 	also   []string // off in both systems: what would otherwise cover for it
@@ -33,7 +33,7 @@ var ablations = []ablation{
 	},
 	{off: "UnknownLeavesMark", faults: Faults{Unknown: true}, broken: UnfencedInversion, needs: "the COMMIT given up for lost lands after the mark is gone"},
 	{off: "RowOutlivesBump", faults: Faults{StoreErrors: true}, broken: StuckStale, needs: "the row is gone and nothing was bumped"},
-	{off: "Relay", faults: Faults{Unknown: true, Expiry: true}, broken: StuckStale, needs: "nobody is left to bump"},
+	{off: "Relay", faults: Faults{Unknown: true, Expiry: true}, broken: StuckStale, needs: "no process is left to bump"},
 	{off: "Relay", also: []string{"Fence"}, faults: Faults{Crash: true}, broken: StuckStale, needs: "the writer dies between COMMIT and bump"},
 	{off: "RelayDeletesLast", faults: Faults{Unknown: true, Expiry: true, Crash: true}, broken: StuckStale, needs: "the relay dies between delete and bump"},
 	{off: "FreshAfterLoss", faults: Faults{TagEviction: true}, broken: StaleAfterAck, needs: "lost twice, the version is the same twice"},
@@ -63,7 +63,7 @@ func (a ablation) configs(t *testing.T) (whole, ablated Config) {
 }
 
 // TestEveryMechanismIsNeeded takes each mechanism away. If nothing goes wrong
-// then, either the mechanism is idle ornament or the model is blind.
+// then, either the mechanism has no purpose or the model misses its purpose.
 func TestEveryMechanismIsNeeded(t *testing.T) {
 	t.Parallel()
 	out := newResultTable(t, len(ablations))

@@ -27,7 +27,7 @@ func (m *machine) describe(before *state, a action, after *state) string {
 	case aRollback:
 		return w + " rolls back"
 	case aUnknown:
-		return w + " sends COMMIT and hears nothing; its caller gets an error"
+		return w + " sends COMMIT and gets no answer; its caller gets an error"
 	case aCommitsLate:
 		return fmt.Sprintf("writer %d's COMMIT lands after all: the database holds %d%s", a.actor+1, after.db, m.fencedNote(before, a.actor))
 	case aAborts:
@@ -90,7 +90,7 @@ func (m *machine) describe(before *state, a action, after *state) string {
 	case aFailover:
 		return fmt.Sprintf("failover: the older copy takes over, %s %s, %s", tags, versions(after.ver[:m.cfg.Tags]), entryText(m, &after.entry))
 	case aLearnIdentity:
-		return fmt.Sprintf("the identity of the store is learnt: %s effectively %s", tags, versions(after.ver[:m.cfg.Tags]))
+		return fmt.Sprintf("the processes see the identity of the store: %s effectively %s", tags, versions(after.ver[:m.cfg.Tags]))
 	case aArrive:
 		return r + " arrives"
 	case aReadTag:

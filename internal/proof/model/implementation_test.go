@@ -22,12 +22,12 @@ const row cache.Tag = "row"
 type steppedStore struct {
 	driver.Store
 	*scheduler
-	process string
-	crashed    *atomic.Bool
-	separateReads   bool // tags and entries are read one after the other
+	process       string
+	crashed       *atomic.Bool
+	separateReads bool // tags and entries are read one after the other
 }
 
-var errCrashed = errors.New("the process is dead")
+var errCrashed = errors.New("the process has crashed")
 
 func (s steppedStore) call(ctx context.Context, op string, do func() error) error {
 	if s.crashed.Load() {
@@ -79,24 +79,24 @@ type system struct {
 	store   driver.Store
 	value   atomic.Int64
 	loads   atomic.Int64
-	failing bool // every load fails, without being told to
+	failing bool // every load fails, without an injected fault
 	caches  []*cache.Cache
 	queries []*cache.Cached[int, int64]
-	crashed    []*atomic.Bool
+	crashed []*atomic.Bool
 }
 
 // scenario says what is tried.
 type scenario struct {
-	name     string
-	start    initialEntry
-	readers  int
-	oneProcess bool // all in one process
-	separateReads    bool // versions and entries are read one after the other
+	name          string
+	start         initialEntry
+	readers       int
+	oneProcess    bool // all in one process
+	separateReads bool // versions and entries are read one after the other
 	slowLoads     bool // loads take time after they have seen the source
-	fencedFirst   bool // the write has been fenced before anybody else moves
-	faults   int
-	notWithRace     bool // not with the race detector, which makes it take minutes, unless -model.full
-	onlyFull     bool // only with -model.full
+	fencedFirst   bool // the write has been fenced before any other step
+	faults        int
+	notWithRace   bool // not with the race detector, which makes it take minutes, unless -model.full
+	onlyFull      bool // only with -model.full
 }
 
 // newSystem starts processes, of which the last one writes.
@@ -133,7 +133,7 @@ func newSystem(t *testing.T, r *execution, p scenario) *system {
 	return w
 }
 
-// finish ends the rehearsal: what is under way goes on without being stopped at every step.
+// finish ends the schedule: what is under way continues without being stopped at every step.
 func (w *system) finish() {
 	w.r.releaseAll()
 	w.t.Helper()
@@ -154,8 +154,8 @@ func (w *system) close() {
 
 // write is a transaction that makes the row 1.
 type write struct {
-	system    *system
-	mark driver.Mark
+	system *system
+	mark   driver.Mark
 }
 
 func (tx *write) Mark() driver.Mark { return tx.mark }
@@ -188,7 +188,7 @@ type read struct {
 	err          error
 }
 
-// initialEntry is what there is before anybody begins.
+// initialEntry is the entry in the store at the beginning.
 type initialEntry string
 
 const (
@@ -199,8 +199,8 @@ const (
 
 // Two reads and a write in every order there is, with one failure or none: once the write is
 // acknowledged no read that begins is older; once a read has seen it no later one has not;
-// nothing that it invalidated is served as stale; no sick store fails a read; and in the
-// end everybody sees what is in the database.
+// nothing that it invalidated is served as stale; no failure of the store fails a read; and in the
+// end every process sees what is in the database.
 func TestEverySchedule(t *testing.T) {
 	for _, tt := range []scenario{
 		{name: "two reads", readers: 2},
@@ -306,7 +306,7 @@ func (w *system) run(p scenario) {
 	w.checkReads(reads, acked, acknowledged, failure)
 	w.finish()
 	if failure != "" {
-		// The relay of any process delivers what a dead or unlucky writer left.
+		// The relay of any process delivers the outbox rows that a crashed or failed writer left.
 		if err := w.caches[0].Invalidate(t.Context(), row); err != nil {
 			t.Errorf("the relay cannot bump: %v", err)
 		}
@@ -350,7 +350,7 @@ func (w *system) checkReads(reads []read, acked int, acknowledged error, failure
 }
 
 // Without a write, two reads in every order make one load, whether it succeeds or fails; also
-// if one of their callers leaves, at any moment.
+// if one of their callers cancels, at any moment.
 func TestEveryScheduleOfOneLoad(t *testing.T) {
 	for _, failing := range []bool{false, true} {
 		for _, together := range []bool{false, true} {
@@ -387,15 +387,15 @@ func (w *system) runWithCancel() {
 		synctest.Wait()
 	}
 	go func() {
-		r.wait("the first caller leaves")
+		r.wait("the first caller cancels")
 		cancel()
 	}()
 	r.run(t, func() bool { return done.Load() == 2 }, func(string, int, string) {}, func() {})
 	if err := errs[0]; err != nil && !errors.Is(err, context.Canceled) && !w.failing {
-		t.Errorf("the caller who may leave got %v", err)
+		t.Errorf("the caller that may cancel got %v", err)
 	}
 	if _, failed := errors.AsType[*cache.LoadError](errs[1]); (errs[1] != nil) != w.failing || w.failing && !failed {
-		t.Errorf("the caller who stays got %v", errs[1])
+		t.Errorf("the other caller got %v", errs[1])
 	}
 	if n := w.loads.Load(); n != 1 {
 		t.Errorf("two callers made %d loads", n)

@@ -123,7 +123,7 @@ func TestProtocolHolds(t *testing.T) {
 		{
 			name: "+ COMMIT of unknown outcome", readers: 3,
 			faults: with(everyday, func(f *Faults) { f.Unknown = true }),
-			broken: UnfencedInversion, because: "a COMMIT nobody waits for may land after its lease",
+			broken: UnfencedInversion, because: "a COMMIT no caller waits for may take effect after its lease",
 		},
 		{
 			name: "+ stale-while-revalidate", readers: 3,

@@ -108,7 +108,7 @@ func (m *machine) decide(n *state, j int, a action) {
 	r.pc, r.mask, r.val, r.guard = rMissed, 0, 0, [MaxTags]uint8{}
 	if !m.cfg.Fine {
 		m.joins(n, j, a)
-		r.lowerBound = 0 // a load answers with the newest data, whatever the floor
+		r.lowerBound = 0 // a load answers with the newest data, whatever the bound
 	}
 	m.emit(n, a, 0)
 }
@@ -133,7 +133,7 @@ func (m *machine) bypass(n *state, j int, a action) {
 
 // joins emits reader j taking the answer of another's load. To wait for a load
 // and to take its value when it is there come to the same, and so, without Fine,
-// do a load that reads the database later and a load of one's own at that moment.
+// do a load that reads the database later and a separate load at that moment.
 func (m *machine) joins(s *state, j int, a action) {
 	p := &m.cfg.Protocol
 	own := &s.r[j]
@@ -184,7 +184,7 @@ func (m *machine) answer(n *state, j int, val, flags uint8, a action) {
 	m.returnValue(n, j, a)
 }
 
-// returnValue returns reader j's value to its caller and judges it.
+// returnValue returns reader j's value to its caller and checks it.
 func (m *machine) returnValue(n *state, j int, a action) {
 	r := &n.r[j]
 	var broken Property

@@ -8,7 +8,7 @@ import (
 
 // TestReductionsLoseNothing explores small systems twice, with and without the
 // steps run together and the readers left out, and compares the verdicts: for
-// the whole protocol and for each maimed one, under its own accidents.
+// the whole protocol and for each ablated one, under its own accidents.
 func TestReductionsLoseNothing(t *testing.T) {
 	t.Parallel()
 	type size struct{ writers, readers int }
@@ -80,7 +80,7 @@ func TestRandomRunsStayInside(t *testing.T) {
 				longest = max(longest, randomRun(t, e, rnd))
 			}
 			if longest < e.result.Depth/2 {
-				t.Errorf("the longest of %d runs took %d steps, the system is %d deep: too short to tell", runs, longest, e.result.Depth)
+				t.Errorf("the longest of %d runs took %d steps, the system is %d deep: too short for a verdict", runs, longest, e.result.Depth)
 			}
 		})
 	}
@@ -107,7 +107,7 @@ func randomRun(t *testing.T, e *exploration, rnd *rand.Rand) (steps int) {
 }
 
 // visited looks s up under every order of its readers: among readers that differ
-// only in whom their loads began after, canon may pick another order each time.
+// only in the callers that came before their loads, canonicalize may pick another order each time.
 func visited(e *exploration, m *machine, s state) bool {
 	n := m.cfg.Readers
 	order := make([]int, n)
@@ -134,7 +134,7 @@ func visited(e *exploration, m *machine, s state) bool {
 	return try(0)
 }
 
-// TestCountedByHand: one writer, nobody reading, no accidents. Idle; fenced;
+// TestCountedByHand: one writer, no reader, no accidents. Idle; fenced;
 // committed, its row waiting or delivered; acknowledged with its row; done.
 func TestCountedByHand(t *testing.T) {
 	r := check(t, Config{Writers: 1, Tags: 1, Protocol: Full()}, Options{})

@@ -12,29 +12,29 @@ import (
 	"time"
 )
 
-// What follows explores the code itself as the model explores the protocol: every step of a
-// read or a write that others could notice (each call of the store, each look at the source, each
-// commit) waits until it is let go, one at a time, in every order there is. Between two
-// steps everybody runs until nobody can, on virtual time, so a schedule is a list of choices
-// that can be repeated, and trying all of them is walking a tree.
+// The scheduler explores the code itself as the model explores the protocol. Every step of a read
+// or a write that others could observe (each call of the store, each read of the source, each
+// commit) waits until the scheduler resumes it, one at a time, in every possible order. Between
+// two steps all goroutines run until each one waits, on virtual time. So a schedule is a list of
+// choices that can be repeated, and all schedules form a tree.
 
-// scheduler is where steps wait.
+// scheduler holds the waiting steps.
 type scheduler struct {
-	mu     sync.Mutex
+	mu           sync.Mutex
 	waitingSteps []*waitingStep
-	arrivals   map[string]int
-	open   bool // nobody waits any more
-	trace  []string
+	arrivals     map[string]int
+	open         bool // steps no longer wait
+	trace        []string
 }
 
 type waitingStep struct {
-	name string
-	nth  int      // of this name, from 0
-	faults []string // how it may end, beside well
-	resume  chan string
+	name   string
+	nth    int      // of this name, from 0
+	faults []string // the faults it may have
+	resume chan string
 }
 
-// wait parks the caller until it is let go, and returns how its step is to end: "" is well.
+// wait blocks the caller until its step is resumed, and returns the fault to inject: "" for none.
 func (s *scheduler) wait(name string, faults ...string) string {
 	s.mu.Lock()
 	if s.open {
@@ -48,7 +48,7 @@ func (s *scheduler) wait(name string, faults ...string) string {
 	return <-p.resume
 }
 
-// take removes the i-th of those who wait, by name and then by arrival.
+// take removes the i-th waiting step, by name and then by arrival.
 func (s *scheduler) take(i int) *waitingStep {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,7 +64,7 @@ func (s *scheduler) waiting() int {
 	return len(s.waitingSteps)
 }
 
-// releaseAll lets everybody go, now and from now on.
+// releaseAll resumes all steps, now and from now on.
 func (s *scheduler) releaseAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,7 +78,7 @@ func (s *scheduler) releaseAll() {
 // choices walks all lists of choices.
 type choices struct {
 	picked, widths []int
-	depth           int
+	depth          int
 }
 
 // pick returns a number below n: another one each time the same list of choices leads here.
@@ -106,7 +106,7 @@ func (c *choices) next() bool {
 }
 
 // explore runs play under every schedule, until one goes wrong, and returns how many there are.
-// Of every schedule at most faults steps end otherwise than well.
+// In every schedule at most faults steps have a fault.
 func explore(t *testing.T, faults int, run func(t *testing.T, r *execution)) (schedules int) {
 	t.Helper()
 	c := &choices{}
@@ -128,11 +128,11 @@ type execution struct {
 	*scheduler
 	tree   *choices
 	faults int // that may still happen
-	step   int // how many steps have been let go
+	step   int // how many steps have been resumed
 }
 
-// run lets steps go until done. It tells before of each, with how many of its name came earlier,
-// and calls after once nobody can go on. When nobody waits, time passes.
+// run resumes steps until done. It calls before for each, with how many of its name came earlier,
+// and after once all goroutines are blocked. When no step waits, time passes.
 func (r *execution) run(t *testing.T, done func() bool, before func(name string, nth int, fault string), after func()) {
 	t.Helper()
 	const most = 500
@@ -143,13 +143,13 @@ func (r *execution) run(t *testing.T, done func() bool, before func(name string,
 			return
 		}
 		if r.step++; r.step > most {
-			t.Errorf("after %d steps it is not over", most)
+			t.Errorf("after %d steps the schedule has not ended", most)
 			return
 		}
 		n := r.waiting()
 		if n == 0 {
 			if idle++; idle > 200 {
-				t.Error("everybody waits, and for nothing")
+				t.Error("all goroutines are blocked and no step waits")
 				return
 			}
 			time.Sleep(50 * time.Millisecond)
@@ -163,26 +163,26 @@ func (r *execution) run(t *testing.T, done func() bool, before func(name string,
 				r.faults--
 			}
 		}
-		told := p.name
+		text := p.name
 		if fault != "" {
-			told += " (" + fault + ")"
+			text += " (" + fault + ")"
 		}
-		r.trace = append(r.trace, told)
+		r.trace = append(r.trace, text)
 		before(p.name, p.nth, fault)
 		p.resume <- fault
 	}
 }
 
-// How a step may end.
+// The faults of a step.
 const (
 	failsWithoutEffect = "fails, and did nothing"
-	failsAfterEffect  = "fails, and did it"
-	crashes    = "its process dies"
+	failsAfterEffect   = "fails, and did it"
+	crashes            = "its process dies"
 )
 
 var errInjected = errors.New("injected")
 
-// stepped runs do between what the stage says.
+// stepped runs do as a step, with the fault that the scheduler injects.
 func (s *scheduler) stepped(ctx context.Context, name string, do func() error, faults ...string) error {
 	switch s.wait(name, faults...) {
 	case failsWithoutEffect:

@@ -35,7 +35,7 @@ const (
 	fDown        = 1 << iota // the store is unreachable
 	fOutageDone              // the one outage has begun
 	fFailedOver              // the one failover has happened
-	fIdentityOld             // nobody has learnt the new identity yet (IdentityWithReply off)
+	fIdentityOld             // no process has seen the new identity yet (IdentityWithReply off)
 	fUnfenced                // some transaction committed without a live mark on every tag it touched
 	fRelayOld                // the relay still talks to the old store, or has yet to replay
 	fRelayBumped             // the relay has bumped something it would replay
@@ -72,7 +72,7 @@ const (
 	wBumped     // not yet acknowledged
 	wAcked      // bumped and acknowledged; its row may still be there
 	wDone       // will do nothing more by itself, but remembers what it bumped
-	wEnded       // will do nothing more: crashed, or ended without a bump
+	wEnded      // will do nothing more: crashed, or ended without a bump
 )
 
 const (
@@ -83,13 +83,13 @@ const (
 
 // reader is a slot that runs one read after another, each with the load it may start.
 type reader struct {
-	pc    uint8
-	flags uint8
-	mask  uint8 // rProbing: what has been read; rLoading, rLoaded: readers that had arrived when the load began
-	val   uint8 // rProbing: the entry's value; rAnswered, rLoaded: the answer
+	pc         uint8
+	flags      uint8
+	mask       uint8 // rProbing: what has been read; rLoading, rLoaded: readers that had arrived when the load began
+	val        uint8 // rProbing: the entry's value; rAnswered, rLoaded: the answer
 	lowerBound uint8 // at the start of the read: newest acknowledged commit << 4 | newest value returned
-	ver   [MaxTags]uint8
-	guard [MaxTags]uint8 // the entry's guard, while probing
+	ver        [MaxTags]uint8
+	guard      [MaxTags]uint8 // the entry's guard, while probing
 }
 
 const (
@@ -143,7 +143,7 @@ func (s *state) anyMark(tags int) bool {
 	return false
 }
 
-// canonicalize brings s into a form that no longer tells which of several identical
+// canonicalize brings s into a form that no longer shows which of several identical
 // writers or readers is which, nor what the random versions were. Any choice
 // among equals is sound: the result is always a renaming of what tidy leaves.
 func (m *machine) canonicalize(s *state) {
@@ -152,8 +152,8 @@ func (m *machine) canonicalize(s *state) {
 		slices.SortFunc(s.w[:m.cfg.Writers], compareWriters)
 	}
 
-	// Names known to everybody first; readers are sorted by those, and only
-	// then may they name what they alone remember.
+	// Shared names first; readers are sorted by those. Only then are versions named
+	// that a single reader holds.
 	var names [MaxTags][256]uint8
 	var next [MaxTags]uint8
 	rename := func(k int, v *uint8) {
@@ -263,7 +263,7 @@ func compareReaders(a, b *reader) int {
 }
 
 // prune forgets readers and entries that hold a version which has been replaced
-// and which nobody will ever compare with again. Such a reader can still return
+// and which no step will ever compare with again. Such a reader can still return
 // the newest data and overwrite the entry with one that is never valid; an idle
 // reader can do the first at any moment, and an entry may vanish at any moment.
 func (m *machine) prune(s *state) {
@@ -308,7 +308,7 @@ func (m *machine) readerIsObsolete(s *state, i int) bool {
 	return false
 }
 
-// offered reports whether somebody other than reader i holds version v of tag k
+// offered reports whether an entry, or a reader other than i, holds version v of tag k
 // and could bring an entry or a load under it.
 func (m *machine) offered(s *state, k int, v uint8, i int) bool {
 	if s.entry.val != none && s.entry.guard[k] == v || s.old.entry.val != none && s.old.entry.guard[k] == v {

@@ -2,13 +2,13 @@ package model
 
 // machine generates the steps of one Config.
 type machine struct {
-	cfg           Config
-	identicalWriters  bool
-	pruneObsolete bool
+	cfg              Config
+	identicalWriters bool
+	pruneObsolete    bool
 
 	// fresh is the version the next step draws. While exploring it is a name no
 	// canonical state uses, so one step may draw it once per tag; canon makes it
-	// small again. A trace counts it up instead, for readers to tell versions apart.
+	// small again. A trace counts it up instead, so that versions in it are distinct.
 	fresh uint8
 
 	from *state // the state whose steps are being generated
@@ -79,7 +79,7 @@ func (p Property) String() string {
 // action names a step for the trace.
 type action struct {
 	kind    uint8
-	actor     uint8 // writer or reader
+	actor   uint8 // writer or reader
 	tag     uint8
 	outcome uint8 // what a reader's step led to
 	with    uint8 // the reader whose load it joined
@@ -89,12 +89,12 @@ const (
 	aBegin = iota // writer: runs its statements
 	aFence
 	aFenceFails
-	aRefuse // RequireFence: rolls back for want of a fence
+	aRefuse // RequireFence: rolls back without a fence
 	aCommit
 	aRollback
 	aUnknown
-	aCommitsLate  // the transaction of unknown outcome commits after all
-	aAborts // or does not
+	aCommitsLate // the transaction of unknown outcome commits after all
+	aAborts      // or does not
 	aBump
 	aBumpFails
 	aAck

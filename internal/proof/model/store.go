@@ -25,8 +25,8 @@ func (m *machine) storeSteps(s *state) {
 	}
 }
 
-// loseTag drops tag k's version and marks. Whoever comes next, reader or writer,
-// makes a new version in one step (a set-if-absent), so the gap shows to nobody.
+// loseTag drops tag k's version and marks. The next reader or writer makes a new
+// version in one step (a set-if-absent), so no step observes the gap.
 func (m *machine) loseTag(n *state, k int) {
 	for i := range n.w {
 		n.w[i].marks &^= 1 << k
@@ -87,7 +87,7 @@ func (m *machine) deliver(s *state, i int) {
 	if m.cfg.Fine || !last {
 		m.stepTag(&n, aDeliver, i, k)
 	} else {
-		// Between the last bump and the delete nobody looks at the row.
+		// Between the last bump and the delete no step reads the row.
 		done := n
 		m.removeRow(&done, i)
 		m.stepTag(&done, aDeliver, i, k)

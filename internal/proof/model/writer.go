@@ -12,7 +12,7 @@ func (m *machine) writerSteps(s *state, i int) {
 			m.step(&n, aBegin, i)
 			return
 		}
-		m.inTransaction(s, i) // statements and outbox row show to nobody before COMMIT
+		m.inTransaction(s, i) // statements and outbox row are invisible before COMMIT
 	case wTxn:
 		m.inTransaction(s, i)
 	case wFencing:
@@ -176,7 +176,7 @@ func (m *machine) commitNow(n *state, i int) {
 	n.db++
 	w.rank, w.row = n.db, 1
 	if !m.cfg.Protocol.Relay {
-		w.row = 0 // nobody would ever look at it
+		w.row = 0 // without a relay no process reads it
 	}
 	if m.cfg.Protocol.Fence && w.marks&m.cfg.touches(i) != m.cfg.touches(i) {
 		n.flags |= fUnfenced

@@ -4,7 +4,7 @@ package testservers
 func Gone(pid int) bool { return gone(pid) }
 
 // Home returns the directory of a server.
-func (p *Postgres) Home() string { return p.home.path }
+func (p *Postgres) Home() string { return p.dir.path }
 
 // Home returns the directory of a server.
-func (r *Redis) Home() string { return r.home.path }
+func (r *Redis) Home() string { return r.dir.path }

@@ -8,12 +8,12 @@ import (
 	"syscall"
 )
 
-func processAttr(orphaned syscall.Signal, as *syscall.Credential) *syscall.SysProcAttr {
+func processAttr(parentDeathSignal syscall.Signal, as *syscall.Credential) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{
 		// A group of its own: Ctrl-C on the tests reaches the tests, which then
-		// end their servers in order.
+		// shut their servers down.
 		Setpgid:    true,
-		Pdeathsig:  orphaned,
+		Pdeathsig:  parentDeathSignal,
 		Credential: as,
 	}
 }

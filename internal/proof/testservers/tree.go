@@ -51,7 +51,7 @@ func killTree(p *process) error {
 	if err := errors.Join(p.kill(), signalAll(pids, syscall.SIGKILL)); err != nil {
 		return err
 	}
-	ctx, cancel := closing()
+	ctx, cancel := cleanupContext()
 	defer cancel()
 	for _, pid := range pids {
 		if err := Poll(ctx, func() (bool, string) {
