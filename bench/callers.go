@@ -24,7 +24,7 @@ type callersSpec struct {
 	Callers       int
 	Load          time.Duration // how long the source takes
 	Fail          bool          // the source fails in the end
-	Panics        int           // so many loads panic after Load
+	Panics        int           // the number of first loads that panic after Load
 	// FirstCancel is when the first caller's context ends; 0 for never. The others come OthersDelay
 	// after it, and their contexts end after Timeout.
 	FirstCancel, OthersDelay time.Duration

@@ -22,7 +22,7 @@ const (
 	frozenRole = "frozen"
 
 	frozenFor   = 20 * time.Second // how long each process goes on asking
-	frozenCalls = 200              // or until it has made so many calls
+	frozenCalls = 200              // or until it has made that many calls
 )
 
 type frozenSpec struct {

@@ -47,7 +47,7 @@ func small(uuid.UUID) []byte { return smallValue }
 var growthKeys = experiment{
 	name:  "growth-keys",
 	title: "Growth: keys",
-	about: "A hit with so many answers in the cache (100 bytes each, two tags), all asked for alike. " +
+	about: "A hit with the given number of answers in the cache (100 bytes each, two tags), drawn uniformly. " +
 		"Ten million with `-long` only. More answers than the processor's caches hold cost every library time in process, so otter is beside it.",
 	run: func(ctx context.Context, x *experimentRun) error {
 		points := []int{1_000, 10_000, 100_000, 1_000_000}
@@ -71,7 +71,7 @@ var growthKeys = experiment{
 var growthTags = experiment{
 	name:  "growth-tags",
 	title: "Growth: tags of an answer",
-	about: "A hit with so many tags to check (1000 answers of 100 bytes). Half of the tags are shared by all answers.",
+	about: "A hit with the given number of tags to check (1000 answers of 100 bytes). Half of the tags are shared by all answers.",
 	run: func(ctx context.Context, x *experimentRun) error {
 		points := []int{1, 2, 4, 8, 16}
 		err := x.curve(ctx, curve{
@@ -115,7 +115,7 @@ func (x *experimentRun) judgeTagCost(what, subject string) {
 var growthSize = experiment{
 	name:  "growth-size",
 	title: "Growth: size of an answer",
-	about: "A hit of an answer of so many bytes (64 answers, two tags), which is not decoded. " +
+	about: "A hit of an answer of the given size (64 answers, two tags), which is not decoded. " +
 		"chainlearn compresses what is above 4 KB and here compressible, and checks a checksum; the bare GET moves all bytes.",
 	run: func(ctx context.Context, x *experimentRun) error {
 		return x.curve(ctx, curve{

@@ -190,7 +190,7 @@ func redisHitsOf[V any](ctx context.Context, x *experimentRun, r *testservers.Re
 	for _, n := range callers { // ascending: see hold
 		for _, d := range []payload.Distribution{payload.Zipf, payload.Uniform} {
 			if d == payload.Uniform && n > 64 {
-				continue // what is hot makes no difference to so many callers in Redis
+				continue // hot keys make no difference to that many callers in Redis
 			}
 			t := measure.Turns{
 				Case: fmt.Sprintf("%s, %s, %s", kind, d, callersText(n)), Workers: n, Latency: true,

@@ -24,7 +24,7 @@ const (
 	heapRole = "heap"
 
 	memoryValue     = 1000 // bytes, of all on average
-	memorySpread    = 900  // from which they differ by at most so many
+	memorySpread    = 900  // the largest difference of one from the average
 	memoryInRedis   = 20_000
 	memoryInProcess = 50_000
 )

@@ -22,7 +22,7 @@ var growthWriters = experiment{
 	name:  "growth-writers",
 	title: "Growth: writes",
 	about: "Two readers ask for 1000 answers (Zipf; the source takes 1 ms), while another client of the same library, as in another process, " +
-		"invalidates so many of them each second, drawn alike. The best there can be is one load for each write that hits an answer before it is asked for again.",
+		"invalidates the given number of them each second, drawn uniformly. The optimum is one load for each write that hits an answer before it is asked for again.",
 	run: func(ctx context.Context, x *experimentRun) error {
 		return withRedis(ctx, func(r *testservers.Redis) error { return runWriters(ctx, x, r) })
 	},

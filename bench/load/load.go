@@ -66,7 +66,7 @@ func Closed(ctx context.Context, t *Target, connections int, d time.Duration) Ou
 }
 
 // Open sends rate requests each second, evenly, however long the answers take, over at most
-// so many connections. A request for which no connection is free waits, and its
+// the given number of connections. A request for which no connection is free waits, and its
 // waiting counts.
 func Open(ctx context.Context, t *Target, connections int, rate float64, d time.Duration) Outcome {
 	began := time.Now()

@@ -191,7 +191,7 @@ func TestCheckerFindsWhatIsWrong(t *testing.T) {
 
 		{"acknowledged and not in the database", "is lost", func(s *scenario) { s.write(1, 2, 0, 10); s.rows = nil }},
 		{"failed and in the database", "was committed", func(s *scenario) { s.write(1, 2, 0, 10).outcome = notCommitted }},
-		{"in the database and not begun by any writer", "no writer began", func(s *scenario) { s.write(1, 2, 0, 10); clear(s.writes) }},
+		{"in the database and not begun by any writer", "not written by a client", func(s *scenario) { s.write(1, 2, 0, 10); clear(s.writes) }},
 		{"never ended", "never ended", func(s *scenario) { s.write(1, 2, 0, 0).outcome = 0 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

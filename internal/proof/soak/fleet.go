@@ -36,7 +36,7 @@ type FleetConfig struct {
 	StoreTimeout time.Duration
 	// Lease of a fence. Default 2 s, so that leases of killed workers run out during a run.
 	Lease time.Duration
-	// DelayBeforeBump holds each writer up between its commit and its bump, for up to so long: the gap
+	// DelayBeforeBump is the longest delay of a writer between its commit and its bump: the gap
 	// that a fence closes is short otherwise. Default: not at all.
 	DelayBeforeBump time.Duration
 	// Near bounds the near answers. Default 1 s.
