@@ -35,14 +35,14 @@ func Serve(roles map[string]Role) {
 	if name == "" {
 		return
 	}
-	if err := serve(name, roles); err != nil {
+	if err := playRole(name, roles); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-func serve(name string, roles map[string]Role) error {
+func playRole(name string, roles map[string]Role) error {
 	role, ok := roles[name]
 	if !ok {
 		return fmt.Errorf("no role is called %q", name)

@@ -213,7 +213,7 @@ func Version(module string) string {
 	return "not linked in"
 }
 
-// goRedis returns the client that four of the libraries are built on, as it comes.
-func goRedis(addr string) *redis.Client {
+// newGoRedisClient returns the client that four of the libraries are built on, as it comes.
+func newGoRedisClient(addr string) *redis.Client {
 	return redis.NewClient(&redis.Options{Addr: addr})
 }

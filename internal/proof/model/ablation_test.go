@@ -71,10 +71,10 @@ func TestEveryMechanismIsNeeded(t *testing.T) {
 		t.Run("without "+a.off+"/"+a.broken.String(), func(t *testing.T) {
 			t.Parallel()
 			whole, ablated := a.configs(t)
-			if r := check(t, whole, Options{}); r.Wrong[a.broken] != 0 {
+			if r := mustCheck(t, whole, Options{}); r.Wrong[a.broken] != 0 {
 				t.Errorf("%s even %s:\n%s", a.broken, whole.Name, r.Traces[a.broken])
 			}
-			r := check(t, ablated, Options{StopAt: a.broken})
+			r := mustCheck(t, ablated, Options{StopAt: a.broken})
 			out.set(i, r)
 			if r.Wrong[a.broken] == 0 {
 				t.Fatalf("%s, and nothing is %s in %d states", ablated.Name, a.broken, r.States)

@@ -222,7 +222,7 @@ func TestEverySchedule(t *testing.T) {
 		{name: "two reads in one process, two failures", readers: 2, oneProcess: true, faults: 2, start: fresh, onlyFull: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if (tt.onlyFull || tt.notWithRace && raceEnabled) && !*full {
+			if (tt.onlyFull || tt.notWithRace && raceEnabled) && !*fullSystems {
 				t.Skip("takes minutes: run with -model.full")
 			}
 			t.Parallel()

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-var full = flag.Bool("model.full", false, "explore larger systems: minutes and gigabytes instead of seconds")
+var fullSystems = flag.Bool("model.full", false, "explore larger systems: minutes and gigabytes instead of seconds")
 
 // three is the usual number of readers: two under the race detector, which are
 // enough to reach every violation known.
@@ -41,7 +41,7 @@ func set(t *testing.T, p *Protocol, name string, on bool) {
 	field.SetBool(on)
 }
 
-func check(t *testing.T, cfg Config, opt Options) Result {
+func mustCheck(t *testing.T, cfg Config, opt Options) Result {
 	t.Helper()
 	r, err := Check(cfg, opt)
 	if err != nil {
@@ -198,7 +198,7 @@ func TestProtocolHolds(t *testing.T) {
 			if row.large && raceEnabled {
 				cfg.Writers--
 			}
-			r := check(t, cfg, Options{})
+			r := mustCheck(t, cfg, Options{})
 			out.set(i, r)
 			wantBroken(t, r, row.broken)
 			if row.because != "" && !t.Failed() {
@@ -238,7 +238,7 @@ func TestKnownProtocols(t *testing.T) {
 	for i, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			r := check(t, Config{
+			r := mustCheck(t, Config{
 				Name: row.name, Writers: 2, Readers: three(), Tags: 1,
 				Protocol: row.protocol, Faults: row.faults,
 			}, Options{})
@@ -250,7 +250,7 @@ func TestKnownProtocols(t *testing.T) {
 
 // TestLargerSystems looks for what two writers and three readers are too few to show.
 func TestLargerSystems(t *testing.T) {
-	if !*full {
+	if !*fullSystems {
 		t.Skip("takes minutes and gigabytes: run with -model.full")
 	}
 	stale := with(everyday, func(f *Faults) { f.Stale = true })
@@ -269,7 +269,7 @@ func TestLargerSystems(t *testing.T) {
 	out := newResultTable(t, len(rows))
 	for i, row := range rows { // one at a time: each may need gigabytes
 		row.cfg.Protocol = Full()
-		r := check(t, row.cfg, Options{})
+		r := mustCheck(t, row.cfg, Options{})
 		out.set(i, r)
 		wantBroken(t, r, row.broken)
 	}

@@ -16,9 +16,9 @@ func TestReductionsLoseNothing(t *testing.T) {
 	for _, a := range ablations {
 		sizes := []size{{1, 2}, {2, 1}}
 		switch {
-		case raceEnabled || a.faults.Failover && !*full:
+		case raceEnabled || a.faults.Failover && !*fullSystems:
 			sizes = []size{{1, 1}} // a failover takes millions of states from there on
-		case *full && a.faults == Faults{}:
+		case *fullSystems && a.faults == Faults{}:
 			sizes = append(sizes, size{2, 2}) // and every other fault tens of millions
 		}
 		whole, ablated := a.configs(t)
@@ -41,9 +41,9 @@ func TestReductionsLoseNothing(t *testing.T) {
 
 func sameVerdict(t *testing.T, cfg Config) {
 	t.Helper()
-	reduced := check(t, cfg, Options{})
+	reduced := mustCheck(t, cfg, Options{})
 	cfg.Fine = true
-	fine := check(t, cfg, Options{})
+	fine := mustCheck(t, cfg, Options{})
 	t.Logf("%d states, every step on its own: %d in %v", reduced.States, fine.States, fine.Elapsed)
 	if reduced.Broken() != fine.Broken() {
 		t.Errorf("broken: %q; with every step on its own: %q", reduced.Broken(), fine.Broken())
@@ -137,11 +137,11 @@ func visited(e *exploration, m *machine, s state) bool {
 // TestCountedByHand: one writer, no reader, no accidents. Idle; fenced;
 // committed, its row waiting or delivered; acknowledged with its row; done.
 func TestCountedByHand(t *testing.T) {
-	r := check(t, Config{Writers: 1, Tags: 1, Protocol: Full()}, Options{})
+	r := mustCheck(t, Config{Writers: 1, Tags: 1, Protocol: Full()}, Options{})
 	if r.States != 6 || r.Transitions != 7 || r.Depth != 4 {
 		t.Errorf("%d states, %d transitions, depth %d; want 6, 7, 4", r.States, r.Transitions, r.Depth)
 	}
-	r = check(t, Config{Writers: 1, Tags: 1, Protocol: Protocol{}}, Options{})
+	r = mustCheck(t, Config{Writers: 1, Tags: 1, Protocol: Protocol{}}, Options{})
 	if r.States != 3 { // idle, committed, acknowledged
 		t.Errorf("%d states, want 3", r.States)
 	}

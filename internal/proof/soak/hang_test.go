@@ -22,7 +22,7 @@ func TestRedisHangsUnderPressure(t *testing.T) {
 		storeTimeout = 50 * time.Millisecond
 	)
 	// Each request of a worker asks for a row of its own.
-	f := fleet(t, FleetConfig{Workers: workers, StoreTimeout: storeTimeout, Groups: 51, Keys: 10}, nil)
+	f := startFleet(t, FleetConfig{Workers: workers, StoreTimeout: storeTimeout, Groups: 51, Keys: 10}, nil)
 	callAll(t, f, request{ReadAll: true}) // everything is in the cache
 	for _, m := range f.processes() {
 		testservers.Must(t, f.waitUntilHealthy(t.Context(), m))

@@ -23,7 +23,7 @@ func TestWriterIsKilledAtEveryStep(t *testing.T) {
 		Workload:    Workload{Readers: 2, Pace: 4 * time.Millisecond, Writers: -1},
 	}.withDefaults()
 	cfg.Workload.Writers = 0
-	r := &run{cfg: cfg, history: newHistory(), report: newReport(cfg)}
+	r := &testRun{cfg: cfg, history: newHistory(), report: newReport(cfg)}
 	require(t, r.open(t.Context()))
 	defer func() { testservers.Must(t, r.fleet.Close()) }()
 
@@ -63,7 +63,7 @@ func TestWriterIsKilledAtEveryStep(t *testing.T) {
 
 // killWriters has the first workers write, each to crash at one of points, and then replaces them. It
 // returns how long after the last crash the outbox was empty.
-func (r *run) killWriters(ctx context.Context, points []crashPoint) (time.Duration, error) {
+func (r *testRun) killWriters(ctx context.Context, points []crashPoint) (time.Duration, error) {
 	var killing errgroup.Group
 	for i, at := range points {
 		killing.Go(func() error {

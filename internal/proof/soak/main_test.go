@@ -22,8 +22,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(testservers.Main(m))
 }
 
-// fleet opens a fleet on the shared PostgreSQL server and closes it when the test ends.
-func fleet(t *testing.T, cfg FleetConfig, onEvents func(*Process, []event)) *Fleet {
+// startFleet opens a fleet on the shared PostgreSQL server and closes it when the test ends.
+func startFleet(t *testing.T, cfg FleetConfig, onEvents func(*Process, []event)) *Fleet {
 	t.Helper()
 	cfg.Postgres = testservers.SharedPostgres(t)
 	f, err := OpenFleet(t.Context(), cfg, onEvents)

@@ -24,7 +24,7 @@ type fault struct {
 	inject func(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error
 }
 
-var faults = []fault{
+var allFaults = []fault{
 	{"redis freezes", false, freezeRedis},
 	{"redis is killed and comes back empty", true, emptyRedis},
 	{"redis is killed and comes back with an old snapshot", true, oldRedis},
@@ -47,7 +47,7 @@ var faults = []fault{
 // Faults returns the names of all faults.
 func Faults() []string {
 	var names []string
-	for _, f := range faults {
+	for _, f := range allFaults {
 		names = append(names, f.name)
 	}
 	return names
@@ -314,7 +314,7 @@ func newSchedule(seed uint64, names []string) (*schedule, error) {
 	s := &schedule{rnd: rand.New(rand.NewPCG(seed, 1))}
 	for _, name := range names {
 		found := false
-		for _, f := range faults {
+		for _, f := range allFaults {
 			if strings.Contains(f.name, name) {
 				s.pool, found = append(s.pool, f), true
 			}
@@ -324,7 +324,7 @@ func newSchedule(seed uint64, names []string) (*schedule, error) {
 		}
 	}
 	if len(names) == 0 {
-		s.pool = faults
+		s.pool = allFaults
 	}
 	return s, nil
 }

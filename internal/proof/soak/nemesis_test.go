@@ -15,8 +15,8 @@ func TestScheduleFollowsItsSeed(t *testing.T) {
 		return list
 	}
 	a, b, other := draw(42), draw(42), draw(43)
-	if len(a) != 3*len(faults) {
-		t.Fatalf("three rounds are %d injections, want %d", len(a), 3*len(faults))
+	if len(a) != 3*len(allFaults) {
+		t.Fatalf("three rounds are %d injections, want %d", len(a), 3*len(allFaults))
 	}
 	injected := map[string]int{}
 	same := 0
@@ -31,7 +31,7 @@ func TestScheduleFollowsItsSeed(t *testing.T) {
 			t.Errorf("%q and %q harm the same target at the same time", w.name, a[i].name)
 		}
 		injected[a[i].name]++
-		if injected[a[i].name] > i/len(faults)+1 {
+		if injected[a[i].name] > i/len(allFaults)+1 {
 			t.Errorf("%q is injected again before all others have been", a[i].name)
 		}
 	}

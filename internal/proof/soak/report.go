@@ -50,7 +50,7 @@ func newReport(cfg Config) *Report {
 func (r *Report) addViolation(v Violation) { r.Violations = append(r.Violations, v) }
 
 // logSegment logs the result of a segment.
-func (r *Report) logSegment(of *run, injected []window, f Figures) {
+func (r *Report) logSegment(of *testRun, injected []window, f Figures) {
 	r.Segments++
 	var names []string
 	for _, w := range injected {
@@ -77,7 +77,7 @@ const (
 )
 
 // finish completes the report at the end of the run.
-func (r *Report) finish(of *run) {
+func (r *Report) finish(of *testRun) {
 	r.Took = time.Since(r.Began)
 	of.history.mu.Lock()
 	r.counts = of.history.counts

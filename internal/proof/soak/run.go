@@ -72,7 +72,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &run{cfg: cfg, plan: plan, history: newHistory(), report: newReport(cfg)}
+	r := &testRun{cfg: cfg, plan: plan, history: newHistory(), report: newReport(cfg)}
 	if err := r.open(ctx); err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 }
 
 // open starts the fleet.
-func (r *run) open(ctx context.Context) (err error) {
+func (r *testRun) open(ctx context.Context) (err error) {
 	if r.fleet, err = OpenFleet(ctx, r.cfg.FleetConfig, r.history.record); err != nil {
 		return fmt.Errorf("soak: %w", err)
 	}
@@ -92,10 +92,10 @@ func (r *run) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// run is a history that is being recorded. It consists of segments: reads and writes go on while a fault
+// testRun is a history that is being recorded. It consists of segments: reads and writes go on while a fault
 // is injected and heals, and then pause until everything is repaired, so that each segment
 // is a history of its own that begins and ends in a known state.
-type run struct {
+type testRun struct {
 	cfg            Config
 	plan           *schedule
 	fleet          *Fleet
@@ -105,7 +105,7 @@ type run struct {
 	externalWrites int64 // writes by the external writer so far
 }
 
-func (r *run) segments(ctx context.Context) (err error) {
+func (r *testRun) segments(ctx context.Context) (err error) {
 	began := time.Now()
 	// One segment without a fault comes first: later sizes are compared with those measured
 	// after it.
@@ -130,7 +130,7 @@ func (r *run) segments(ctx context.Context) (err error) {
 }
 
 // done reports whether the run has reached its goal, or found a violation.
-func (r *run) done() bool {
+func (r *testRun) done() bool {
 	r.history.mu.Lock()
 	writes := r.history.counts.Acknowledged
 	r.history.mu.Unlock()
@@ -146,10 +146,12 @@ const (
 )
 
 // noFault is what happens in a segment without a fault.
-func (r *run) noFault(ctx context.Context) ([]window, error) { return nil, wait(ctx, noFaultDuration) }
+func (r *testRun) noFault(ctx context.Context) ([]window, error) {
+	return nil, wait(ctx, noFaultDuration)
+}
 
 // segment runs the workload of all clients during harm, and checks what they saw.
-func (r *run) segment(ctx context.Context, harm func(context.Context) ([]window, error)) error {
+func (r *testRun) segment(ctx context.Context, harm func(context.Context) ([]window, error)) error {
 	stop, err := r.startWorkload(ctx)
 	if err != nil {
 		return err
@@ -174,7 +176,7 @@ func (r *run) segment(ctx context.Context, harm func(context.Context) ([]window,
 
 // startWorkload starts the clients of all workers and the external writer. It returns a
 // function that stops them.
-func (r *run) startWorkload(ctx context.Context) (stop func(context.Context) error, err error) {
+func (r *testRun) startWorkload(ctx context.Context) (stop func(context.Context) error, err error) {
 	if err := r.fleet.startWorkload(ctx, r.cfg.Workload); err != nil {
 		return nil, err
 	}
@@ -191,7 +193,7 @@ func (r *run) startWorkload(ctx context.Context) (stop func(context.Context) err
 }
 
 // writeExternally writes over a plain connection, as psql does.
-func (r *run) writeExternally(ctx context.Context) {
+func (r *testRun) writeExternally(ctx context.Context) {
 	rnd := newRand(r.cfg.Seed, externalWriter, int(r.externalWrites))
 	conn, err := pgx.Connect(ctx, r.fleet.postgres.DatabaseURL(r.fleet.database))
 	if err != nil {
@@ -207,7 +209,7 @@ func (r *run) writeExternally(ctx context.Context) {
 }
 
 // inject injects the fault, or both, and returns when they have healed.
-func (r *run) inject(ctx context.Context, b injection) ([]window, error) {
+func (r *testRun) inject(ctx context.Context, b injection) ([]window, error) {
 	all := []fault{b.fault}
 	if b.with != nil {
 		all = append(all, *b.with)
@@ -235,7 +237,7 @@ func (r *run) inject(ctx context.Context, b injection) ([]window, error) {
 
 // checkSegment waits until every strict answer of every process is that of the database, and then
 // checks what was seen since the segment before.
-func (r *run) checkSegment(ctx context.Context, injected []window) error {
+func (r *testRun) checkSegment(ctx context.Context, injected []window) error {
 	began := time.Now()
 	if err := r.waitForTransactions(ctx); err != nil {
 		return err
@@ -276,7 +278,7 @@ func (r *run) checkSegment(ctx context.Context, injected []window) error {
 
 // waitForTransactions waits until no transaction is open that may still be committed, also of
 // killed workers.
-func (r *run) waitForTransactions(ctx context.Context) error {
+func (r *testRun) waitForTransactions(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	return testservers.Poll(ctx, func() (bool, string) {
@@ -288,7 +290,7 @@ func (r *run) waitForTransactions(ctx context.Context) error {
 }
 
 // state returns what the database holds now. No writer runs.
-func (r *run) state(ctx context.Context) (map[int]*commit, error) {
+func (r *testRun) state(ctx context.Context) (map[int]*commit, error) {
 	state := map[int]*commit{}
 	for k := range r.fleet.shape.rows() {
 		state[k] = &commit{
@@ -309,7 +311,7 @@ func (r *run) state(ctx context.Context) (map[int]*commit, error) {
 }
 
 // answersMatch reports whether every process gives the answers of the database.
-func (r *run) answersMatch(ctx context.Context, state map[int]*commit) (bool, string) {
+func (r *testRun) answersMatch(ctx context.Context, state map[int]*commit) (bool, string) {
 	replies, err := r.fleet.callAll(ctx, request{ReadAll: true})
 	if err != nil {
 		return false, err.Error()
@@ -327,7 +329,7 @@ func (r *run) answersMatch(ctx context.Context, state map[int]*commit) (bool, st
 }
 
 // recovered reports whether the caches are healthy and the outbox is empty again.
-func (r *run) recovered(ctx context.Context) (bool, string) {
+func (r *testRun) recovered(ctx context.Context) (bool, string) {
 	for _, m := range r.fleet.processes() {
 		answer, err := m.call(ctx, request{Stats: true})
 		if err != nil {
@@ -341,14 +343,14 @@ func (r *run) recovered(ctx context.Context) (bool, string) {
 }
 
 // outboxEmpty reports whether the outbox is empty.
-func (r *run) outboxEmpty(ctx context.Context) (bool, string) {
+func (r *testRun) outboxEmpty(ctx context.Context) (bool, string) {
 	var rows int
 	err := r.fleet.admin.QueryRow(ctx, `SELECT count(*) FROM cache_outbox`).Scan(&rows)
 	return err == nil && rows == 0, fmt.Sprintf("%d rows are left in the outbox (%v)", rows, err)
 }
 
 // committed takes the rows of the history that the database has kept.
-func (r *run) committed(ctx context.Context) ([]row, error) {
+func (r *testRun) committed(ctx context.Context) ([]row, error) {
 	rows, err := r.fleet.admin.Query(ctx, `DELETE FROM history RETURNING value, key, absent, op`)
 	if err != nil {
 		return nil, err
@@ -360,7 +362,7 @@ func (r *run) committed(ctx context.Context) ([]row, error) {
 }
 
 // measureSizes measures everything that must not grow.
-func (r *run) measureSizes(ctx context.Context) (m sizes, err error) {
+func (r *testRun) measureSizes(ctx context.Context) (m sizes, err error) {
 	replies, err := r.fleet.callAll(ctx, request{Stats: true})
 	if err != nil {
 		return m, err

@@ -39,7 +39,7 @@ const (
 // not exist: the source is asked once, and all are served as soon as it has answered.
 func TestCrowdsOfAFleet(t *testing.T) {
 	onEvents, begun := watchLoads()
-	f := fleet(t, FleetConfig{Workers: stampedeWorkers}, onEvents)
+	f := startFleet(t, FleetConfig{Workers: stampedeWorkers}, onEvents)
 	for _, ends := range []string{"found", "failed", "missing"} {
 		t.Run(ends, func(t *testing.T) {
 			var after []time.Duration

@@ -59,7 +59,7 @@ func (c *Cluster) open(ctx context.Context, cfg ClusterConfig) error {
 		"cluster-node-timeout 1000",
 	}
 	for range total {
-		node, err := openRedis(ctx, cfg.Redis, password, extra)
+		node, err := openRedisWith(ctx, cfg.Redis, password, extra)
 		if err != nil {
 			return err
 		}

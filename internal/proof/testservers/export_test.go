@@ -1,7 +1,7 @@
 package testservers
 
 // Gone reports whether a process has ended.
-func Gone(pid int) bool { return gone(pid) }
+func Gone(pid int) bool { return processHasEnded(pid) }
 
 // Home returns the directory of a server.
 func (p *Postgres) Home() string { return p.dir.path }

@@ -73,13 +73,13 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openPostgres(ctx, &Postgres{cfg: cfg, install: install}, func(p *Postgres) error {
+	return startOnFreePort(ctx, &Postgres{cfg: cfg, install: install}, func(p *Postgres) error {
 		return install.run(ctx, p.dir.path, "cp", "-Rp", template, p.dataDir())
 	})
 }
 
-// openPostgres gives p a home, a port and, by fill, data, and starts it.
-func openPostgres(ctx context.Context, p *Postgres, fill func(*Postgres) error) (*Postgres, error) {
+// startOnFreePort gives p a home, a port and, by fill, data, and starts it.
+func startOnFreePort(ctx context.Context, p *Postgres, fill func(*Postgres) error) (*Postgres, error) {
 	var err error
 	if p.dir, err = newServerDir("postgres", p.install.as); err != nil {
 		return nil, err

@@ -75,9 +75,9 @@ func children(pid int) ([]int, error) {
 	return found, nil
 }
 
-// gone reports whether the process has ended; whether its parent has noticed
+// processHasEnded reports whether the process has ended; whether its parent has noticed
 // does not matter.
-func gone(pid int) bool {
+func processHasEnded(pid int) bool {
 	state, _, err := stat(fmt.Sprintf("/proc/%d/stat", pid))
 	return err != nil || state == 'Z' || state == 'X'
 }

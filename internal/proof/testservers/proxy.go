@@ -106,14 +106,14 @@ func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stopListening()
-	p.reset()
+	p.resetConns()
 }
 
 // Reset resets all connections once; new ones are served.
 func (p *Proxy) Reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.reset()
+	p.resetConns()
 }
 
 // Hold lets nothing pass in the given directions, both if none is given, and
@@ -142,7 +142,7 @@ func (p *Proxy) Close() error {
 	again := p.closed
 	p.closed = true
 	p.stopListening()
-	p.reset()
+	p.resetConns()
 	p.mu.Unlock()
 	p.pumps.Wait()
 	if !again {
@@ -176,7 +176,7 @@ func (p *Proxy) stopListening() {
 	}
 }
 
-func (p *Proxy) reset() {
+func (p *Proxy) resetConns() {
 	for c := range p.conns {
 		c.reset()
 	}

@@ -71,12 +71,12 @@ func StartRedis(tb testing.TB, cfg RedisConfig) *Redis {
 // OpenRedis starts a server and waits until it answers. Its error is a
 // [*MissingError] where the program is not installed. The caller must Close it.
 func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
-	return openRedis(ctx, cfg, rand.Text(), nil)
+	return openRedisWith(ctx, cfg, rand.Text(), nil)
 }
 
-// openRedis starts a server on any port. extra makes further lines of its
+// openRedisWith starts a server on any port. extra makes further lines of its
 // configuration, for a password that other servers may have to know.
-func openRedis(ctx context.Context, cfg RedisConfig, adminPassword string, extra []string, args ...string) (*Redis, error) {
+func openRedisWith(ctx context.Context, cfg RedisConfig, adminPassword string, extra []string, args ...string) (*Redis, error) {
 	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	for {

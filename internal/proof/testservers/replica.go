@@ -24,7 +24,7 @@ func (r *Redis) OpenReplica(ctx context.Context) (*Redis, error) {
 	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	extra := []string{fmt.Sprintf("replicaof 127.0.0.1 %d", r.port.number)}
-	replica, err := openRedis(ctx, r.cfg, r.adminPassword, extra)
+	replica, err := openRedisWith(ctx, r.cfg, r.adminPassword, extra)
 	if err != nil {
 		return nil, err
 	}

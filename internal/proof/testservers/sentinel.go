@@ -74,7 +74,7 @@ func (s *Sentinel) open(ctx context.Context, cfg SentinelConfig) error {
 		fmt.Sprintf("sentinel auth-pass %s %s", MasterName, master.adminPassword),
 	}
 	for range cfg.Sentinels {
-		sentinel, err := openRedis(ctx, RedisConfig{TLS: cfg.Redis.TLS}, rand.Text(), watch, "--sentinel")
+		sentinel, err := openRedisWith(ctx, RedisConfig{TLS: cfg.Redis.TLS}, rand.Text(), watch, "--sentinel")
 		if err != nil {
 			return err
 		}

@@ -23,7 +23,7 @@ func (p *Postgres) StartStandby(tb testing.TB) *Postgres {
 func (p *Postgres) OpenStandby(ctx context.Context) (*Postgres, error) {
 	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
-	s, err := openPostgres(ctx, &Postgres{cfg: p.cfg, install: p.install, primary: p}, func(s *Postgres) error {
+	s, err := startOnFreePort(ctx, &Postgres{cfg: p.cfg, install: p.install, primary: p}, func(s *Postgres) error {
 		return s.install.run(ctx, s.dir.path, s.install.program("pg_basebackup"),
 			"--host=127.0.0.1", "--port="+strconv.Itoa(p.port.number), "--username=postgres",
 			"--pgdata="+s.dataDir(), "--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync")

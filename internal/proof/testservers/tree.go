@@ -55,7 +55,7 @@ func killTree(p *process) error {
 	defer cancel()
 	for _, pid := range pids {
 		if err := Poll(ctx, func() (bool, string) {
-			return gone(pid), fmt.Sprintf("process %d is still there", pid)
+			return processHasEnded(pid), fmt.Sprintf("process %d is still there", pid)
 		}); err != nil {
 			return err
 		}
