@@ -104,7 +104,7 @@ const (
 // All are the contenders, ours first.
 var All = []Library{
 	{
-		Name: Chainlearn, Modules: []string{"github.com/chainlearn/chainlearn"},
+		Name: Chainlearn, Modules: []string{"github.com/chainlearn/chainlearn/cache", "github.com/chainlearn/chainlearn/cache/redisstore"},
 		Setup: "package cache over redisstore, two tags unless said otherwise",
 		Redis: true, Process: true, Loads: true, Tags: true,
 	},
