@@ -21,27 +21,27 @@ const row cache.Tag = "row"
 // steppedStore is one process's way to the store. Its calls are steps.
 type steppedStore struct {
 	driver.Store
-	*stage
-	process string
-	dead    *atomic.Bool
-	apart   bool // tags and entries are read one after the other
+	*scheduler
+	process       string
+	crashed       *atomic.Bool
+	separateReads bool // tags and entries are read one after the other
 }
 
-var errDead = errors.New("the process is dead")
+var errCrashed = errors.New("the process has crashed")
 
 func (s steppedStore) call(ctx context.Context, op string, do func() error) error {
-	if s.dead.Load() {
-		return errDead
+	if s.crashed.Load() {
+		return errCrashed
 	}
-	err := s.stepped(ctx, s.process+" "+op, do, refused, silent)
-	if s.dead.Load() {
-		return errDead
+	err := s.stepped(ctx, s.process+" "+op, do, failsWithoutEffect, failsAfterEffect)
+	if s.crashed.Load() {
+		return errCrashed
 	}
 	return err
 }
 
 func (s steppedStore) Read(ctx context.Context, tags []cache.Tag, keys []string) (snap driver.Snapshot, err error) {
-	if !s.apart {
+	if !s.separateReads {
 		err = s.call(ctx, "reads", func() error { snap, err = s.Store.Read(ctx, tags, keys); return err })
 		return snap, err
 	}
@@ -72,44 +72,44 @@ func (s steppedStore) Bump(ctx context.Context, tags []cache.Tag, mark driver.Ma
 	return s.call(ctx, "bumps", func() error { return s.Store.Bump(ctx, tags, mark) })
 }
 
-// world is a few processes on one store, and one row in a database.
-type world struct {
+// system is a few processes on one store, and one row in a database.
+type system struct {
 	t       *testing.T
-	r       *rehearsal
+	r       *execution
 	store   driver.Store
 	value   atomic.Int64
 	loads   atomic.Int64
-	failing bool // every load fails, without being told to
+	failing bool // every load fails, without an injected fault
 	caches  []*cache.Cache
 	queries []*cache.Cached[int, int64]
-	dead    []*atomic.Bool
+	crashed []*atomic.Bool
 }
 
-// plan says what is tried.
-type plan struct {
-	name     string
-	start    cached
-	readers  int
-	together bool // all in one process
-	apart    bool // versions and entries are read one after the other
-	slow     bool // loads take time after they have seen the source
-	fenced   bool // the write has been fenced before anybody else moves
-	faults   int
-	many     bool // not with the race detector, which makes it take minutes, unless -model.full
-	long     bool // only with -model.full
+// scenario says what is tried.
+type scenario struct {
+	name          string
+	start         initialEntry
+	readers       int
+	oneProcess    bool // all in one process
+	separateReads bool // versions and entries are read one after the other
+	slowLoads     bool // loads take time after they have seen the source
+	fencedFirst   bool // the write has been fenced before any other step
+	faults        int
+	notWithRace   bool // not with the race detector, which makes it take minutes, unless -model.full
+	onlyFull      bool // only with -model.full
 }
 
-// newWorld starts processes, of which the last one writes.
-func newWorld(t *testing.T, r *rehearsal, p plan) *world {
+// newSystem starts processes, of which the last one writes.
+func newSystem(t *testing.T, r *execution, p scenario) *system {
 	t.Helper()
-	w := &world{t: t, r: r, store: memstore.New(memstore.Config{})}
+	w := &system{t: t, r: r, store: memstore.New(memstore.Config{})}
 	processes := 1 + p.readers
-	if p.together {
+	if p.oneProcess {
 		processes = 2
 	}
 	for i := range processes {
-		name, dead := string(rune('A'+i)), &atomic.Bool{}
-		c, err := cache.New(cache.Config{Store: steppedStore{w.store, r.stage, name, dead, p.apart}})
+		name, crashed := string(rune('A'+i)), &atomic.Bool{}
+		c, err := cache.New(cache.Config{Store: steppedStore{w.store, r.scheduler, name, crashed, p.separateReads}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,8 +118,8 @@ func newWorld(t *testing.T, r *rehearsal, p plan) *world {
 			FreshFor: 10 * time.Second, StaleWhileRevalidate: time.Hour,
 			Load: func(ctx context.Context, _ int) (v int64, err error) {
 				w.loads.Add(1)
-				err = r.stepped(ctx, name+" loads", func() error { v = w.value.Load(); return nil }, refused)
-				if p.slow {
+				err = r.stepped(ctx, name+" loads", func() error { v = w.value.Load(); return nil }, failsWithoutEffect)
+				if p.slowLoads {
 					r.wait(name + " answers")
 				}
 				if w.failing {
@@ -128,20 +128,20 @@ func newWorld(t *testing.T, r *rehearsal, p plan) *world {
 				return v, err
 			},
 		})
-		w.caches, w.queries, w.dead = append(w.caches, c), append(w.queries, q), append(w.dead, dead)
+		w.caches, w.queries, w.crashed = append(w.caches, c), append(w.queries, q), append(w.crashed, crashed)
 	}
 	return w
 }
 
-// rest ends the rehearsal: what is under way goes on without being stopped at every step.
-func (w *world) rest() {
-	w.r.clear()
+// finish ends the schedule: what is under way continues without being stopped at every step.
+func (w *system) finish() {
+	w.r.releaseAll()
 	w.t.Helper()
 	time.Sleep(30 * time.Second) // leases, holds and breakers
 	synctest.Wait()
 }
 
-func (w *world) close() {
+func (w *system) close() {
 	for _, c := range w.caches {
 		if err := c.Close(); err != nil {
 			w.t.Errorf("close: %v", err)
@@ -154,8 +154,8 @@ func (w *world) close() {
 
 // write is a transaction that makes the row 1.
 type write struct {
-	w    *world
-	mark driver.Mark
+	system *system
+	mark   driver.Mark
 }
 
 func (tx *write) Mark() driver.Mark { return tx.mark }
@@ -165,19 +165,19 @@ func (tx *write) Touched(context.Context) ([]outbox.Row, error) {
 func (tx *write) Rollback(context.Context) error { return nil }
 
 func (tx *write) Commit(context.Context) error {
-	dead := tx.w.dead[len(tx.w.dead)-1]
-	switch tx.w.r.wait("W commits", refused, silent, dies) {
-	case refused:
+	crashed := tx.system.crashed[len(tx.system.crashed)-1]
+	switch tx.system.r.wait("W commits", failsWithoutEffect, failsAfterEffect, crashes) {
+	case failsWithoutEffect:
 		return errInjected
-	case silent:
-		tx.w.value.Store(1)
+	case failsAfterEffect:
+		tx.system.value.Store(1)
 		return outbox.ErrUnknownOutcome
-	case dies: // after the commit: before it, nothing has happened
-		tx.w.value.Store(1)
-		dead.Store(true)
-		return errDead
+	case crashes: // after the commit: before it, nothing has happened
+		tx.system.value.Store(1)
+		crashed.Store(true)
+		return errCrashed
 	}
-	tx.w.value.Store(1)
+	tx.system.value.Store(1)
 	return nil
 }
 
@@ -188,52 +188,52 @@ type read struct {
 	err          error
 }
 
-// cached is what there is before anybody begins.
-type cached string
+// initialEntry is the entry in the store at the beginning.
+type initialEntry string
 
 const (
-	nothing cached = ""
-	fresh   cached = "the old answer"
-	stale   cached = "the old answer, and its time is over"
+	nothing initialEntry = ""
+	fresh   initialEntry = "the old answer"
+	stale   initialEntry = "the old answer, and its time is over"
 )
 
 // Two reads and a write in every order there is, with one failure or none: once the write is
 // acknowledged no read that begins is older; once a read has seen it no later one has not;
-// nothing that it invalidated is served as stale; no sick store fails a read; and in the
-// end everybody sees what is in the database.
+// nothing that it invalidated is served as stale; no failure of the store fails a read; and in the
+// end every process sees what is in the database.
 func TestEverySchedule(t *testing.T) {
-	for _, tt := range []plan{
+	for _, tt := range []scenario{
 		{name: "two reads", readers: 2},
-		{name: "two reads in one process", readers: 2, together: true},
-		{name: "two reads in one process, and loads that take time", readers: 2, together: true, slow: true, many: true},
+		{name: "two reads in one process", readers: 2, oneProcess: true},
+		{name: "two reads in one process, and loads that take time", readers: 2, oneProcess: true, slowLoads: true, notWithRace: true},
 		// Not three: the second and the third share what they read of the store, and then run at the
 		// same time, with no step between them that could be ordered.
-		{name: "two reads in one process, after the fence", readers: 2, together: true, fenced: true},
+		{name: "two reads in one process, after the fence", readers: 2, oneProcess: true, fencedFirst: true},
 		{name: "two reads of what is cached", readers: 2, start: fresh},
 		{name: "two reads of what is stale", readers: 2, start: stale},
-		{name: "two reads in one process, a failure", readers: 2, together: true, faults: 1, many: true},
+		{name: "two reads in one process, a failure", readers: 2, oneProcess: true, faults: 1, notWithRace: true},
 		{name: "two reads of what is cached, a failure", readers: 2, faults: 1, start: fresh},
-		{name: "a read in two parts, a failure", readers: 1, apart: true, faults: 1},
-		{name: "a read in two parts of what is cached, a failure", readers: 1, apart: true, faults: 1, start: fresh},
+		{name: "a read in two parts, a failure", readers: 1, separateReads: true, faults: 1},
+		{name: "a read in two parts of what is cached, a failure", readers: 1, separateReads: true, faults: 1, start: fresh},
 		{name: "a read of what is stale, a failure", readers: 1, faults: 1, start: stale},
 
-		{name: "two reads, a failure", readers: 2, faults: 1, long: true},
-		{name: "two reads of what is stale, a failure", readers: 2, faults: 1, start: stale, long: true},
-		{name: "two reads in one process, two failures", readers: 2, together: true, faults: 2, start: fresh, long: true},
+		{name: "two reads, a failure", readers: 2, faults: 1, onlyFull: true},
+		{name: "two reads of what is stale, a failure", readers: 2, faults: 1, start: stale, onlyFull: true},
+		{name: "two reads in one process, two failures", readers: 2, oneProcess: true, faults: 2, start: fresh, onlyFull: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if (tt.long || tt.many && raceEnabled) && !*full {
+			if (tt.onlyFull || tt.notWithRace && raceEnabled) && !*fullSystems {
 				t.Skip("takes minutes: run with -model.full")
 			}
 			t.Parallel()
 			began := time.Now()
-			n := explore(t, tt.faults, func(t *testing.T, r *rehearsal) { newWorld(t, r, tt).play(tt) })
+			n := explore(t, tt.faults, func(t *testing.T, r *execution) { newSystem(t, r, tt).run(tt) })
 			t.Logf("%d schedules in %s", n, time.Since(began).Round(time.Millisecond))
 		})
 	}
 }
 
-func (w *world) play(p plan) {
+func (w *system) run(p scenario) {
 	t, r := w.t, w.r
 	defer w.close()
 	if p.start != nothing {
@@ -257,9 +257,9 @@ func (w *world) play(p plan) {
 		acknowledged = outbox.Commit(t.Context(), w.caches[len(w.caches)-1], &write{w, driver.Mark{1}}, outbox.Options{})
 		written.Store(true)
 	}()
-	if p.fenced {
+	if p.fencedFirst {
 		synctest.Wait()
-		r.take(0).let <- ""
+		r.take(0).resume <- ""
 	}
 	for i := range reads {
 		q := w.queries[i%(len(w.queries)-1)]
@@ -277,7 +277,7 @@ func (w *world) play(p plan) {
 		begins[name+" reads"] = append(begins[name+" reads"], i)
 		begins[name+" reads versions"] = append(begins[name+" reads versions"], i)
 	}
-	harm := ""
+	failure := ""
 	over := func() bool {
 		for i := range ended {
 			if !ended[i].Load() {
@@ -286,9 +286,9 @@ func (w *world) play(p plan) {
 		}
 		return written.Load()
 	}
-	r.act(t, over, func(name string, nth int, end string) {
+	r.run(t, over, func(name string, nth int, end string) {
 		if end != "" {
-			harm = name + ": " + end
+			failure = name + ": " + end
 		}
 		if list := begins[name]; nth < len(list) {
 			reads[list[nth]].began = r.step
@@ -303,63 +303,63 @@ func (w *world) play(p plan) {
 			acked = r.step
 		}
 	})
-	w.judge(reads, acked, acknowledged, harm)
-	w.rest()
-	if harm != "" {
-		// The relay of any process delivers what a dead or unlucky writer left.
+	w.checkReads(reads, acked, acknowledged, failure)
+	w.finish()
+	if failure != "" {
+		// The relay of any process delivers the outbox rows that a crashed or failed writer left.
 		if err := w.caches[0].Invalidate(t.Context(), row); err != nil {
 			t.Errorf("the relay cannot bump: %v", err)
 		}
 	}
 	for i, q := range w.queries[:len(w.queries)-1] {
 		if v, err := q.Get(t.Context(), 1); err != nil || v != w.value.Load() {
-			t.Errorf("%s: in the end process %d sees %d, %v, and the database has %d", harm, i, v, err, w.value.Load())
+			t.Errorf("%s: in the end process %d sees %d, %v, and the database has %d", failure, i, v, err, w.value.Load())
 		}
 	}
 }
 
-// judge holds what was read against what had been acknowledged and seen.
-func (w *world) judge(reads []read, acked int, acknowledged error, harm string) {
+// checkReads holds what was read against what had been acknowledged and seen.
+func (w *system) checkReads(reads []read, acked int, acknowledged error, failure string) {
 	t := w.t
 	// What the protocol excuses: see "What is not promised" in docs/consistency.md.
-	unfenced := strings.HasSuffix(harm, " fences: "+refused)
-	unbumped := strings.HasSuffix(harm, " bumps: "+refused)
-	loadFailed := strings.HasSuffix(harm, " loads: "+refused)
-	if acknowledged != nil && harm == "" {
+	unfenced := strings.HasSuffix(failure, " fences: "+failsWithoutEffect)
+	unbumped := strings.HasSuffix(failure, " bumps: "+failsWithoutEffect)
+	loadFailed := strings.HasSuffix(failure, " loads: "+failsWithoutEffect)
+	if acknowledged != nil && failure == "" {
 		t.Errorf("nothing failed, and the write was not acknowledged: %v", acknowledged)
 	}
 	for i, r := range reads {
 		if r.err != nil && !loadFailed {
-			t.Errorf("%s: read %d failed: %v", harm, i, r.err)
+			t.Errorf("%s: read %d failed: %v", failure, i, r.err)
 		}
 		if r.err != nil {
 			continue
 		}
 		if acked > 0 && r.began > acked && r.value != 1 && !unbumped {
-			t.Errorf("%s: read %d began after the write was acknowledged and returned the old answer", harm, i)
+			t.Errorf("%s: read %d began after the write was acknowledged and returned the old answer", failure, i)
 		}
 		if r.value == 1 && w.value.Load() != 1 {
-			t.Errorf("%s: read %d returned what was never committed", harm, i)
+			t.Errorf("%s: read %d returned what was never committed", failure, i)
 		}
 		for j, other := range reads {
 			if other.err == nil && other.value == 1 && other.ended < r.began && r.value != 1 && !unfenced && !unbumped {
-				t.Errorf("%s: read %d returned the old answer after read %d had returned the new one", harm, i, j)
+				t.Errorf("%s: read %d returned the old answer after read %d had returned the new one", failure, i, j)
 			}
 		}
 	}
 }
 
 // Without a write, two reads in every order make one load, whether it succeeds or fails; also
-// if one of their callers leaves, at any moment.
+// if one of their callers cancels, at any moment.
 func TestEveryScheduleOfOneLoad(t *testing.T) {
 	for _, failing := range []bool{false, true} {
 		for _, together := range []bool{false, true} {
 			t.Run(fmt.Sprintf("failing %t, together %t", failing, together), func(t *testing.T) {
 				t.Parallel()
-				n := explore(t, 0, func(t *testing.T, r *rehearsal) {
-					w := newWorld(t, r, plan{readers: 2, together: together})
+				n := explore(t, 0, func(t *testing.T, r *execution) {
+					w := newSystem(t, r, scenario{readers: 2, oneProcess: together})
 					w.failing = failing
-					w.leave()
+					w.runWithCancel()
 				})
 				t.Logf("%d schedules", n)
 			})
@@ -367,11 +367,11 @@ func TestEveryScheduleOfOneLoad(t *testing.T) {
 	}
 }
 
-func (w *world) leave() {
+func (w *system) runWithCancel() {
 	t, r := w.t, w.r
 	defer w.close()
-	ctx, hangUp := context.WithCancel(t.Context())
-	defer hangUp()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	var done atomic.Int32
 	var values [2]int64
 	var errs [2]error
@@ -387,18 +387,18 @@ func (w *world) leave() {
 		synctest.Wait()
 	}
 	go func() {
-		r.wait("the first caller leaves")
-		hangUp()
+		r.wait("the first caller cancels")
+		cancel()
 	}()
-	r.act(t, func() bool { return done.Load() == 2 }, func(string, int, string) {}, func() {})
+	r.run(t, func() bool { return done.Load() == 2 }, func(string, int, string) {}, func() {})
 	if err := errs[0]; err != nil && !errors.Is(err, context.Canceled) && !w.failing {
-		t.Errorf("the caller who may leave got %v", err)
+		t.Errorf("the caller that may cancel got %v", err)
 	}
 	if _, failed := errors.AsType[*cache.LoadError](errs[1]); (errs[1] != nil) != w.failing || w.failing && !failed {
-		t.Errorf("the caller who stays got %v", errs[1])
+		t.Errorf("the other caller got %v", errs[1])
 	}
 	if n := w.loads.Load(); n != 1 {
 		t.Errorf("two callers made %d loads", n)
 	}
-	w.rest()
+	w.finish()
 }

@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// front is an address behind which one server can be exchanged for another, as the virtual
-// address of a hosted Redis does at a failover.
-type front struct {
+// virtualIP is an address behind which one server can be replaced by another, as the virtual
+// IP of a hosted Redis does at a failover.
+type virtualIP struct {
 	listener net.Listener
 	running  sync.WaitGroup
 
@@ -19,12 +19,12 @@ type front struct {
 	closed   bool                  // guarded by mu
 }
 
-func openFront(upstream string) (*front, error) {
+func openVirtualIP(upstream string) (*virtualIP, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	f := &front{listener: l, upstream: upstream, conns: map[net.Conn]struct{}{}}
+	f := &virtualIP{listener: l, upstream: upstream, conns: map[net.Conn]struct{}{}}
 	f.running.Go(func() {
 		for {
 			client, err := l.Accept()
@@ -37,25 +37,25 @@ func openFront(upstream string) (*front, error) {
 	return f, nil
 }
 
-func (f *front) addr() string { return f.listener.Addr().String() }
+func (f *virtualIP) addr() string { return f.listener.Addr().String() }
 
-// lead sends new connections to upstream, and ends those that lead elsewhere.
-func (f *front) lead(upstream string) {
+// switchTo sends new connections to upstream, and ends those to the server before.
+func (f *virtualIP) switchTo(upstream string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.upstream = upstream
-	f.cut()
+	f.closeConns()
 }
 
-// cut ends all connections; mu is held.
-func (f *front) cut() {
+// closeConns ends all connections; mu is held.
+func (f *virtualIP) closeConns() {
 	for c := range f.conns {
 		_ = c.Close()
 	}
 }
 
-// admit takes note of a connection unless the front was closed or leads elsewhere by now.
-func (f *front) admit(c net.Conn, upstream string) bool {
+// register records a connection, unless the address was closed or has another server by now.
+func (f *virtualIP) register(c net.Conn, upstream string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed || f.upstream != upstream {
@@ -66,40 +66,40 @@ func (f *front) admit(c net.Conn, upstream string) bool {
 	return true
 }
 
-func (f *front) drop(c net.Conn) {
+func (f *virtualIP) unregister(c net.Conn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.conns, c)
 	_ = c.Close()
 }
 
-func (f *front) serve(client net.Conn) {
+func (f *virtualIP) serve(client net.Conn) {
 	f.mu.Lock()
 	upstream := f.upstream
 	f.mu.Unlock()
-	if !f.admit(client, upstream) {
+	if !f.register(client, upstream) {
 		return
 	}
-	defer f.drop(client)
+	defer f.unregister(client)
 	server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", upstream) // a server here answers or refuses at once
-	if err != nil || !f.admit(server, upstream) {
+	if err != nil || !f.register(server, upstream) {
 		return
 	}
-	defer f.drop(server)
+	defer f.unregister(server)
 	var requests sync.WaitGroup
 	requests.Go(func() {
 		_, _ = io.Copy(server, client)
-		_ = server.Close() // Redis has nothing to say to who left
+		_ = server.Close() // Redis has no reply for a client that left
 	})
 	_, _ = io.Copy(client, server)
 	_ = client.Close()
 	requests.Wait()
 }
 
-func (f *front) close() error {
+func (f *virtualIP) close() error {
 	f.mu.Lock()
 	f.closed = true
-	f.cut()
+	f.closeConns()
 	f.mu.Unlock()
 	err := f.listener.Close()
 	f.running.Wait()

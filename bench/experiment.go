@@ -22,21 +22,21 @@ import (
 type experiment struct {
 	name, title string
 	about       string // what is measured, and how; Markdown
-	run         func(ctx context.Context, l *lab) error
+	run         func(ctx context.Context, l *experimentRun) error
 }
 
-// lab is what an experiment works with.
-type lab struct {
+// experimentRun is what an experiment works with.
+type experimentRun struct {
 	settings
 	*measure.Samples
 	section  *report.Section
 	progress *log.Logger
 }
 
-func (l *lab) say(format string, args ...any) { l.progress.Printf("   "+format, args...) }
+func (x *experimentRun) logf(format string, args ...any) { x.progress.Printf("   "+format, args...) }
 
-// conduct runs experiments and writes the report, also when some of them fail.
-func conduct(ctx context.Context, s settings, chosen []experiment, command string, progress *log.Logger) error {
+// runExperiments runs experiments and writes the report, also when some of them fail.
+func runExperiments(ctx context.Context, s settings, chosen []experiment, command string, progress *log.Logger) error {
 	raw := filepath.Join(s.out, "raw")
 	if err := os.MkdirAll(raw, 0o755); err != nil {
 		return err
@@ -46,24 +46,24 @@ func conduct(ctx context.Context, s settings, chosen []experiment, command strin
 	var errs []error
 	for i, e := range chosen {
 		progress.Printf("%s (%d of %d, %v so far)", e.name, i+1, len(chosen), time.Since(began).Round(time.Second))
-		l := &lab{
+		x := &experimentRun{
 			settings: s,
 			Samples:  &measure.Samples{Experiment: e.name},
 			section:  &report.Section{Name: e.name, Title: e.title, About: e.about},
 			progress: progress,
 		}
 		start := time.Now()
-		l.section.Err = l.profiled(raw, func() error { return e.run(ctx, l) })
-		l.section.Took = time.Since(start)
+		x.section.Err = x.profiled(raw, func() error { return e.run(ctx, x) })
+		x.section.Took = time.Since(start)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if l.section.Err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", e.name, l.section.Err))
-			l.say("failed: %v", l.section.Err)
+		if x.section.Err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", e.name, x.section.Err))
+			x.logf("failed: %v", x.section.Err)
 		}
-		page.Sections = append(page.Sections, l.section)
-		if err := l.write(raw); err != nil {
+		page.Sections = append(page.Sections, x.section)
+		if err := x.write(raw); err != nil {
 			return err
 		}
 	}
@@ -81,11 +81,11 @@ func conduct(ctx context.Context, s settings, chosen []experiment, command strin
 }
 
 // profiled runs f, and writes a profile of it if that is wanted.
-func (l *lab) profiled(raw string, f func() error) error {
-	if !l.profile {
+func (x *experimentRun) profiled(raw string, f func() error) error {
+	if !x.profile {
 		return f()
 	}
-	out, err := os.Create(filepath.Join(raw, l.Experiment+".pprof"))
+	out, err := os.Create(filepath.Join(raw, x.Experiment+".pprof"))
 	if err != nil {
 		return err
 	}
@@ -98,16 +98,16 @@ func (l *lab) profiled(raw string, f func() error) error {
 }
 
 // write keeps what was measured and drawn.
-func (l *lab) write(raw string) error {
-	f, err := os.Create(filepath.Join(raw, l.Experiment+".csv"))
+func (x *experimentRun) write(raw string) error {
+	f, err := os.Create(filepath.Join(raw, x.Experiment+".csv"))
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(l.WriteCSV(f), f.Close()); err != nil {
+	if err := errors.Join(x.WriteCSV(f), f.Close()); err != nil {
 		return err
 	}
-	for _, p := range l.section.Plots {
-		if err := os.WriteFile(filepath.Join(l.out, p.File()), []byte(p.SVG()), 0o644); err != nil {
+	for _, p := range x.section.Plots {
+		if err := os.WriteFile(filepath.Join(x.out, p.File()), []byte(p.SVG()), 0o644); err != nil {
 			return err
 		}
 	}
@@ -164,7 +164,7 @@ type comparison struct {
 	allocs   bool   // also allocations, of the first case
 }
 
-func (l *lab) tabulate(c comparison) {
+func (x *experimentRun) tabulate(c comparison) {
 	t := report.Table{Caption: c.caption, Head: append([]string{""}, c.cases...)}
 	if c.allocs {
 		t.Head = append(t.Head, "allocations", "bytes")
@@ -172,22 +172,22 @@ func (l *lab) tabulate(c comparison) {
 	for _, s := range c.subjects {
 		row := []string{s}
 		for _, case_ := range c.cases {
-			row = append(row, l.cell(c, case_, s))
+			row = append(row, x.cell(c, case_, s))
 		}
 		if c.allocs {
 			for _, metric := range []string{measure.Allocs, measure.AllocBytes} {
-				v, ok := l.Median(c.cases[0], s, metric)
+				v, ok := x.Median(c.cases[0], s, metric)
 				row = append(row, orDash(ok, fmt.Sprintf("%.0f", v)))
 			}
 		}
 		t.Rows = append(t.Rows, row)
 	}
-	l.section.Tables = append(l.section.Tables, t)
+	x.section.Tables = append(x.section.Tables, t)
 }
 
 // cell shows the median, and its ratio to ours.
-func (l *lab) cell(c comparison, case_, subject string) string {
-	v, ok := l.net(case_, subject, c.metric, c.less)
+func (x *experimentRun) cell(c comparison, case_, subject string) string {
+	v, ok := x.net(case_, subject, c.metric, c.less)
 	if !ok {
 		return "–"
 	}
@@ -195,7 +195,7 @@ func (l *lab) cell(c comparison, case_, subject string) string {
 	if subject == ours {
 		return "**" + text + "**"
 	}
-	if ratio, ok := l.netRatio(case_, c.metric, subject, ours, c.less); ok {
+	if ratio, ok := x.netRatio(case_, c.metric, subject, ours, c.less); ok {
 		text += " (" + report.Times(ratio) + ")"
 	}
 	return text
@@ -204,21 +204,21 @@ func (l *lab) cell(c comparison, case_, subject string) string {
 const ours = peers.Chainlearn
 
 // net is a median, less that of what is common to all.
-func (l *lab) net(case_, subject, metric, less string) (float64, bool) {
-	v, ok := l.Median(case_, subject, metric)
+func (x *experimentRun) net(case_, subject, metric, less string) (float64, bool) {
+	v, ok := x.Median(case_, subject, metric)
 	if less != "" {
-		common, _ := l.Median(case_, less, metric)
+		common, _ := x.Median(case_, less, metric)
 		v -= common
 	}
 	return v, ok
 }
 
-func (l *lab) netRatio(case_, metric, subject, base, less string) (float64, bool) {
+func (x *experimentRun) netRatio(case_, metric, subject, base, less string) (float64, bool) {
 	if less == "" {
-		return l.Ratio(case_, metric, subject, base)
+		return x.Ratio(case_, metric, subject, base)
 	}
-	v, ok := l.net(case_, subject, metric, less)
-	b, have := l.net(case_, base, metric, less)
+	v, ok := x.net(case_, subject, metric, less)
+	b, have := x.net(case_, base, metric, less)
 	if !ok || !have || b <= 0 {
 		return 0, false
 	}
@@ -226,7 +226,7 @@ func (l *lab) netRatio(case_, metric, subject, base, less string) (float64, bool
 }
 
 // noteFaster lists the peers among the subjects whose times are shorter than ours.
-func (l *lab) noteFaster(c comparison) {
+func (x *experimentRun) noteFaster(c comparison) {
 	for _, s := range c.subjects {
 		if s == ours || s == peers.BareGet || !slices.ContainsFunc(peers.All, func(lib peers.Library) bool { return lib.Name == s }) {
 			continue // no peer: what is beneath all of them, or we ourselves in another form
@@ -234,14 +234,14 @@ func (l *lab) noteFaster(c comparison) {
 		var where []string
 		best := 1.0
 		for _, case_ := range c.cases {
-			if ratio, ok := l.netRatio(case_, c.metric, s, ours, c.less); ok && ratio <= 0.95 {
+			if ratio, ok := x.netRatio(case_, c.metric, s, ours, c.less); ok && ratio <= 0.95 {
 				where = append(where, case_)
 				best = min(best, ratio)
 			}
 		}
 		if where != nil {
-			l.section.Faster = append(l.section.Faster, report.Faster{
-				What: l.section.Title + ": " + strings.Join(where, "; "), Peer: s, Ratio: best, Why: why(l.Experiment, s),
+			x.section.Faster = append(x.section.Faster, report.Faster{
+				What: x.section.Title + ": " + strings.Join(where, "; "), Peer: s, Ratio: best, Why: reasonFor(x.Experiment, s),
 			})
 		}
 	}

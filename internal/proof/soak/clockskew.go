@@ -35,28 +35,36 @@ func shifted(entry []byte, by time.Duration) []byte {
 	return e
 }
 
-func (s trappedStore) ahead() time.Duration { return time.Duration(s.skew.Load()) }
+func (s injectedStore) skew() time.Duration { return time.Duration(s.clockSkew.Load()) }
 
-func (s trappedStore) Read(ctx context.Context, tags []cache.Tag, keys []string) (driver.Snapshot, error) {
+func (s injectedStore) Read(ctx context.Context, tags []cache.Tag, keys []string) (driver.Snapshot, error) {
+	end := s.calls.begin(ctx, keys)
 	snapshot, err := s.Store.Read(ctx, tags, keys)
+	end(err)
 	for i, e := range snapshot.Entries {
-		snapshot.Entries[i] = shifted(e, -s.ahead())
+		snapshot.Entries[i] = shifted(e, -s.skew())
 	}
 	return snapshot, err
 }
 
-func (s trappedStore) Claim(ctx context.Context, claims []driver.Claim) ([]driver.Claimed, error) {
+func (s injectedStore) Claim(ctx context.Context, claims []driver.Claim) ([]driver.Claimed, error) {
+	keys := make([]string, len(claims))
+	for i, c := range claims {
+		keys[i] = c.Key
+	}
+	end := s.calls.begin(ctx, keys)
 	claimed, err := s.Store.Claim(ctx, claims)
+	end(err)
 	for i, c := range claimed {
-		claimed[i].Entry = shifted(c.Entry, -s.ahead())
+		claimed[i].Entry = shifted(c.Entry, -s.skew())
 	}
 	return claimed, err
 }
 
-func (s trappedStore) Settle(ctx context.Context, fills []driver.Fill) error {
+func (s injectedStore) Settle(ctx context.Context, fills []driver.Fill) error {
 	late := make([]driver.Fill, len(fills))
 	for i, f := range fills {
-		f.Entry = shifted(f.Entry, s.ahead())
+		f.Entry = shifted(f.Entry, s.skew())
 		late[i] = f
 	}
 	return s.Store.Settle(ctx, late)

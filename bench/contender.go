@@ -18,8 +18,8 @@ import (
 	"github.com/chainlearn/chainlearn/bench/internal/peers"
 )
 
-// contestant is one library, set up and filled.
-type contestant[V any] struct {
+// contender is one library, set up and filled.
+type contender[V any] struct {
 	name    string
 	library string
 	cache   peers.Cache[V]
@@ -28,8 +28,8 @@ type contestant[V any] struct {
 	loads   *atomic.Int64
 }
 
-// entry says how a contestant takes part.
-type entry struct {
+// contenderSpec says how a contender takes part.
+type contenderSpec struct {
 	name    string // in the tables; default the library
 	library string
 	addr    string
@@ -37,36 +37,36 @@ type entry struct {
 	tags    func(uuid.UUID) []string
 }
 
-func (e entry) title() string { return cmp.Or(e.name, e.library) }
+func (e contenderSpec) title() string { return cmp.Or(e.name, e.library) }
 
-// enter opens a contestant with keys of its own.
-func enter[V any](ctx context.Context, e entry, keys int, load func(context.Context, uuid.UUID) (V, error), codec peers.Codec[V]) (*contestant[V], error) {
-	prefix := prefixFor(e.title())
-	c := &contestant[V]{name: e.title(), library: e.library, keys: payload.Keys(prefix, keys), loads: new(atomic.Int64)}
+// newContender opens a contender with keys of its own.
+func newContender[V any](ctx context.Context, spec contenderSpec, keys int, load func(context.Context, uuid.UUID) (V, error), codec peers.Codec[V]) (*contender[V], error) {
+	prefix := prefixFor(spec.title())
+	c := &contender[V]{name: spec.title(), library: spec.library, keys: payload.Keys(prefix, keys), loads: new(atomic.Int64)}
 	c.config = peers.Config[V]{
-		Addr: e.addr, Prefix: prefix, Codec: codec, Tags: e.tags, Near: e.near, Size: keys,
+		Addr: spec.addr, Prefix: prefix, Codec: codec, Tags: spec.tags, Near: spec.near, Size: keys,
 		Load: func(ctx context.Context, id uuid.UUID) (V, error) {
 			c.loads.Add(1)
 			return load(ctx, id)
 		},
 	}
 	var err error
-	if c.cache, err = peers.Open(ctx, e.library, c.config); err != nil {
+	if c.cache, err = peers.Open(ctx, spec.library, c.config); err != nil {
 		return nil, fmt.Errorf("set up %s: %w", c.name, err)
 	}
 	return c, nil
 }
 
-// entered numbers the contestants, so that no two share a key in Redis.
-var entered atomic.Int64
+// prefixes counts the prefixes handed out: no two contenders share a key in Redis.
+var prefixes atomic.Int64
 
-// prefixFor returns a beginning of keys that nobody else uses.
+// prefixFor returns a key prefix that no other contender uses.
 func prefixFor(name string) string {
-	return strings.NewReplacer(" ", "-", ",", "", "/", "-").Replace(fmt.Sprintf("%s:%d:", name, entered.Add(1)))
+	return strings.NewReplacer(" ", "-", ",", "", "/", "-").Replace(fmt.Sprintf("%s:%d:", name, prefixes.Add(1)))
 }
 
 // reopen closes the client of c and opens another.
-func (c *contestant[V]) reopen(ctx context.Context) error {
+func (c *contender[V]) reopen(ctx context.Context) error {
 	err := c.cache.Close()
 	if err == nil {
 		c.cache, err = peers.Open(ctx, c.library, c.config)
@@ -77,9 +77,9 @@ func (c *contestant[V]) reopen(ctx context.Context) error {
 	return nil
 }
 
-// another opens a second client that shares with c what is in Redis, and the count of
+// secondClient opens a second client that shares with c what is in Redis, and the count of
 // loads.
-func (c *contestant[V]) another(ctx context.Context, near bool) (*contestant[V], error) {
+func (c *contender[V]) secondClient(ctx context.Context, near bool) (*contender[V], error) {
 	other := *c
 	other.config.Near = near
 	var err error
@@ -90,7 +90,7 @@ func (c *contestant[V]) another(ctx context.Context, near bool) (*contestant[V],
 }
 
 // fill puts the answers of all keys into the cache.
-func (c *contestant[V]) fill(ctx context.Context) error {
+func (c *contender[V]) fill(ctx context.Context) error {
 	workers, batch := 16, max(1, len(c.keys)/64)
 	fetch := func(keys []payload.Key) (err error) {
 		for i := range keys {
@@ -115,21 +115,21 @@ func (c *contestant[V]) fill(ctx context.Context) error {
 	return nil
 }
 
-// settle asks for keys until nothing is loaded for them, for some libraries store in the
+// waitUntilStored asks for keys until nothing is loaded for them, for some libraries store in the
 // background. It asks like one caller, for a sample where there are many.
-func (c *contestant[V]) settle(ctx context.Context) error {
+func (c *contender[V]) waitUntilStored(ctx context.Context) error {
 	const passes, sample = 20, 2000
 	var loads int64
 	for range passes {
 		before := c.loads.Load()
-		if h, ok := c.cache.(peers.Healther); ok {
+		if h, ok := c.cache.(peers.HealthChecker); ok {
 			if err := h.Healthy(ctx); err != nil {
-				return fmt.Errorf("settle %s: %w", c.name, err)
+				return fmt.Errorf("wait until %s has stored its answers: %w", c.name, err)
 			}
 		}
 		for i := 0; i < len(c.keys); i += max(1, len(c.keys)/sample) {
 			if _, err := c.cache.Get(ctx, &c.keys[i]); err != nil {
-				return fmt.Errorf("settle %s: %w", c.name, err)
+				return fmt.Errorf("wait until %s has stored its answers: %w", c.name, err)
 			}
 		}
 		if loads = c.loads.Load() - before; loads == 0 {
@@ -142,15 +142,15 @@ func (c *contestant[V]) settle(ctx context.Context) error {
 	return fmt.Errorf("%s does not keep its answers: %d were loaded once more after they had been asked for %d times", c.name, loads, passes)
 }
 
-// draw asks once for every key, by many callers, so that all answers are in process.
-func (c *contestant[V]) draw(ctx context.Context) error {
+// fillNear asks once for every key, with many callers, so that all answers are in process.
+func (c *contender[V]) fillNear(ctx context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(32)
 	for keys := range slices.Chunk(c.keys, max(1, len(c.keys)/64)) {
 		g.Go(func() error {
 			for i := range keys {
 				if _, err := c.cache.Get(ctx, &keys[i]); err != nil {
-					return fmt.Errorf("draw near for %s: %w", c.name, err)
+					return fmt.Errorf("fill the near tier of %s: %w", c.name, err)
 				}
 			}
 			return nil
@@ -160,22 +160,22 @@ func (c *contestant[V]) draw(ctx context.Context) error {
 }
 
 // subject asks for answers that are there.
-func (c *contestant[V]) subject(ctx context.Context) measure.Subject {
+func (c *contender[V]) subject(ctx context.Context) measure.Subject {
 	return measure.Subject{Name: c.name, Op: func(i uint32) error {
 		_, err := c.cache.Get(ctx, &c.keys[i])
 		return err
 	}}
 }
 
-// contest is contestants with the same keys.
-type contest[V any] []*contestant[V]
+// contenders have the same keys.
+type contenders[V any] []*contender[V]
 
-// hold fills and opens a contestant for each entry. The contest must be closed, also
+// openContenders fills and opens a contender for each entry. They must be closed, also
 // after an error.
-func hold[V any](ctx context.Context, entries []entry, keys int, load func(context.Context, uuid.UUID) (V, error), codec peers.Codec[V]) (contest[V], error) {
-	var all contest[V]
+func openContenders[V any](ctx context.Context, entries []contenderSpec, keys int, load func(context.Context, uuid.UUID) (V, error), codec peers.Codec[V]) (contenders[V], error) {
+	var all contenders[V]
 	for _, e := range entries {
-		c, err := enter(ctx, e, keys, load, codec)
+		c, err := newContender(ctx, e, keys, load, codec)
 		if err != nil {
 			return all, err
 		}
@@ -187,21 +187,21 @@ func hold[V any](ctx context.Context, entries []entry, keys int, load func(conte
 			// Another client finds all of it in Redis. The one that filled it has had many
 			// callers at a time, which changes for good how clients that pipeline serve
 			// one alone.
-			if err := c.settle(ctx); err != nil {
+			if err := c.waitUntilStored(ctx); err != nil {
 				return all, err
 			}
 			if err := c.reopen(ctx); err != nil {
 				return all, err
 			}
 		}
-		if err := c.settle(ctx); err != nil {
+		if err := c.waitUntilStored(ctx); err != nil {
 			return all, err
 		}
 	}
 	return all, nil
 }
 
-func (all contest[V]) close() error {
+func (all contenders[V]) close() error {
 	var errs []error
 	for _, c := range all {
 		errs = append(errs, c.cache.Close())
@@ -209,28 +209,28 @@ func (all contest[V]) close() error {
 	return errors.Join(errs...)
 }
 
-// hits measures the contestants in turns, and notes those that loaded meanwhile.
-func (all contest[V]) hits(ctx context.Context, l *lab, t measure.Turns, more ...measure.Subject) error {
+// measureHits measures the contenders in turns, and notes those that loaded during it.
+func (all contenders[V]) measureHits(ctx context.Context, x *experimentRun, t measure.Turns, more ...measure.Subject) error {
 	subjects := more
 	before := make([]int64, len(all))
 	for i, c := range all {
 		subjects = append(subjects, c.subject(ctx))
 		before[i] = c.loads.Load()
 	}
-	l.say("%s", t.Case)
-	if err := t.Run(ctx, subjects, l.Samples); err != nil {
+	x.logf("%s", t.Case)
+	if err := t.Run(ctx, subjects, x.Samples); err != nil {
 		return err
 	}
 	for i, c := range all {
 		if loads := c.loads.Load() - before[i]; loads > 0 {
-			l.section.Notes = append(l.section.Notes, fmt.Sprintf(
+			x.section.Notes = append(x.section.Notes, fmt.Sprintf(
 				"%s, %s: %d calls were no hits, they loaded.", t.Case, c.name, loads))
 		}
 	}
 	return nil
 }
 
-func (all contest[V]) names() []string {
+func (all contenders[V]) names() []string {
 	var names []string
 	for _, c := range all {
 		names = append(names, c.name)
