@@ -187,9 +187,6 @@ func (c *Cache) define(name string, warm func(context.Context) error) error {
 	return nil
 }
 
-// FenceLease is that of the Config: no commit may come later than this after its fence.
-func (c *Cache) FenceLease() time.Duration { return c.cfg.FenceLease }
-
 // StoreName returns the Name of the store, which it asks for once. It is for adapters: an outbox
 // knows by it which data an invalidation is for.
 func (c *Cache) StoreName(ctx context.Context) (string, error) {
