@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
@@ -138,7 +139,7 @@ func flushRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) 
 func evictKeys(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
 	return repeatedly(ctx, rnd, 10*time.Millisecond, d, func() error {
 		k := rnd.IntN(f.shape.rows())
-		names := []string{"tag:" + string(itemTag(k)), "tag:" + string(itemTag(k).Family()), "tag:" + string(groupTag(f.shape.group(k))),
+		names := []string{"tag:" + string(cache.Everything), "tag:#name", "tag:" + string(itemTag(k)), "tag:" + string(itemTag(k).Family()), "tag:" + string(groupTag(f.shape.group(k))),
 			fmt.Sprintf("soak:item:%d", k), fmt.Sprintf("lease:soak:item:%d", k)}
 		return f.server().Do(ctx, "UNLINK", "soak:"+names[rnd.IntN(len(names))]).Error()
 	})

@@ -134,8 +134,7 @@ func runWorker(text string, in io.Reader, out io.Writer) (err error) {
 	relay.Start()
 	defer relay.Close()
 	w.db, err = outboxpg.NewDB(log, w.cache, outboxpg.Config{
-		Options:    outbox.Options{Relay: relay, CommitTime: w.cfg.Lease / 2},
-		FenceLease: w.cfg.Lease,
+		Options: outbox.Options{Relay: relay, CommitTime: w.cfg.Lease / 2},
 	})
 	if err != nil {
 		return err
@@ -204,7 +203,7 @@ func (w *worker) define() {
 	item := cache.Query[int, int64]{
 		Name: "soak:item",
 		Key:  func(k int) string { return cache.Key(k) },
-		Tags: func(k int) []cache.Tag { return []cache.Tag{itemTag(k), itemTag(k).Family()} },
+		Tags: func(k int) []cache.Tag { return []cache.Tag{itemTag(k)} },
 		Load: w.loadItem,
 		// Short, so that answers become stale by time as well as by writes.
 		FreshFor: 2 * time.Second, StaleWhileRevalidate: 5 * time.Second, StaleIfError: 5 * time.Second, NotFound: 2 * time.Second,
@@ -219,13 +218,13 @@ func (w *worker) define() {
 	w.lists = cache.Define(w.cache, cache.Query[int, []keyValue]{
 		Name: "soak:list",
 		Key:  func(g int) string { return cache.Key(g) },
-		Tags: func(g int) []cache.Tag { return []cache.Tag{groupTag(g), groupTag(g).Family()} },
+		Tags: func(g int) []cache.Tag { return []cache.Tag{groupTag(g)} },
 		Load: w.loadList, FreshFor: 2 * time.Second, StaleWhileRevalidate: 5 * time.Second, LoadTimeout: 5 * time.Second,
 	})
 	w.slow = cache.Define(w.cache, cache.Query[slowKey, string]{
 		Name: "soak:slow",
 		Key:  func(a slowKey) string { return cache.Key(a.Name) },
-		Tags: func(a slowKey) []cache.Tag { return []cache.Tag{cache.Tag("slow:" + a.Name)} },
+		Tags: func(a slowKey) []cache.Tag { return cache.Tags("slow", a.Name) },
 		Load: w.loadSlow, FreshFor: time.Hour, LoadTimeout: time.Minute,
 	})
 }
@@ -235,8 +234,8 @@ func (w *worker) watchable() bool {
 	return ok
 }
 
-func itemTag(k int) cache.Tag  { return cache.Tag(fmt.Sprintf("item:%d", k)) }
-func groupTag(g int) cache.Tag { return cache.Tag(fmt.Sprintf("group:%d", g)) }
+func itemTag(k int) cache.Tag  { return cache.T("item", k) }
+func groupTag(g int) cache.Tag { return cache.T("group", g) }
 
 func (w *worker) loadItem(ctx context.Context, k int) (v int64, err error) {
 	w.peakLoads.Store(max(w.peakLoads.Load(), w.loading.Add(1))) // an update may be lost; the next one makes up for it
