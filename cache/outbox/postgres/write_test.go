@@ -126,8 +126,9 @@ func TestTransactionsHaveMarkAndLimits(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
-	_, err := NewDB(nil, nil, Config{
-		FenceLease: time.Second, Attempts: -1,
+	p := newProcessWithLease(t, pool(t, database(t, items...)), nil, outbox.RelayConfig{}, Config{Options: outbox.Options{CommitTime: time.Millisecond}}, time.Second)
+	_, err := NewDB(p.log, p.db.cache, Config{
+		Attempts: -1,
 		Limits: Limits{Statement: 800 * time.Millisecond, Idle: 300 * time.Millisecond, Transaction: 2 * time.Second},
 	})
 	for _, want := range []string{"Limits.Transaction is 2s", "Limits.Statement and Limits.Idle are 1.1s together", "Attempts is negative",
@@ -144,8 +145,8 @@ func TestLateCommitIsRefusedByTheServer(t *testing.T) {
 	t.Parallel()
 	store := newSteps(t)
 	const lease = 2 * time.Second
-	p := newProcess(t, pool(t, database(t, items...)), store, outbox.RelayConfig{},
-		Config{FenceLease: lease, Options: outbox.Options{CommitTime: time.Millisecond}})
+	p := newProcessWithLease(t, pool(t, database(t, items...)), store, outbox.RelayConfig{},
+		Config{Options: outbox.Options{CommitTime: time.Millisecond}}, lease)
 	store.on(func() {
 		// Still within the lease, which is what the process knows; but longer than the limit.
 		testservers.Eventually(t, lease, func() (bool, string) {
