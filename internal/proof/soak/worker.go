@@ -134,8 +134,7 @@ func runWorker(text string, in io.Reader, out io.Writer) (err error) {
 	relay.Start()
 	defer relay.Close()
 	w.db, err = outboxpg.NewDB(log, w.cache, outboxpg.Config{
-		Options:    outbox.Options{Relay: relay, CommitTime: w.cfg.Lease / 2},
-		FenceLease: w.cfg.Lease,
+		Options: outbox.Options{Relay: relay, CommitTime: w.cfg.Lease / 2},
 	})
 	if err != nil {
 		return err
