@@ -192,7 +192,7 @@ func TestWatchRejectsMistakes(t *testing.T) {
 		"the thing:{id}":                       `is no template`,
 		"thé:{id}":                             `the kind`,
 		strings.Repeat("k", 65) + ":{id}":      `the kind`,
-		"thing:{id, name}":                     `syntax error`,
+		"thing:{id, name}":                     `record`,
 		"thing:{SELECT id, name FROM things}":  `one column`,
 		"thing:{nosuch.id}":                    `missing FROM-clause entry`,
 		"thing:{id":                            `is no template`,

@@ -27,6 +27,7 @@ import (
 // and when it bumps.
 type steps struct {
 	driver.Store
+	name string // if not empty, that of a store which processes share
 	mu    sync.Mutex
 	fence func() // guarded by mu
 	bump  func() // guarded by mu
@@ -36,6 +37,13 @@ func newSteps(tb testing.TB) *steps {
 	s := memstore.New(memstore.Config{})
 	tb.Cleanup(func() { testservers.Must(tb, s.Close()) })
 	return &steps{Store: s}
+}
+
+func (s *steps) Name(ctx context.Context) (string, error) {
+	if s.name != "" {
+		return s.name, nil
+	}
+	return s.Store.Name(ctx)
 }
 
 func (s *steps) on(fence, bump func()) {
