@@ -27,7 +27,7 @@ import (
 // and when it bumps.
 type steps struct {
 	driver.Store
-	name string // if not empty, that of a store which processes share
+	name  string // if not empty, that of a store which processes share
 	mu    sync.Mutex
 	fence func() // guarded by mu
 	bump  func() // guarded by mu
@@ -137,7 +137,7 @@ func TestConfigIsChecked(t *testing.T) {
 	p := newProcessWithLease(t, pool(t, database(t, items...)), nil, outbox.RelayConfig{}, Config{Options: outbox.Options{CommitTime: time.Millisecond}}, time.Second)
 	_, err := NewDB(p.log, p.db.cache, Config{
 		Attempts: -1,
-		Limits: Limits{Statement: 800 * time.Millisecond, Idle: 300 * time.Millisecond, Transaction: 2 * time.Second},
+		Limits:   Limits{Statement: 800 * time.Millisecond, Idle: 300 * time.Millisecond, Transaction: 2 * time.Second},
 	})
 	for _, want := range []string{"Limits.Transaction is 2s", "Limits.Statement and Limits.Idle are 1.1s together", "Attempts is negative",
 		"CommitTime is 1s"} {
