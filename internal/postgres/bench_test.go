@@ -126,7 +126,7 @@ func enroller(b *testing.B, store driver.Store, server *testservers.Postgres, tr
 		fmt.Sprintf(`INSERT INTO courses (id, title) SELECT md5('c' || i)::uuid, 'Course' FROM generate_series(0, %d) i`, courses-1),
 		fmt.Sprintf(`INSERT INTO users (id, stellar_address) SELECT md5('u' || i)::uuid, 'G' || i FROM generate_series(0, %d) i`, users-1))
 	if !outbox {
-		execute(b, url, `SELECT cache_unwatch('enrollments')`)
+		execute(b, url, `SELECT cache_unwatch('chainlearn', 'enrollments')`)
 	}
 	var n atomic.Int64
 	return func(b *testing.B) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"regexp"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -49,7 +50,35 @@ func migrationProvider(db *sql.DB, log *slog.Logger) (*goose.Provider, error) {
 				_, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = '3s';`+outbox.Migration())
 				return err
 			}}, nil),
+			goose.NewGoMigration(7, &goose.GoFunc{RunDB: upgradeWatches}, nil),
 		))
+}
+
+// upgradeWatches brings a database up to date whose migrations 5 and 6 are those of an earlier
+// release, in which the functions of the outbox took other arguments: it applies the outbox
+// again and then declares the watches of migration 6, one after another. On any other it
+// declares what is declared already.
+func upgradeWatches(ctx context.Context, db *sql.DB) error {
+	watches, err := migrations.ReadFile("migrations/00006_watch.sql")
+	if err != nil {
+		return err
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = '3s';`+outbox.Migration()); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	for _, statement := range regexp.MustCompile(`(?s)SELECT cache_watch\(.*?\);`).FindAllString(string(watches), -1) {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // migrate brings the schema up to date. Any number of processes may do so at once; one

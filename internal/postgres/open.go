@@ -21,13 +21,11 @@ import (
 
 // Config of Open. Its zero value is good.
 type Config struct {
-	// Cache holds the answers that writes invalidate, FenceLease is what it was given as
-	// its own, and Relay is how its relay delivers what other programs wrote. Default
-	// nil: this process caches nothing, and what it writes is delivered by those that
-	// do. Default of FenceLease 5 s, as the cache's.
-	Cache      *cache.Cache
-	FenceLease time.Duration
-	Relay      outbox.RelayConfig
+	// Cache holds the answers that writes invalidate, and Relay is how its relay delivers
+	// what other programs wrote. Default nil: this process caches nothing, and what it
+	// writes is delivered by those that do.
+	Cache *cache.Cache
+	Relay outbox.RelayConfig
 	// RequireFence refuses to write while the shared tier cannot be told beforehand.
 	RequireFence bool
 
@@ -58,7 +56,6 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	c.FenceLease = cmp.Or(c.FenceLease, 5*time.Second)
 	c.ReplicaWait = cmp.Or(c.ReplicaWait, 20*time.Millisecond)
 	c.MaxConns = cmp.Or(c.MaxConns, 16)
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)
@@ -73,7 +70,7 @@ func (c Config) validate() error {
 	for _, f := range []struct {
 		name  string
 		value time.Duration
-	}{{"FenceLease", c.FenceLease}, {"ReplicaWait", c.ReplicaWait}, {"ConnectTimeout", c.ConnectTimeout}, {"ReadTimeout", c.ReadTimeout}} {
+	}{{"ReplicaWait", c.ReplicaWait}, {"ConnectTimeout", c.ConnectTimeout}, {"ReadTimeout", c.ReadTimeout}} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative: %s", f.name, f.value))
 		}
@@ -133,15 +130,14 @@ func openStorage(ctx context.Context, url string, cfg Config) (_ *Storage, err e
 		s.relay.Start()
 	}
 	s.db, err = outboxpostgres.NewDB(s.log, cfg.Cache, outboxpostgres.Config{
-		Options:    outbox.Options{Relay: s.relay, RequireFence: cfg.RequireFence},
-		FenceLease: cfg.FenceLease,
+		Options: outbox.Options{Relay: s.relay, RequireFence: cfg.RequireFence},
 	})
 	if err != nil {
 		return nil, err
 	}
 	limits := s.db.Limits()
 	cfg.Logger.InfoContext(ctx, "database is open", "host", s.pool.Config().ConnConfig.Host, "database", s.pool.Config().ConnConfig.Database,
-		"max_conns", cfg.MaxConns, "replica", cfg.ReplicaURL != "", "read_timeout", cfg.ReadTimeout, "fence_lease", cfg.FenceLease,
+		"max_conns", cfg.MaxConns, "replica", cfg.ReplicaURL != "", "read_timeout", cfg.ReadTimeout,
 		"write_statement_timeout", limits.Statement, "write_idle_timeout", limits.Idle, "write_transaction_timeout", limits.Transaction)
 	return s, nil
 }

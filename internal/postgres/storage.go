@@ -29,10 +29,13 @@ type Storage struct {
 
 var _ learning.Storage = (*Storage)(nil)
 
-// Backlog returns how many touched tags are in the outbox, counted up to a bound, and the age
-// of the oldest.
+// Backlog returns how many touched tags wait in the outbox for this process's store, counted up
+// to a bound, and the age of the oldest; without a cache, of all that are in the outbox.
 func (s *Storage) Backlog(ctx context.Context) (rows int, oldest time.Duration, err error) {
-	return s.log.Backlog(ctx)
+	if s.relay == nil {
+		return s.log.Backlog(ctx, "") // which has got none
+	}
+	return s.relay.Backlog(ctx)
 }
 
 // Close waits for what is running and closes all connections. Close it before the cache it
