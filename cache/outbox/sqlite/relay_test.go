@@ -3,7 +3,6 @@ package sqlite_test
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -190,11 +189,12 @@ INSERT INTO items SELECT i, 5 FROM n WHERE true ON CONFLICT (id) DO UPDATE SET v
 	}
 	p.relay(outbox.RelayConfig{Batch: 100, MaxTags: 150})
 	p.settles(5, 1)
-	// Batches of 100, 200 … 2,000: all but the first are more than may be named.
-	if calls.Load() > 25 || tags.Load() > 500 || most.Load() > 256 {
+	// Batches of 100, 200 … 2,000, by the relay and by the drain at its start at once: all but
+	// the first are more than may be named.
+	if calls.Load() > 50 || tags.Load() > 500 || most.Load() > 256 {
 		t.Errorf("%d rows took %d bumps of %d tags, at most %d at once", many, calls.Load(), tags.Load(), most.Load())
 	}
-	if n := p.counts.rows("relay"); n != many {
+	if n := p.counts.rows("relay"); n < many || n > 2*many {
 		t.Errorf("%v rows delivered, want %d", n, many)
 	}
 }
@@ -203,13 +203,15 @@ func TestWhatIsNoTagStandsInNobodysWay(t *testing.T) {
 	w := newWorld(t)
 	p := w.process(func(cfg *cache.Config) {
 		cfg.Store = &watched{Store: cfg.Store, bump: func(tags []cache.Tag, _ driver.Mark) {
-			if !slices.Equal(tags, []cache.Tag{itemTag(1)}) {
-				t.Errorf("bumped %q", tags)
+			for _, tag := range tags {
+				if tag != itemTag(1) && tag != cache.Everything {
+					t.Errorf("bumped %q", tags)
+				}
 			}
 		}}
 	})
 	p.warm(0, 1)
-	w.stranger(`INSERT INTO cache_touch VALUES ('a' || char(10) || 'b'), (''), (CAST(x'ff' AS TEXT)), (NULL)`)
+	w.stranger(`INSERT INTO cache_outbox (tag) VALUES ('a' || char(10) || 'b'), (''), (CAST(x'ff' AS TEXT))`)
 	p.relay(outbox.RelayConfig{})
 	w.stranger(`UPDATE items SET value = 1 WHERE id = 1`)
 	p.settles(1, 1)
