@@ -31,7 +31,10 @@ var _ learning.Storage = (*Storage)(nil)
 // Backlog returns how many touched tags are in the outbox, counted up to a bound, and the age
 // of the oldest.
 func (s *Storage) Backlog(ctx context.Context) (rows int, oldest time.Duration, err error) {
-	return s.log.Backlog(ctx)
+	if s.relay == nil { // nothing is cached
+		return 0, 0, nil
+	}
+	return s.relay.Backlog(ctx)
 }
 
 // Close waits for what is running and closes the file. Close it before the cache it was
