@@ -142,6 +142,13 @@ func (r *Relay) Start() {
 	r.running.Go(func() { r.done.run(r.ctx, r.deleteDelivered, r.cfg.Logger) })
 }
 
+// Started says whether Start was called: whether the relay delivers.
+func (r *Relay) Started() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.started
+}
+
 // Close stops delivering and waits for what is under way. Rows stay where they are, for the
 // next process. It may be called again.
 func (r *Relay) Close() error {

@@ -117,7 +117,7 @@ func benchmarkEnroll(b *testing.B, server *testservers.Postgres, trip time.Durat
 func enroller(b *testing.B, store driver.Store, server *testservers.Postgres, trip time.Duration, outbox bool) func(b *testing.B) {
 	b.Helper()
 	url := server.Database(b)
-	c, err := cache.New(cache.Config{Store: store, StorePrefix: "bench:", Timeout: time.Second})
+	c, err := cache.New(cache.Config{Store: store, StoreTimeout: time.Second})
 	testservers.Must(b, err)
 	b.Cleanup(func() { testservers.Must(b, c.Close()) })
 	s := storage(b, delayedURL(b, url, server.Addr(), trip), Config{Cache: c})

@@ -108,13 +108,13 @@ func (r *run) run(ctx context.Context, url string, comparisons int) (err error) 
 	r.fleet = append(r.fleet, p)
 
 	for end := r.result.Comparisons + comparisons; r.result.Comparisons < end && len(r.result.Stale) == 0; {
-		if err := r.compare(ctx, 6); err != nil { // and so the answers are in the cache
+		if err := r.compare(ctx, 12); err != nil { // and so the answers are in the cache
 			return err
 		}
 		if err := r.write(ctx); err != nil {
 			return err
 		}
-		if err := r.compare(ctx, 12); err != nil {
+		if err := r.compare(ctx, 24); err != nil {
 			return err
 		}
 	}
@@ -152,7 +152,7 @@ func (r *run) create(ctx context.Context) (refused bool, err error) {
 
 func (r *run) start(ctx context.Context, store *storetest.Faulty) (p *process, err error) {
 	p = &process{store: store}
-	if p.cache, err = cache.New(cache.Config{Store: store, StoreTimeout: 10 * time.Second}); err != nil {
+	if p.cache, err = cache.New(cache.Config{Store: store, StoreTimeout: 250 * time.Millisecond}); err != nil {
 		return nil, err
 	}
 	p.log = postgres.NewLog(r.pool, slog.New(slog.DiscardHandler))

@@ -67,7 +67,7 @@ var ablations = []ablation{
 	},
 	{
 		"recovery gate: recovery waits for processes that do not fence again yet",
-		"cache/health.go", "!pause(ctx, 2*probeEvery+h.budget)", "false",
+		"cache/health.go", "!pause(ctx, 2*probeEvery+h.timeout)", "false",
 		[]failingTest{test(inCache, "TestTrustWaitsForTheLastProcessToFenceAgain")},
 	},
 	{
