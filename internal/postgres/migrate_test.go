@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -12,7 +13,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/chainlearn/chainlearn/cache"
 	outbox "github.com/chainlearn/chainlearn/cache/outbox/postgres"
 	"github.com/chainlearn/chainlearn/internal/learning"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
@@ -142,6 +145,41 @@ func TestEveryTableIsWatched(t *testing.T) {
 	want := []string{"courses", "credentials", "enrollments", "modules", "quiz_submissions", "quizzes", "revoked_tokens", "users"}
 	if !slices.Equal(tables, want) {
 		t.Errorf("watched are %v, want %v", tables, want)
+	}
+}
+
+// A database that an earlier release has migrated: its outbox and its watches are replaced, and
+// in between everything stays watched.
+func TestUpgradeOfTheOutbox(t *testing.T) {
+	t.Parallel()
+	url := testservers.SharedPostgres(t).Database(t)
+	config, err := pgx.ParseConfig(url)
+	testservers.Must(t, err)
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	db := stdlib.OpenDB(*config)
+	defer db.Close()
+	p, err := provider(db, slog.New(slog.DiscardHandler))
+	testservers.Must(t, err)
+	_, err = p.UpTo(t.Context(), 4)
+	testservers.Must(t, err)
+	for _, file := range []string{"../../cache/outbox/postgres/testdata/outbox-1.sql", "testdata/00006_watch-1.sql"} {
+		statements, err := os.ReadFile(file)
+		testservers.Must(t, err)
+		execute(t, url, string(statements))
+	}
+	execute(t, url, `INSERT INTO `+versionTable+` (version_id, is_applied) VALUES (5, true), (6, true)`, `INSERT INTO revoked_tokens VALUES ('a b', now())`)
+	s := storage(t, url, Config{})
+	execute(t, url, `INSERT INTO revoked_tokens VALUES ('c d', now())`)
+	tags, err := s.touched(t.Context())
+	testservers.Must(t, err)
+	slices.Sort(tags)
+	if !slices.Equal(tags, []cache.Tag{"token:a b", "token:c%20d"}) {
+		t.Errorf("touched %q", tags)
+	}
+	found, err := outbox.Check(t.Context(), s.pool)
+	testservers.Must(t, err)
+	if watches, err := outbox.Watched(t.Context(), s.pool); err != nil || len(watches) != 8 || len(found) > 0 {
+		t.Errorf("watched: %v (%v), found %v", watches, err, found)
 	}
 }
 
