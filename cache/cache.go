@@ -205,6 +205,10 @@ func (c *Cache) StoreName(ctx context.Context) (string, error) {
 	return name, nil
 }
 
+// FenceLease returns the lease of the fences: Config.FenceLease, or its default. It is for
+// adapters: a transaction must not outlive the fence of what it touched.
+func (c *Cache) FenceLease() time.Duration { return c.cfg.FenceLease }
+
 // Purge removes from the store the entries whose keys match pattern, and returns how many.
 // * stands for any characters and ? for one: "courses:list:*". Nothing becomes
 // wrong by it; what is removed is loaded again when asked for. It walks the whole

@@ -14,8 +14,8 @@ var (
 	// ErrClosed is returned by every call after Cache.Close.
 	ErrClosed = errors.New("cache: closed")
 
-	// ErrUnavailable is returned by Invalidate and Fence when the shared tier is out of
-	// reach. Get does not return it: it answers from the source.
+	// ErrUnavailable is matched by the error of Invalidate when the shared tier could not be
+	// told. Get does not return it: it answers from the source.
 	ErrUnavailable = errors.New("cache: shared tier unavailable")
 
 	// ErrLoadTimeout is in the LoadError of a load that outlasted its deadline.

@@ -14,7 +14,7 @@ import (
 func (d *Cached[P, V]) Get(ctx context.Context, p P) (V, error) {
 	if d.near != nil && !isStrict(ctx) {
 		if a, now := d.near.get(p); a != nil { // as Lookup does, without making an Answer
-			d.served(ctx, d.near.time(now), Hit, DetailNear, nil)
+			d.servedAt(ctx, d.near.time(now), Hit, DetailNear, nil)
 			return a.value, a.err()
 		}
 	}
@@ -27,7 +27,7 @@ func (d *Cached[P, V]) Get(ctx context.Context, p P) (V, error) {
 func (d *Cached[P, V]) Lookup(ctx context.Context, p P) (Answer[V], error) {
 	if d.near != nil && !isStrict(ctx) {
 		if a, now := d.near.get(p); a != nil {
-			d.served(ctx, d.near.time(now), Hit, DetailNear, nil)
+			d.servedAt(ctx, d.near.time(now), Hit, DetailNear, nil)
 			return a.answer(now), a.err()
 		}
 	}
@@ -35,6 +35,13 @@ func (d *Cached[P, V]) Lookup(ctx context.Context, p P) (Answer[V], error) {
 	if err != nil {
 		return Answer[V]{}, err
 	}
+	a, err := d.lookup(ctx, r)
+	d.served(ctx, a.Status, a.Detail, err)
+	return a, err
+}
+
+// lookup reads the answer from the store, or gets it loaded.
+func (d *Cached[P, V]) lookup(ctx context.Context, r *request[P]) (Answer[V], error) {
 	read, err := d.read(ctx, r.key, r.tags)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -46,11 +53,9 @@ func (d *Cached[P, V]) Lookup(ctx context.Context, p P) (Answer[V], error) {
 	}
 	switch e := read.entry; e.state {
 	case entryFresh:
-		d.served(ctx, read.at, Hit, "", nil)
 		d.keepNear(r, e.answer, e.err())
 		return e.answer, e.err()
 	case entryStale:
-		d.served(ctx, read.at, Stale, "", nil)
 		d.refresh(ctx, r, read.guard, false)
 		return e.answer, e.err()
 	case entryExpired:

@@ -269,10 +269,10 @@ func (h *health) deliver(ctx context.Context, all bool) error {
 
 // Health of the shared tier as one process sees it.
 type Health struct {
-	// State is "ok"; "recovering" while the store answers but is its entries are not served yet; or
-	// "down". Answers come in every state.
+	// State is "ok"; "recovering" while the store answers and what it holds is not served yet;
+	// or "down". Answers come in every state.
 	State string
-	Since time.Time // when State began
+	Since time.Time // when it became "ok", or ceased to be
 	Err   error     // why not ok; nil when ok
 }
 

@@ -34,6 +34,9 @@ func (d *Cached[P, V]) GetMany(ctx context.Context, ps []P) ([]Result[V], error)
 		}
 	}
 	b.readAll(ctx)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	b.joinCalls(ctx)
 	for i := range b.items {
 		if err := b.items[i].collect(ctx, d); err != nil {
@@ -99,7 +102,7 @@ func (b *batch[P, V]) readAll(ctx context.Context) {
 			fallthrough
 		case entryFresh:
 			it.result.Answer, it.result.Err = it.entry.answer, it.entry.err()
-			b.served(ctx, now, it.result.Status, it.result.Detail, nil)
+			b.served(ctx, it.result.Status, it.result.Detail, it.result.Err)
 		}
 	}
 }
@@ -159,6 +162,7 @@ func (it *item[P, V]) collect(ctx context.Context, d *Cached[P, V]) error {
 		return nil
 	}
 	it.result.Answer, it.result.Err = d.wait(ctx, it.call, it.lead, it.completed)
+	defer func() { d.served(ctx, it.result.Status, it.result.Detail, it.result.Err) }()
 	if ctx.Err() != nil && errors.Is(it.result.Err, context.Cause(ctx)) {
 		return context.Cause(ctx)
 	}

@@ -66,15 +66,14 @@ func (d *Cached[P, V]) wait(ctx context.Context, call *call[V], lead, completed 
 	}
 	select {
 	case <-call.done:
-		return d.answerOf(ctx, &call.out, lead, completed)
+		return answerOf(&call.out, lead, completed)
 	case <-ctx.Done():
-		d.served(ctx, time.Now(), 0, "", context.Cause(ctx))
 		return Answer[V]{}, context.Cause(ctx)
 	}
 }
 
-// answerOf turns an outcome into one caller's answer, and counts it.
-func (d *Cached[P, V]) answerOf(ctx context.Context, out *outcome[V], lead, completed bool) (Answer[V], error) {
+// answerOf turns an outcome into one caller's answer.
+func answerOf[V any](out *outcome[V], lead, completed bool) (Answer[V], error) {
 	now := time.Now()
 	status := out.status
 	if !lead && status == Miss {
@@ -83,7 +82,6 @@ func (d *Cached[P, V]) answerOf(ctx context.Context, out *outcome[V], lead, comp
 			status = Hit
 		}
 	}
-	d.served(ctx, now, status, out.detail, out.err)
 	if out.err != nil {
 		return Answer[V]{Status: status, Detail: out.detail}, out.err
 	}

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -145,8 +146,18 @@ func (d *Cached[P, V]) observe(ctx context.Context, e Event) {
 }
 
 // served tells of one caller's answer.
-func (d *Cached[P, V]) served(ctx context.Context, at time.Time, status Status, detail string, err error) {
+func (d *Cached[P, V]) served(ctx context.Context, status Status, detail string, err error) {
 	if d.observer != nil {
-		d.observer.Served(ctx, Served{At: at, Status: status, Detail: detail, Err: err})
+		d.servedAt(ctx, time.Now(), status, detail, err)
 	}
+}
+
+func (d *Cached[P, V]) servedAt(ctx context.Context, at time.Time, status Status, detail string, err error) {
+	if d.observer == nil {
+		return
+	}
+	if err != nil && errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	d.observer.Served(ctx, Served{At: at, Status: status, Detail: detail, Err: err})
 }

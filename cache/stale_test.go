@@ -144,3 +144,23 @@ func TestLifetimesAreSpread(t *testing.T) {
 		}
 	})
 }
+
+// The observer is told what the caller got, not what became of the load.
+func TestBridgedFailureIsCountedAsServedStale(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		query := s.query()
+		query.StaleIfError = time.Hour
+		q := cache.Define(c.Cache, query)
+		mustGet(t, q, 1, "one")
+		time.Sleep(2 * time.Minute)
+		s.fail(errors.New("down"))
+		mustGet(t, q, 1, "one")
+		if results, err := q.GetMany(t.Context(), []int{1}); err != nil || results[0].Err != nil {
+			t.Fatal(results, err)
+		}
+		if n := c.counts.Of("rows:one"); n.Hits != 2 || n.Misses != 1 {
+			t.Errorf("counted %d hits and %d misses, want 2 and the first miss", n.Hits, n.Misses)
+		}
+	})
+}

@@ -37,7 +37,7 @@ func TestOpenCreatesFolderAndReopens(t *testing.T) {
 
 func TestOpenRefusesAndLeavesUntouched(t *testing.T) {
 	withSchema := func(t *testing.T, path, statements string) {
-		db, err := pool(path, Config{}, url.Values{"_journal_mode": {"WAL"}}, 1)
+		db, err := openPool(path, Config{}, url.Values{"_journal_mode": {"WAL"}}, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +76,7 @@ func TestOpenRefusesAndLeavesUntouched(t *testing.T) {
 		{
 			name: "another program's",
 			make: func(t *testing.T, path string) { withSchema(t, path, `CREATE TABLE bookmarks (url)`) },
-			is:   ErrForeign, says: "another program",
+			is:   ErrOtherProgram, says: "another program",
 		},
 		{
 			name: "newer",
@@ -188,7 +188,7 @@ func TestEveryConnectionIsConfigured(t *testing.T) {
 		name string
 		db   *sql.DB
 		size int
-	}{{"read", s.read, 4}, {"write", s.write, 1}} {
+	}{{"read", s.readPool, 4}, {"write", s.writePool, 1}} {
 		for range p.size { // held until the end, so each is another
 			conn, err := p.db.Conn(t.Context())
 			if err != nil {

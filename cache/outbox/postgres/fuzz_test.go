@@ -34,8 +34,8 @@ func FuzzTemplate(f *testing.F) {
 			// What stands in braces or after ON is SQL, and the fuzz test could run anything.
 			t.Skip("not for this database")
 		}
-		run(t, conn, `TRUNCATE things`, `SELECT cache_unwatch('things')`, `DELETE FROM cache_outbox`)
-		err := Watch(t.Context(), conn, "things", template)
+		run(t, conn, `TRUNCATE things`, `SELECT cache_unwatch('test', 'things')`, `DELETE FROM cache_outbox`)
+		err := Watch(t.Context(), conn, "test", "things", template)
 		run(t, conn, `INSERT INTO things VALUES (7)`, `UPDATE things SET id = 8`, `DELETE FROM things`)
 		got := slices.Compact(taken(t, conn))
 		if err != nil {
