@@ -189,6 +189,9 @@ WHERE l."unique" ORDER BY l.name`, []any{t.name}, func(scan func(...any) error) 
 				return err
 			}
 			if column != "" {
+				if strings.EqualFold(collation, cmp.Or(t.column(column).collation, "BINARY")) {
+					collation = ""
+				}
 				u.terms = append(u.terms, t.term(column, collation))
 				return nil
 			}
@@ -208,6 +211,9 @@ WHERE l."unique" ORDER BY l.name`, []any{t.name}, func(scan func(...any) error) 
 			e := &expr{tokens: of, table: t}
 			if _, err := e.over("new"); err != nil {
 				return fmt.Errorf("definition of %s: %w", i.name, err)
+			}
+			if strings.EqualFold(collation, "BINARY") {
+				collation = ""
 			}
 			u.terms = append(u.terms, term{over: e.sql, collation: collation})
 			return nil

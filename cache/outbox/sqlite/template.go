@@ -229,8 +229,8 @@ func (e *expr) column() *column {
 	return e.table.column(list[0].name)
 }
 
-// over returns the expression over a row: "new" and "old" in a trigger, or a table of a FROM
-// clause, quoted. A name is a column of the row if the table's name stands before it, or
+// over returns the expression over a row: "new" and "old" in a trigger, a table of a FROM clause,
+// quoted, or "" for no row, all columns of which are NULL. A name is a column of the row if the table's name stands before it, or
 // if it is no SELECT and so has no other columns. Everything else stays as it is.
 func (e *expr) over(row string) (string, error) {
 	selects := slices.ContainsFunc(e.tokens, func(t token) bool { return t.is("SELECT", "VALUES") })
@@ -261,7 +261,7 @@ func (e *expr) over(row string) (string, error) {
 			if c == nil {
 				return "", e.table.noColumn(at(i + 2).text)
 			}
-			b.WriteString(row + "." + ident(c.name))
+			b.WriteString(of(row, c))
 			i += 2
 		case after.kind == '.':
 			if strings.EqualFold(t.name, "new") || strings.EqualFold(t.name, "old") {
@@ -293,10 +293,18 @@ func (e *expr) over(row string) (string, error) {
 			if c == nil {
 				return "", e.table.noColumn(t.name)
 			}
-			b.WriteString(row + "." + ident(c.name))
+			b.WriteString(of(row, c))
 		}
 	}
 	return b.String(), nil
+}
+
+// of is a column of a row; NULL for no row.
+func of(row string, c *column) string {
+	if row == "" {
+		return "NULL"
+	}
+	return row + "." + ident(c.name)
 }
 
 // sql is over, of an expression that has been parsed.

@@ -35,9 +35,9 @@ import (
 //	courses:titles ON DELETE OR UPDATE OF title
 //
 // An UPDATE records the tags of the row before and after. UPDATE OF is for updates in which one of
-// the columns, or the tag itself, becomes another. REPLACE, which deletes a row without running
-// the triggers for it, records like an UPDATE of the row with the same primary key, and like a
-// DELETE of any other.
+// the columns, or the tag itself, becomes another. REPLACE deletes rows without running the triggers
+// for it; their tags are recorded all the same, as for an UPDATE where the new row has the
+// primary key of the old one and the template names UPDATE, and otherwise as for a DELETE.
 //
 // # Values
 //
@@ -112,7 +112,7 @@ func parseWatch(ctx context.Context, db Conn, watch, table string, templates []s
 		}
 		// A mistake fails here, and not in some program's write.
 		for _, e := range p.exprs() {
-			if err := query(ctx, db, `EXPLAIN SELECT (`+e.sql(ident(t.name))+`) FROM `+ident(t.name), nil, func(func(...any) error) error { return nil }); err != nil {
+			if err := query(ctx, db, `EXPLAIN SELECT (`+e.sql("")+`)`, nil, func(func(...any) error) error { return nil }); err != nil {
 				hint := ""
 				if e.many {
 					hint = fmt.Sprintf(" (a SELECT gives one column, and in it the columns of the row are %s.column)", t.name)
@@ -300,7 +300,9 @@ func (w *tableWatch) triggers() (list []trigger) {
 		}
 		replaces = append(replaces, w.replaced(p)...)
 		if p.update || p.delete {
-			moves = append(moves, p.recordOf(name, w.conflict()+` AND NOT `+w.same("old")))
+			for _, conflict := range w.conflicts() {
+				moves = append(moves, p.recordOf(name, conflict+" AND NOT "+w.same("old")))
+			}
 		}
 	}
 	add("insert", "AFTER INSERT ON "+name, inserts)
@@ -326,41 +328,45 @@ func (w *tableWatch) triggers() (list []trigger) {
 // replaced records the row that REPLACE puts a new one in the place of, before it is gone.
 func (w *tableWatch) replaced(p *template) (statements []string) {
 	name := ident(w.table.name)
-	condition := w.conflict()
+	condition := ""
 	switch {
 	case !p.update && !p.delete:
 		return nil
 	case p.of != nil && p.delete:
-		condition += " AND (NOT " + w.same("new") + " OR " + p.changed(name) + ")"
+		condition = " AND (NOT " + w.same("new") + " OR " + p.changed(name) + ")"
 	case p.of != nil:
-		condition += " AND (" + p.changed(name) + ")"
+		condition = " AND (" + p.changed(name) + ")"
 	}
-	statements = append(statements, p.recordOf(name, condition))
-	if p.update && !p.insert && !p.constant() {
-		statements = append(statements, p.record("new", "EXISTS (SELECT 1 FROM "+name+" WHERE "+condition+")"))
+	for _, conflict := range w.conflicts() {
+		statements = append(statements, p.recordOf(name, conflict+condition))
+		if p.update && !p.insert && !p.constant() {
+			statements = append(statements, p.record("new", "EXISTS (SELECT 1 FROM "+name+" WHERE "+conflict+condition+")"))
+		}
 	}
 	return statements
 }
 
-// conflict is the condition that a row of the table has a key of the row new.
-func (w *tableWatch) conflict() string {
+// conflicts are the conditions that a row of the table has a key of the row new, one for each
+// key: SQLite finds no index for all of them joined by OR.
+func (w *tableWatch) conflicts() (keys []string) {
 	name := ident(w.table.name)
-	var keys []string
 	for _, u := range w.table.uniques {
 		var terms []string
 		for _, t := range u.terms {
-			term := t.over(name) + " = " + t.over("new")
+			// The collation only where it is another than the column's own, and on the left: on the right
+			// it keeps SQLite 3.50 from using the index.
+			collate := ""
 			if t.collation != "" {
-				term += " COLLATE " + t.collation
+				collate = " COLLATE " + t.collation
 			}
-			terms = append(terms, term)
+			terms = append(terms, t.over(name)+collate+" = "+t.over("new"))
 		}
 		if u.where != "" {
 			terms = append(terms, "("+u.where+")")
 		}
 		keys = append(keys, strings.Join(terms, " AND "))
 	}
-	return "(" + strings.Join(keys, " OR ") + ")"
+	return keys
 }
 
 // same is the condition that a row of the table has the primary key of a row.
