@@ -158,7 +158,7 @@ func TestUpgradeOfTheOutbox(t *testing.T) {
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	db := stdlib.OpenDB(*config)
 	defer db.Close()
-	p, err := provider(db, slog.New(slog.DiscardHandler))
+	p, err := migrationProvider(db, slog.New(slog.DiscardHandler))
 	testservers.Must(t, err)
 	_, err = p.UpTo(t.Context(), 4)
 	testservers.Must(t, err)
