@@ -745,7 +745,7 @@ $$;
 -- type without such a text is refused. What needs an escape gets it (cache_escape), and a tag of
 -- more than 200 bytes becomes a hash (cache_tag).
 --
--- An expression that reads another row sees it as of now; make sure that nobody changes it
+-- An expression that reads another row sees it as of now; make sure that it is not changed
 -- at the same time, for instance with FOR KEY SHARE.
 --
 -- It may end with the events that concern it, as in CREATE TRIGGER; the default is all.
