@@ -53,7 +53,7 @@ var ErrNoRelay = errors.New("outbox/postgres: no relay delivers the outbox to th
 const leaseWithoutCache = 5 * time.Second
 
 // NewDB returns a DB that fences and bumps in c what its transactions touch. Without a cache
-// (nil), as in a program that only writes, they are like anybody's: a relay of a program
+// (nil), as in a program that only writes, they are an external writer's: a relay of a program
 // that has one is woken and delivers. The error says what is wrong with cfg.
 func NewDB(log *Log, c *cache.Cache, cfg Config) (*DB, error) {
 	lease := leaseWithoutCache

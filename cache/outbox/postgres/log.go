@@ -38,8 +38,8 @@ func (l *Log) Close() error { l.ear.close(); return nil }
 // How rows and consumers meet, and why no consumer loses one.
 //
 // A row may go when every registered consumer has got it. Writers and triggers know nothing
-// of consumers: a new row is one that no consumer has got. Who is registered and who has got
-// what is judged by single statements, each in one snapshot:
+// of consumers: a new row is one that no consumer has got. Which are registered and which have
+// got what is judged by single statements, each in one snapshot:
 //
 //	A is alone                                  DELETE the rows, unless the snapshot shows
 //	                                            another consumer; bump; COMMIT
@@ -65,7 +65,7 @@ const (
 	// middle without its connection noticing.
 	claimTime = 5 * time.Second
 
-	// due are the rows that nobody else will deliver to this consumer's store ($2 is what the
+	// due are the rows that no writer will deliver to this consumer's store ($2 is what the
 	// marks of its own writers begin with), or that their writer should have delivered by
 	// now. A row of the future is one from before the server's clock was set back.
 	due = `(o.mark IS NULL OR substr(o.mark, 1, 8) <> $2::bytea
@@ -97,8 +97,8 @@ RETURNING ` + row
 	SELECT o.id, $1::text FROM cache_outbox o WHERE o.id = ANY ($2::bigint[]) AND ` + others + `
 	ON CONFLICT DO NOTHING`
 
-	// everyoneHas is true of a row of which each registered consumer but $1, who has got it
-	// in any case, is noted to have got it.
+	// everyoneHas is true of a row of which each registered consumer but $1, which has got
+	// it in any case, is noted to have got it.
 	everyoneHas = `NOT EXISTS (
 		SELECT FROM cache_consumers c WHERE c.name <> $1::text AND NOT EXISTS (
 			SELECT FROM cache_delivered d WHERE d.row_id = o.id AND d.consumer = c.name))`
