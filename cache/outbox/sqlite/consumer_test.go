@@ -141,9 +141,6 @@ func TestNoRowIsLostToAConsumerThatJoins(t *testing.T) {
 				t.Error(err)
 			}
 			mu.Lock()
-			if err := f.read.QueryRowContext(t.Context(), `SELECT coalesce(max(id), 0) FROM lessons`).Scan(new(int)); err != nil {
-				t.Error(err)
-			}
 			var last int
 			if err := f.read.QueryRowContext(t.Context(), `SELECT coalesce(max(id), 0) FROM lessons`).Scan(&last); err != nil {
 				t.Error(err)
@@ -244,7 +241,7 @@ func TestWriteWithoutRelay(t *testing.T) {
 	}
 }
 
-// peers are two processes with a store of each's own in memory, on one file.
+// twoStores returns two processes on one file, each with a store of its own in memory.
 func twoStores(t *testing.T) (w *world, ps []*process) {
 	t.Helper()
 	w = newWorld(t)
@@ -378,7 +375,9 @@ func TestEnormousValuesStandInNothingsWay(t *testing.T) {
 				t.Fatalf("%.20q is %d, %v; want %d", slug, n, err, round)
 			}
 			w.stranger(`INSERT INTO pages VALUES (?, 1) ON CONFLICT DO UPDATE SET n = n + 1`, slug)
-			w.stranger(`REPLACE INTO pages VALUES (?, 1)`, strings.Repeat("x", 8<<20))
+			if slug == slugs[0] {
+				w.stranger(`REPLACE INTO pages VALUES (?, 1)`, strings.Repeat("x", 8<<20))
+			}
 			eventually(t, func() error {
 				n, err := pages.Get(t.Context(), slug)
 				if err == nil && n != round+1 {
