@@ -85,14 +85,15 @@ type health struct {
 	outage     bool   // the store was unreachable since it was last validated
 	identity   string // when it was last validated; empty before
 	since      time.Time
-	err        error // why it is not validated
+	err        error         // why it is not validated
+	serving    chan struct{} // closed while validated
 	drains     []*func(context.Context) error
 }
 
 func newHealth(cfg Config, observe func(context.Context, Event), bumps *recentBumps) *health {
 	h := &health{
 		store: cfg.Store, timeout: cfg.StoreTimeout, log: cfg.Logger, observe: observe, bumps: bumps,
-		wake: make(chan struct{}, 1), since: time.Now(),
+		wake: make(chan struct{}, 1), since: time.Now(), serving: make(chan struct{}),
 	}
 	h.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		MaxRequests:  1,
@@ -188,6 +189,7 @@ func (h *health) suspect(err error, outage bool) {
 	h.outage = h.outage || outage
 	h.err = err
 	if h.validated.Swap(false) {
+		h.serving = make(chan struct{})
 		h.since = time.Now()
 		h.tell(h.breaker.State())
 		h.log.Warn("stored answers are not served until the cache has recovered; answering from the source", "err", err)
@@ -280,6 +282,7 @@ func (h *health) recover(ctx context.Context) bool {
 	}
 	h.identity, h.outage, h.err, h.since = identity, false, nil, time.Now()
 	h.validated.Store(true)
+	close(h.serving)
 	h.tell(h.breaker.State())
 	return true
 }
@@ -301,6 +304,24 @@ func (h *health) deliver(ctx context.Context, all bool) error {
 		}
 	}
 	return nil
+}
+
+// WaitServing returns nil as soon as stored answers are served: the store answers, and what may
+// have been missing from it has been delivered. A program that has just made the relay of an
+// outbox waits for it before it takes requests, with a bound: answers come without it too,
+// from the source. It returns the cause of ctx if that ends first, or ErrClosed.
+func (c *Cache) WaitServing(ctx context.Context) error {
+	c.health.mu.Lock()
+	serving := c.health.serving
+	c.health.mu.Unlock()
+	select {
+	case <-serving:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.ctx.Done():
+		return ErrClosed
+	}
 }
 
 // Health of the shared tier as one process sees it.

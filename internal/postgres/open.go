@@ -81,6 +81,9 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
+// drainTimeout bounds how long a start waits for the outbox and the shared tier.
+const drainTimeout = 2 * time.Second
+
 // Open connects to the database at url and brings its schema up to date, from nothing or from
 // tables that another program made; on large tables that takes a while, and reports to
 // the logger. Any number of processes may do so at once. A database of a newer release is
@@ -122,12 +125,14 @@ func openStorage(ctx context.Context, url string, cfg Config) (_ *Storage, err e
 		if s.relay, err = outbox.NewRelay(cfg.Cache, s.log, cfg.Relay); err != nil {
 			return nil, err
 		}
-		// What was written while no process listened is delivered before the first read. If
-		// the shared tier is down, the cache drains the outbox before it trusts it again.
-		if err := s.relay.Drain(ctx); err != nil {
-			cfg.Logger.WarnContext(ctx, "outbox was not drained at start", "err", err)
-		}
 		s.relay.Start()
+		// What was written while no relay ran is delivered before the first request. If the
+		// shared tier is down, the cache waits for it before it serves what is stored.
+		waiting, cancel := context.WithTimeout(ctx, drainTimeout)
+		defer cancel()
+		if err := cfg.Cache.WaitServing(waiting); err != nil {
+			cfg.Logger.WarnContext(ctx, "the outbox was not drained at start; stored answers are not served until it is", "err", err)
+		}
 	}
 	s.db, err = outboxpostgres.NewDB(s.log, cfg.Cache, outboxpostgres.Config{
 		Options: outbox.Options{Relay: s.relay, RequireFence: cfg.RequireFence},

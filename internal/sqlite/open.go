@@ -72,6 +72,9 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// drainTimeout bounds how long a start waits for the outbox and the shared tier.
+const drainTimeout = 2 * time.Second
+
 // Open opens the database in the file at path, which it creates, with its folder, if there is
 // none, and brings its schema up to date. A file that it refuses (ErrNotDatabase,
 // ErrOtherProgram, ErrInUse, a NewerError, one that cannot be written) it leaves as it was.
@@ -134,12 +137,14 @@ func openStorage(ctx context.Context, path string, cfg Config) (_ *Storage, err 
 		if s.relay, err = outbox.NewRelay(cfg.Cache, s.log, cfg.Relay); err != nil {
 			return nil, err
 		}
-		// What was written while no process listened is delivered before the first read. If
-		// the shared tier is down, the cache drains the outbox before it trusts it again.
-		if err := s.relay.Drain(ctx); err != nil && cfg.Relay.Logger != nil {
-			cfg.Relay.Logger.WarnContext(ctx, "outbox was not drained at start", "err", err)
-		}
 		s.relay.Start()
+		// What was written while no relay ran is delivered before the first request. If the
+		// shared tier is down, the cache waits for it before it serves what is stored.
+		waiting, cancel := context.WithTimeout(ctx, drainTimeout)
+		defer cancel()
+		if err := cfg.Cache.WaitServing(waiting); err != nil && cfg.Relay.Logger != nil {
+			cfg.Relay.Logger.WarnContext(ctx, "the outbox was not drained at start; stored answers are not served until it is", "err", err)
+		}
 	}
 	s.db = outboxsqlite.NewDB(s.log, cfg.Cache, outbox.Options{Relay: s.relay})
 	return s, nil
