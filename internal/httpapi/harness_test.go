@@ -398,7 +398,7 @@ type queries struct {
 }
 
 func (q *queries) record(query string) {
-	if strings.Contains(query, "cache_outbox") || strings.Contains(query, "data_version") {
+	if strings.Contains(query, "cache_outbox") || strings.Contains(query, "cache_consumers") || strings.Contains(query, "cache_delivered") || strings.Contains(query, "data_version") {
 		return
 	}
 	q.mu.Lock()
