@@ -114,7 +114,7 @@ type Cache struct {
 	watching sync.Once
 	running  sync.WaitGroup // every goroutine of the cache; added to under mu while not closed
 	names    map[string]bool
-	warmers  []func(context.Context) error
+	defined  []definition // in order
 }
 
 // New returns a Cache, or an error that names everything wrong with the Config. It asks the
@@ -173,7 +173,7 @@ func (c *Cache) start(f func(context.Context)) bool {
 	return true
 }
 
-func (c *Cache) define(name string, warm func(context.Context) error) error {
+func (c *Cache) define(name string, d definition) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -183,7 +183,7 @@ func (c *Cache) define(name string, warm func(context.Context) error) error {
 		return errors.New("defined twice")
 	}
 	c.names[name] = true
-	c.warmers = append(c.warmers, warm)
+	c.defined = append(c.defined, d)
 	return nil
 }
 

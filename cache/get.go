@@ -111,10 +111,12 @@ func (d *Cached[P, V]) request(ctx context.Context, p P) (*request[P], error) {
 
 // tagsOf returns all that the answer for p depends on.
 func (d *Cached[P, V]) tagsOf(p P) ([]Tag, error) {
-	tags, err := dependencies(d.q.Tags(p))
+	own := d.q.Tags(p)
+	tags, err := dependencies(own)
 	if err != nil {
 		return nil, fmt.Errorf("cache: Tags of query %q: %w", d.q.Name, err)
 	}
+	d.seen.note(own)
 	return tags, nil
 }
 

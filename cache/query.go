@@ -96,7 +96,11 @@ type Query[P comparable, V any] struct {
 	MaxLoads int
 	MaxQueue int
 
-	// Codec turns values into bytes and back. Default JSON[V].
+	// Codec turns values into bytes and back. Default JSON[V], for types that it keeps:
+	// Define refuses a V with fields that are not exported or tagged "-", interfaces, two
+	// fields of one name, and whatever else encoding/json writes and does not read. A caller
+	// that loads would have what no later caller gets. JSON[V]{} set here is taken for
+	// "I know".
 	Codec Codec[V]
 
 	// Warm returns parameters whose answers are kept warm: loaded by Cache.Warm, and anew
@@ -135,7 +139,7 @@ func (q Query[P, V]) withDefaults(c Config) Query[P, V] {
 var queryName = regexp.MustCompile(`^[a-z0-9._-]+:[a-z0-9._-]+$`)
 
 // Stores keep these beside the entries, under the same prefix.
-var reservedNamespaces = []string{"tag", "lease", "warm"}
+var reservedNamespaces = []string{"tag", "lease", "warm", definedNamespace}
 
 func (q Query[P, V]) validate() error {
 	var errs []error
@@ -158,6 +162,11 @@ func (q Query[P, V]) validate() error {
 	}
 	if q.Load == nil {
 		wrong("Load is nil")
+	}
+	if q.Codec == nil {
+		if losses := jsonLosses(reflect.TypeFor[V]()); len(losses) > 0 {
+			wrong("Codec is nil, and JSON does not keep the answers:\n\t%s\nset a Codec that keeps them, or Codec: cache.JSON[%v]{} if what is lost does not matter", strings.Join(losses, "\n\t"), reflect.TypeFor[V]())
+		}
 	}
 	if q.FreshFor <= 0 {
 		wrong("FreshFor is %v: must be positive", q.FreshFor)
@@ -201,6 +210,7 @@ type Cached[P comparable, V any] struct {
 	near     *near[P, V] // nil if Query.Near is 0
 	loads    *admission
 	observer QueryObserver // nil: nobody
+	seen     seenKinds
 }
 
 // Define adds a query to c. It panics if the definition is malformed, naming everything
@@ -219,7 +229,7 @@ func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
 		d.observer = c.cfg.Observer.Query(q.Name)
 	}
 	d.coalesceReads()
-	if err := c.define(q.Name, d.warm); err != nil {
+	if err := c.define(q.Name, d); err != nil {
 		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
 	}
 	if q.Near > 0 {

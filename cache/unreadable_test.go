@@ -100,6 +100,7 @@ func TestAnswerThatCannotBeEncodedIsServedAndNotKept(t *testing.T) {
 			Name: "rows:func", Key: func(id int) string { return cache.Key(id) },
 			Tags:     func(int) []cache.Tag { return []cache.Tag{"rows"} },
 			Load:     func(context.Context, int) (func(), error) { loads++; return func() {}, nil },
+			Codec:    cache.JSON[func()]{},
 			FreshFor: time.Minute,
 		})
 		for range 2 {

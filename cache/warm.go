@@ -13,11 +13,11 @@ import (
 // Call it before a process takes requests.
 func (c *Cache) Warm(ctx context.Context) error {
 	c.mu.Lock()
-	warmers := c.warmers
+	defined := c.defined
 	c.mu.Unlock()
 	var errs []error
-	for _, warm := range warmers {
-		errs = append(errs, warm(ctx))
+	for _, d := range defined {
+		errs = append(errs, d.warm(ctx))
 	}
 	return errors.Join(errs...)
 }
