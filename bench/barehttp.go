@@ -18,15 +18,15 @@ import (
 // bareRole is a process with an HTTP handler that writes what it was given.
 const bareRole = "bare"
 
-// canned is an answer as the service gave it.
-type canned struct {
+// recordedAnswer is an answer as the service gave it.
+type recordedAnswer struct {
 	Path   string // without the query
 	Header http.Header
 	Body   []byte
 }
 
 func bareServer(ctx context.Context, parent *child.Parent) (any, error) {
-	var answers []canned
+	var answers []recordedAnswer
 	if err := parent.Spec(&answers); err != nil {
 		return nil, err
 	}
@@ -38,14 +38,14 @@ func bareServer(ctx context.Context, parent *child.Parent) (any, error) {
 		})
 	}
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	listener, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(l) }()
-	if err := parent.Tell(l.Addr().String()); err != nil {
+	go func() { failed <- srv.Serve(listener) }()
+	if err := parent.Send(listener.Addr().String()); err != nil {
 		return nil, err
 	}
 	if _, err := parent.Ready(); err != nil {
@@ -77,7 +77,7 @@ func fetch(ctx context.Context, addr, path, token string) (http.Header, []byte, 
 
 // startBare starts a bare server of the answers that the service gives to requests now.
 func startBare(ctx context.Context, addr string, cases []serviceCase) (*service, error) {
-	var answers []canned
+	var answers []recordedAnswer
 	seen := map[string]bool{}
 	for _, c := range cases {
 		r := c.requests[0]
@@ -92,14 +92,14 @@ func startBare(ctx context.Context, addr string, cases []serviceCase) (*service,
 		}
 		header.Del("Date") // every server writes its own
 		header.Set("Content-Length", strconv.Itoa(len(body)))
-		answers = append(answers, canned{Path: path, Header: header, Body: body})
+		answers = append(answers, recordedAnswer{Path: path, Header: header, Body: body})
 	}
 	p, err := child.Start(ctx, bareRole, answers)
 	if err != nil {
 		return nil, err
 	}
-	s := &service{name: theBare, pid: p.PID(), stop: func() error { return errors.Join(p.Kill(), p.Close()) }}
-	if err := errors.Join(p.Told(&s.addr), p.Ready(), p.Begin(time.Now())); err != nil {
+	s := &service{name: bareName, pid: p.PID(), stop: func() error { return errors.Join(p.Kill(), p.Close()) }}
+	if err := errors.Join(p.Receive(&s.addr), p.Ready(), p.Begin(time.Now())); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return s, nil

@@ -24,12 +24,12 @@ type callersSpec struct {
 	Callers       int
 	Load          time.Duration // how long the source takes
 	Fail          bool          // the source fails in the end
-	Panics        int           // so many loads panic after Load instead
-	// Leave is when the first caller's context ends; 0 for never. The others come Lag
-	// after it, and their contexts end after Patience.
-	Leave, Lag time.Duration
-	Patience   time.Duration
-	// Retry asks again afterwards, for at most that long, until there is an answer.
+	Panics        int           // the number of first loads that panic after Load
+	// FirstCancel is when the first caller's context ends; 0 for never. The others come OthersDelay
+	// after it, and their contexts end after Timeout.
+	FirstCancel, OthersDelay time.Duration
+	Timeout                  time.Duration
+	// Retry is how long to ask again afterwards, until there is an answer.
 	Retry time.Duration
 	Near  bool
 }
@@ -73,7 +73,7 @@ func callers(ctx context.Context, parent *child.Parent) (any, error) {
 	if _, err := c.Get(ctx, &other); err != nil { // connections are made here, not in what is measured
 		return nil, fmt.Errorf("%s: first call: %w", spec.Library, err)
 	}
-	src.armed.Store(true)
+	src.active.Store(true)
 	begin, err := parent.Ready()
 	if err != nil {
 		return nil, err
@@ -94,19 +94,19 @@ func askTogether(ctx context.Context, spec callersSpec, begin time.Time, get fun
 	calls := make([]chan call, spec.Callers)
 	for n := range calls {
 		calls[n] = make(chan call, 1)
-		patience, lag := spec.Patience, spec.Lag
+		timeout, delay := spec.Timeout, spec.OthersDelay
 		if n == 0 {
-			lag = 0
-			if spec.Leave > 0 {
-				patience = spec.Leave
+			delay = 0
+			if spec.FirstCancel > 0 {
+				timeout = spec.FirstCancel
 			}
 		}
 		go func() { // may never return: that is one of the things looked for
-			time.Sleep(time.Until(begin.Add(lag)))
-			calls[n] <- askOnce(ctx, patience, get)
+			time.Sleep(time.Until(begin.Add(delay)))
+			calls[n] <- askOnce(ctx, timeout, get)
 		}()
 	}
-	overdue := time.After(time.Until(begin.Add(spec.Lag + spec.Patience + hangAfter)))
+	overdue := time.After(time.Until(begin.Add(spec.OthersDelay + spec.Timeout + hangAfter)))
 	results := make([]call, 0, spec.Callers)
 	for n := range calls {
 		select {
@@ -132,8 +132,8 @@ var closedTimer = func() <-chan time.Time {
 	return c
 }()
 
-func askOnce(ctx context.Context, patience time.Duration, get func(context.Context) ([]byte, error)) (c call) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func askOnce(ctx context.Context, timeout time.Duration, get func(context.Context) ([]byte, error)) (c call) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	c.Start = time.Now().UnixNano()
 	defer func() {
@@ -150,20 +150,20 @@ func askOnce(ctx context.Context, patience time.Duration, get func(context.Conte
 	return c
 }
 
-// askUntilServed asks again and again, each time with little patience, and returns when
+// askUntilServed asks repeatedly, each time with a short timeout, and returns when
 // it was answered; 0 if not within limit.
 func askUntilServed(ctx context.Context, limit time.Duration, get func(context.Context) ([]byte, error)) int64 {
-	const patience = 500 * time.Millisecond
+	const timeout = 500 * time.Millisecond
 	until := time.Now().Add(limit)
 	for time.Now().Before(until) {
 		answers := make(chan call, 1)
-		go func() { answers <- askOnce(ctx, patience, get) }()
+		go func() { answers <- askOnce(ctx, timeout, get) }()
 		select {
 		case c := <-answers:
 			if c.served() {
 				return c.End
 			}
-		case <-time.After(patience + 100*time.Millisecond): // it does not heed its context
+		case <-time.After(timeout + 100*time.Millisecond): // it does not heed its context
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -172,15 +172,15 @@ func askUntilServed(ctx context.Context, limit time.Duration, get func(context.C
 
 // failingSource takes its time, and may then fail or panic.
 type failingSource struct {
-	spec  callersSpec
-	armed atomic.Bool // before, it answers at once
+	spec   callersSpec
+	active atomic.Bool // before, it answers at once
 
 	mu    sync.Mutex
 	loads []span // guarded by mu
 }
 
 func (s *failingSource) load(ctx context.Context, id uuid.UUID) ([]byte, error) {
-	if !s.armed.Load() {
+	if !s.active.Load() {
 		return loadBytes(ctx, id)
 	}
 	s.mu.Lock()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,13 +26,13 @@ func enrolments(ctx context.Context, pg *testservers.Postgres, learners []learne
 	}
 	t := &load.Target{}
 	for shift := range courses {
-		for i, l := range learners {
+		for i, x := range learners {
 			course := courses[(i+shift)%len(courses)]
-			if there[enrolment{l.id, course}] {
+			if there[enrolment{x.id, course}] {
 				continue
 			}
 			t.Requests = append(t.Requests, load.Request{
-				Method: http.MethodPost, Path: "/api/v1/courses/" + course.String() + "/enroll", Token: l.token, Accept: http.StatusCreated,
+				Method: http.MethodPost, Path: "/api/v1/courses/" + course.String() + "/enroll", Token: x.token, Accept: http.StatusCreated,
 			})
 		}
 	}
@@ -42,7 +41,7 @@ func enrolments(ctx context.Context, pg *testservers.Postgres, learners []learne
 
 type enrolment struct{ User, Course uuid.UUID }
 
-// enrolledAlready returns all courses, and who is enrolled where.
+// enrolledAlready returns all courses, and the enrolments that exist.
 func enrolledAlready(ctx context.Context, pg *testservers.Postgres) (courses []uuid.UUID, there map[enrolment]bool, err error) {
 	conn, err := pgx.Connect(ctx, pg.URL())
 	if err != nil {
@@ -65,69 +64,60 @@ func enrolledAlready(ctx context.Context, pg *testservers.Postgres) (courses []u
 	return courses, there, nil
 }
 
-// enrolled is a service in which learners enrol, and the share of its rate that it must keep.
-type enrolled struct {
-	*service
-	least float64
-}
-
 const (
-	calm    = "no enrolments"
-	stormy  = "100 enrolments/s"
-	written = "enrolments/s"
+	withoutEnrolments = "no enrolments"
+	withEnrolments    = "100 enrolments/s"
+	enrolmentRate     = "enrolments/s"
+
+	leastUnderEnrolments = 0.5 // of the rate without enrolments; the bar
 )
 
 // underEnrolments measures the hot list with and without writes going on.
-func (l *lab) underEnrolments(ctx context.Context, servers []enrolled, list serviceCase, writes *load.Target) error {
-	slice := 10 * l.slice
-	for round := range l.rounds {
-		for _, s := range servers {
-			for _, case_ := range []string{calm, stormy} {
-				o, wrote, err := listWhile(ctx, s.service, list, writes, case_ == stormy, slice)
-				if err != nil {
-					return fmt.Errorf("%s, %s: %w", s.name, case_, err)
-				}
-				l.Add(round, case_, s.name, measure.Rate, o.Rate())
-				l.Add(round, case_, s.name, measure.P99, float64(o.Latency.ValueAtQuantile(99)))
-				if case_ == stormy {
-					l.Add(round, case_, s.name, written, wrote.Rate())
-				}
+func (x *experimentRun) underEnrolments(ctx context.Context, s *service, list serviceCase, writes *load.Target) error {
+	slice := 10 * x.slice
+	for round := range x.rounds {
+		for _, case_ := range []string{withoutEnrolments, withEnrolments} {
+			o, wrote, err := listWhile(ctx, s, list, writes, case_ == withEnrolments, slice)
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", s.name, case_, err)
+			}
+			x.Add(round, case_, s.name, measure.Rate, o.Rate())
+			x.Add(round, case_, s.name, measure.P99, float64(o.Latency.ValueAtQuantile(99)))
+			if case_ == withEnrolments {
+				x.Add(round, case_, s.name, enrolmentRate, wrote.Rate())
 			}
 		}
-		l.say("enrolments, round %d", round+1)
+		x.logf("enrolments, round %d", round+1)
 	}
-	t := report.Table{
+	quiet, _ := x.Median(withoutEnrolments, s.name, measure.Rate)
+	busy, _ := x.Median(withEnrolments, s.name, measure.Rate)
+	ratio, _ := x.Growth(s.name, measure.Rate, withEnrolments, withoutEnrolments)
+	p99, _ := x.Median(withoutEnrolments, s.name, measure.P99)
+	p99Busy, _ := x.Median(withEnrolments, s.name, measure.P99)
+	made, _ := x.Median(withEnrolments, s.name, enrolmentRate)
+	x.section.Tables = append(x.section.Tables, report.Table{
 		Caption: "The hot list while learners enrol.",
-		Head:    []string{"", calm, stormy, "ratio", "99th percentile, " + calm, stormy, "enrolments that were made"},
+		Head:    []string{"", withoutEnrolments, withEnrolments, "ratio", "99th percentile, " + withoutEnrolments, withEnrolments, "enrolments that were made"},
+		Rows: [][]string{{s.name, report.Count(quiet) + "/s", report.Count(busy) + "/s", report.Times(ratio),
+			report.Nanoseconds(p99), report.Nanoseconds(p99Busy), fmt.Sprintf("%.0f/s", made)}},
+	})
+	bar := report.Bar{
+		Subject: "service: list under 100 enrolments/s",
+		Limit:   fmt.Sprintf("at least %g × its rate without writes", leastUnderEnrolments),
+		Ours:    report.Count(busy) + "/s", Alternative: "without writes " + report.Count(quiet) + "/s", Ratio: report.Times(ratio),
+		Verdict: report.Judge(ratio >= leastUnderEnrolments),
 	}
-	for _, s := range servers {
-		quiet, _ := l.Median(calm, s.name, measure.Rate)
-		busy, _ := l.Median(stormy, s.name, measure.Rate)
-		ratio, _ := l.Growth(s.name, measure.Rate, stormy, calm)
-		p99, _ := l.Median(calm, s.name, measure.P99)
-		p99Busy, _ := l.Median(stormy, s.name, measure.P99)
-		made, _ := l.Median(stormy, s.name, written)
-		t.Rows = append(t.Rows, []string{s.name, report.Count(quiet) + "/s", report.Count(busy) + "/s", report.Times(ratio),
-			report.Nanoseconds(p99), report.Nanoseconds(p99Busy), fmt.Sprintf("%.0f/s", made)})
-		bar := report.Bar{
-			Subject: "service" + strings.TrimPrefix(s.name, theService) + ": list under 100 enrolments/s",
-			Limit:   fmt.Sprintf("at least %g × its rate without writes", s.least),
-			Ours:    report.Count(busy) + "/s", Alternative: "without writes " + report.Count(quiet) + "/s", Ratio: report.Times(ratio),
-			Verdict: report.Judge(ratio >= s.least),
-		}
-		if made < 0.95*enrolRate {
-			bar.Remark = fmt.Sprintf("The service took %.0f enrolments each second, not %d.", made, enrolRate)
-		}
-		l.section.Bars = append(l.section.Bars, bar)
+	if made < 0.95*enrolRate {
+		bar.Remark = fmt.Sprintf("The service took %.0f enrolments each second, not %d.", made, enrolRate)
 	}
-	l.section.Tables = append(l.section.Tables, t)
+	x.section.Bars = append(x.section.Bars, bar)
 	return nil
 }
 
 // listWhile asks for the list as often as it can, while learners enrol if stormy.
-func listWhile(ctx context.Context, s *service, list serviceCase, writes *load.Target, stormy bool, slice time.Duration) (read, wrote load.Outcome, err error) {
+func listWhile(ctx context.Context, s *service, list serviceCase, writes *load.Target, enrol bool, slice time.Duration) (read, wrote load.Outcome, err error) {
 	var wg sync.WaitGroup
-	if stormy {
+	if enrol {
 		writes.Addr = s.addr
 		wg.Go(func() { wrote = load.Open(ctx, writes, connections, enrolRate, slice) })
 	}

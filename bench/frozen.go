@@ -22,7 +22,7 @@ const (
 	frozenRole = "frozen"
 
 	frozenFor   = 20 * time.Second // how long each process goes on asking
-	frozenCalls = 200              // or until it has made so many calls
+	frozenCalls = 200              // or until it has made that many calls
 )
 
 type frozenSpec struct {
@@ -36,7 +36,7 @@ type frozenResult struct {
 	Median    time.Duration // of those after it
 	Calls     int
 	Errors    int
-	LastStale time.Duration // with Near: until when the kept answer was still served
+	ServedFor time.Duration // with Near: until when the kept answer was still served
 }
 
 var frozen = experiment{
@@ -49,25 +49,25 @@ var frozen = experiment{
 	run: runFrozen,
 }
 
-func runFrozen(ctx context.Context, l *lab) error {
+func runFrozen(ctx context.Context, x *experimentRun) error {
 	rounds := 1
-	if l.long {
-		rounds = l.rounds
+	if x.long {
+		rounds = x.rounds
 	}
 	for round := range rounds {
-		err := withRedis(ctx, func(r *testservers.Redis) error { return l.freeze(ctx, round, r) })
+		err := withRedis(ctx, func(r *testservers.Redis) error { return x.freeze(ctx, round, r) })
 		if err != nil {
 			return err
 		}
 	}
-	l.tabulateFrozen()
+	x.tabulateFrozen()
 	return nil
 }
 
 // freeze has all libraries wait for the same frozen Redis at the same time: they use next
 // to no processor while they do.
-func (l *lab) freeze(ctx context.Context, round int, r *testservers.Redis) error {
-	near := peers.Which(func(lib peers.Library) bool { return lib.Redis && lib.Process })
+func (x *experimentRun) freeze(ctx context.Context, round int, r *testservers.Redis) error {
+	near := peers.NamesWhere(func(lib peers.Library) bool { return lib.Redis && lib.Process })
 	var specs []frozenSpec
 	for _, name := range withCallers {
 		specs = append(specs, frozenSpec{Library: name, Near: false})
@@ -80,60 +80,60 @@ func (l *lab) freeze(ctx context.Context, round int, r *testservers.Redis) error
 		specs[i].Prefix = prefixFor(specs[i].Library)
 	}
 	// Whatever they need to begin has come before the freeze; a moment later they ask.
-	results, err := child.Together[frozenResult](ctx, frozenRole, len(specs), func(i int) any { return specs[i] }, r.Freeze)
+	results, err := child.RunTogether[frozenResult](ctx, frozenRole, len(specs), func(i int) any { return specs[i] }, r.Freeze)
 	if err = errors.Join(err, r.Thaw()); err != nil {
 		return err
 	}
 	for i, s := range specs {
 		res := results[i]
 		if s.Near {
-			l.Add(round, "near", s.Library, "ns served unproven", float64(res.LastStale))
+			x.Add(round, "near", s.Library, "ns served unproven", float64(res.ServedFor))
 			continue
 		}
-		l.Add(round, "calls", s.Library, "first ns", float64(res.First))
-		l.Add(round, "calls", s.Library, "median ns", float64(res.Median))
-		l.Add(round, "calls", s.Library, "calls", float64(res.Calls))
-		l.Add(round, "calls", s.Library, "errors", float64(res.Errors))
+		x.Add(round, "calls", s.Library, "first ns", float64(res.First))
+		x.Add(round, "calls", s.Library, "median ns", float64(res.Median))
+		x.Add(round, "calls", s.Library, "calls", float64(res.Calls))
+		x.Add(round, "calls", s.Library, "errors", float64(res.Errors))
 	}
 	return nil
 }
 
-func (l *lab) tabulateFrozen() {
+func (x *experimentRun) tabulateFrozen() {
 	t := report.Table{Head: []string{"", "first call", "median of those after it", "calls made", "of them failed", "serves what it keeps in process for"}}
 	for _, name := range withCallers {
-		first, _ := l.Median("calls", name, "first ns")
-		median, _ := l.Median("calls", name, "median ns")
-		calls, _ := l.Median("calls", name, "calls")
-		errs, _ := l.Median("calls", name, "errors")
-		stale, near := l.Median("near", name, "ns served unproven")
+		first, _ := x.Median("calls", name, "first ns")
+		median, _ := x.Median("calls", name, "median ns")
+		calls, _ := x.Median("calls", name, "calls")
+		errs, _ := x.Median("calls", name, "errors")
+		stale, near := x.Median("near", name, "ns served unproven")
 		after := report.Nanoseconds(median)
 		if calls < 2 {
 			after = "–"
 		}
 		t.Rows = append(t.Rows, []string{name, report.Nanoseconds(first), after,
-			fmt.Sprintf("%.0f", calls), fmt.Sprintf("%.0f", errs), orDash(near, horizon(stale))})
+			fmt.Sprintf("%.0f", calls), fmt.Sprintf("%.0f", errs), orDash(near, servedFor(stale))})
 	}
-	l.section.Tables = append(l.section.Tables, t)
+	x.section.Tables = append(x.section.Tables, t)
 
-	first, _ := l.Median("calls", ours, "first ns")
-	median, _ := l.Median("calls", ours, "median ns")
-	theirs, _ := l.Median("calls", peers.GoRedis, "first ns")
-	stale, _ := l.Median("near", ours, "ns served unproven")
-	asideStale, _ := l.Median("near", peers.Aside, "ns served unproven")
-	l.section.Bars = append(l.section.Bars,
+	first, _ := x.Median("calls", ours, "first ns")
+	median, _ := x.Median("calls", ours, "median ns")
+	theirs, _ := x.Median("calls", peers.GoRedis, "first ns")
+	stale, _ := x.Median("near", ours, "ns served unproven")
+	asideStale, _ := x.Median("near", peers.Aside, "ns served unproven")
+	x.section.Bars = append(x.section.Bars,
 		report.Bar{Subject: "Redis accepts and never answers, load of 1 ms", Limit: "at most 50 ms once and the load, then about the load",
 			Ours:        report.Nanoseconds(first) + ", then " + report.Nanoseconds(median),
 			Alternative: "go-redis/cache " + report.Nanoseconds(theirs), Ratio: report.Times(first / theirs),
 			Verdict: report.Judge(first <= 60e6 && median <= 5e6)},
 		report.Bar{Subject: "in process during the freeze", Limit: "at most the configured 1 s",
-			Ours: horizon(stale), Alternative: "rueidisaside " + horizon(asideStale), Ratio: report.Times(stale / asideStale),
+			Ours: servedFor(stale), Alternative: "rueidisaside " + servedFor(asideStale), Ratio: report.Times(stale / asideStale),
 			Verdict: report.Judge(stale <= 1.05e9)})
-	if bar := &l.section.Bars[1]; stale == 0 {
+	if bar := &x.section.Bars[1]; stale == 0 {
 		bar.Verdict, bar.Remark = report.NotMeasured, "Nothing was kept in process: the near tier is off."
 	}
 }
 
-func horizon(ns float64) string {
+func servedFor(ns float64) string {
 	if ns >= float64(frozenFor) {
 		return "more than " + report.Nanoseconds(float64(frozenFor))
 	}
@@ -173,7 +173,7 @@ func duringFreeze(ctx context.Context, parent *child.Parent) (any, error) {
 		return nil, err
 	}
 	if spec.Near {
-		return frozenResult{LastStale: servedUnproven(ctx, c, &kept, &loads, begin, spec.For)}, nil
+		return frozenResult{ServedFor: servedUnproven(ctx, c, &kept, &loads, begin, spec.For)}, nil
 	}
 	return callFrozen(ctx, c, spec), nil
 }

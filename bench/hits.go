@@ -21,7 +21,7 @@ const (
 	sequenceLength = 1 << 18
 	nearTimeout    = 5 * time.Second // for the near tier to begin to serve
 
-	theLoop = "(the loop alone)"
+	loopName = "(the loop alone)"
 )
 
 func loadCourse(_ context.Context, id uuid.UUID) (*payload.Course, error) {
@@ -36,12 +36,12 @@ var nearHits = experiment{
 	name:  "near",
 	title: "Hits in process",
 	about: "A typed answer (a course with its modules, 1 KB as JSON) that is in this process already; 1000 keys. " +
-		"chainlearn checks on every hit that both tags of the answer are unchanged and that it would have heard if they were not. " +
+		"chainlearn checks on every hit that both tags of the answer are unchanged and that the connection that reports changes is alive. " +
 		"otter and sturdyc, like chainlearn, hand out the stored value; the others decode it. " +
-		"otter is a table and no more, sturdyc never hears of a change made by another process. " +
+		"otter is a table and no more, sturdyc never learns of a change made by another process. " +
 		"The time of the measuring loop itself is taken off.",
-	run: func(ctx context.Context, l *lab) error {
-		return withRedis(ctx, func(r *testservers.Redis) error { return runNearHits(ctx, l, r) })
+	run: func(ctx context.Context, x *experimentRun) error {
+		return withRedis(ctx, func(r *testservers.Redis) error { return runNearHits(ctx, x, r) })
 	},
 }
 
@@ -51,15 +51,15 @@ const (
 	oursMem     = "chainlearn over memstore, strict"
 )
 
-func runNearHits(ctx context.Context, l *lab, r *testservers.Redis) (err error) {
-	var entries []entry
-	for _, name := range peers.Which(func(lib peers.Library) bool { return lib.Process }) {
-		entries = append(entries, entry{library: name, addr: r.Addr(), near: true})
+func runNearHits(ctx context.Context, x *experimentRun, r *testservers.Redis) (err error) {
+	var entries []contenderSpec
+	for _, name := range peers.NamesWhere(func(lib peers.Library) bool { return lib.Process }) {
+		entries = append(entries, contenderSpec{library: name, addr: r.Addr(), near: true})
 	}
 	entries = append(entries,
-		entry{name: oursMemNear, library: ours, near: true},
-		entry{name: oursMem, library: ours})
-	all, err := hold(ctx, entries, hitKeys, loadCourse, peers.JSON[*payload.Course]())
+		contenderSpec{name: oursMemNear, library: ours, near: true},
+		contenderSpec{name: oursMem, library: ours})
+	all, err := openContenders(ctx, entries, hitKeys, loadCourse, peers.JSON[*payload.Course]())
 	defer func() { err = errors.Join(err, all.close()) }()
 	if err != nil {
 		return err
@@ -69,15 +69,15 @@ func runNearHits(ctx context.Context, l *lab, r *testservers.Redis) (err error) 
 		if o, ok := c.cache.(*peers.Ours[*payload.Course]); ok && c.name != oursMem {
 			if err := o.NearWorks(ctx, &c.keys[0], nearTimeout); err != nil {
 				works = works && c.name != ours
-				l.section.Notes = append(l.section.Notes, fmt.Sprintf("%s: the near tier is off (%v), so these are hits of the tier below.", c.name, err))
+				x.section.Notes = append(x.section.Notes, fmt.Sprintf("%s: the near tier is off (%v), so these are hits of the tier below.", c.name, err))
 				continue
 			}
-			if err := c.draw(ctx); err != nil { // now that everything stays near
+			if err := c.fillNear(ctx); err != nil { // now that everything stays near
 				return err
 			}
 		}
 	}
-	loop := measure.Subject{Name: theLoop, Op: func(uint32) error { return nil }}
+	loop := measure.Subject{Name: loopName, Op: func(uint32) error { return nil }}
 	cases := []measure.Turns{
 		{Case: "zipf, 1 caller", Workers: 1, Sequence: payload.Sequence(payload.Zipf, hitKeys, sequenceLength)},
 		{Case: "uniform, 1 caller", Workers: 1, Sequence: payload.Sequence(payload.Uniform, hitKeys, sequenceLength)},
@@ -88,42 +88,42 @@ func runNearHits(ctx context.Context, l *lab, r *testservers.Redis) (err error) 
 	}
 	c := comparison{
 		caption: "Processor time of a call (ratio to chainlearn).", metric: measure.CPU, format: report.Nanoseconds,
-		subjects: all.names(), less: theLoop, allocs: true,
+		subjects: all.names(), less: loopName, allocs: true,
 	}
 	for _, t := range cases {
-		t.Slice, t.Rounds = l.slice, l.rounds
-		if err := all.hits(ctx, l, t, loop); err != nil {
+		t.Slice, t.Rounds = x.slice, x.rounds
+		if err := all.measureHits(ctx, x, t, loop); err != nil {
 			return err
 		}
 		c.cases = append(c.cases, t.Case)
 	}
-	l.tabulate(c)
+	x.tabulate(c)
 	wall := c
 	wall.caption, wall.metric, wall.allocs = "Time that passes in a call, which has that of whatever else runs on the machine in it.", measure.PerCall, false
-	l.tabulate(wall)
-	l.noteFaster(c)
-	l.judgeNear(c, works)
+	x.tabulate(wall)
+	x.noteFaster(c)
+	x.judgeNear(c, works)
 	return nil
 }
 
-func (l *lab) judgeNear(c comparison, works bool) {
+func (x *experimentRun) judgeNear(c comparison, works bool) {
 	case_ := c.cases[0]
 	remark := ""
 	if !works {
 		remark = "The near tier did not come to serve; this is the time of a hit in the tier below."
 	}
-	mine, _ := l.net(case_, ours, c.metric, c.less)
-	allocs, _ := l.Median(case_, ours, measure.Allocs)
+	mine, _ := x.net(case_, ours, c.metric, c.less)
+	allocs, _ := x.Median(case_, ours, measure.Allocs)
 	for _, bare := range []struct{ name, is string }{
 		{peers.Otter, "bare otter whose entries never expire"},
 		{peers.OtterTimed, "bare otter whose entries expire, as ours do"},
 	} {
-		otter, _ := l.net(case_, bare.name, c.metric, c.less)
-		ratio, ok := l.netRatio(case_, c.metric, ours, bare.name, c.less)
+		otter, _ := x.net(case_, bare.name, c.metric, c.less)
+		ratio, ok := x.netRatio(case_, c.metric, ours, bare.name, c.less)
 		if !ok {
 			continue
 		}
-		l.section.Bars = append(l.section.Bars, report.Bar{
+		x.section.Bars = append(x.section.Bars, report.Bar{
 			Subject: "near hit, typed struct, 2 tags checked", Limit: "at most 1.5 × " + bare.is + ", 0 allocations",
 			Ours:        fmt.Sprintf("%s, %.2f allocations", report.Nanoseconds(mine), allocs),
 			Alternative: report.Nanoseconds(otter), Ratio: report.Times(ratio),
@@ -132,11 +132,11 @@ func (l *lab) judgeNear(c comparison, works bool) {
 	}
 	best, bestTime := "", 0.0
 	for _, s := range []string{peers.GoRedis, peers.Aside, peers.Gocache, peers.Jetcache, peers.Sturdyc} {
-		if v, ok := l.net(case_, s, c.metric, c.less); ok && (best == "" || v < bestTime) {
+		if v, ok := x.net(case_, s, c.metric, c.less); ok && (best == "" || v < bestTime) {
 			best, bestTime = s, v
 		}
 	}
-	l.section.Bars = append(l.section.Bars, report.Bar{
+	x.section.Bars = append(x.section.Bars, report.Bar{
 		Subject: "near hit", Limit: "faster than every peer's typed hit",
 		Ours: report.Nanoseconds(mine), Alternative: best + " " + report.Nanoseconds(bestTime),
 		Ratio: report.Times(mine / bestTime), Verdict: report.Judge(mine < bestTime), Remark: remark,
@@ -147,38 +147,38 @@ var redisHits = experiment{
 	name:  "hits",
 	title: "Hits in Redis",
 	about: "An answer that is in Redis and not in process, over loopback; 1000 keys. " +
-		"As bytes nobody decodes anything, so these compare the way to Redis and back; typed answers are decoded by each library's own means. " +
+		"Bytes are not decoded, so these compare the way to Redis and back; typed answers are decoded by each library's own means. " +
 		"A hit of chainlearn reads the versions of two tags beside the entry, in the same round trip. " +
 		"The libraries on go-redis use its default pool of ten connections for each processor.",
-	run: func(ctx context.Context, l *lab) error {
-		return withRedis(ctx, func(r *testservers.Redis) error { return runRedisHits(ctx, l, r) })
+	run: func(ctx context.Context, x *experimentRun) error {
+		return withRedis(ctx, func(r *testservers.Redis) error { return runRedisHits(ctx, x, r) })
 	},
 }
 
-func inRedis(addr string) []entry {
-	var entries []entry
-	for _, name := range peers.Which(func(lib peers.Library) bool { return lib.Redis }) {
-		entries = append(entries, entry{library: name, addr: addr})
+func inRedis(addr string) []contenderSpec {
+	var entries []contenderSpec
+	for _, name := range peers.NamesWhere(func(lib peers.Library) bool { return lib.Redis }) {
+		entries = append(entries, contenderSpec{library: name, addr: addr})
 	}
 	return entries
 }
 
-func runRedisHits(ctx context.Context, l *lab, r *testservers.Redis) error {
-	bytes, err := redisHitsOf(ctx, l, r, "bytes", []int{1, 64, 512}, loadBytes, peers.Raw)
+func runRedisHits(ctx context.Context, x *experimentRun, r *testservers.Redis) error {
+	bytes, err := redisHitsOf(ctx, x, r, "bytes", []int{1, 64, 512}, loadBytes, peers.Raw)
 	if err != nil {
 		return err
 	}
-	if _, err = redisHitsOf(ctx, l, r, "typed", []int{1, 64}, loadCourse, peers.JSON[*payload.Course]()); err != nil {
+	if _, err = redisHitsOf(ctx, x, r, "typed", []int{1, 64}, loadCourse, peers.JSON[*payload.Course]()); err != nil {
 		return err
 	}
-	l.judgeRedis(bytes)
+	x.judgeRedis(bytes)
 	return nil
 }
 
-func redisHitsOf[V any](ctx context.Context, l *lab, r *testservers.Redis, kind string, callers []int,
+func redisHitsOf[V any](ctx context.Context, x *experimentRun, r *testservers.Redis, kind string, callers []int,
 	load func(context.Context, uuid.UUID) (V, error), codec peers.Codec[V],
 ) (c comparison, err error) {
-	all, err := hold(ctx, inRedis(r.Addr()), hitKeys, load, codec)
+	all, err := openContenders(ctx, inRedis(r.Addr()), hitKeys, load, codec)
 	defer func() { err = errors.Join(err, all.close()) }()
 	if err != nil {
 		return c, err
@@ -190,26 +190,26 @@ func redisHitsOf[V any](ctx context.Context, l *lab, r *testservers.Redis, kind 
 	for _, n := range callers { // ascending: see hold
 		for _, d := range []payload.Distribution{payload.Zipf, payload.Uniform} {
 			if d == payload.Uniform && n > 64 {
-				continue // what is hot makes no difference to so many callers in Redis
+				continue // hot keys make no difference to that many callers in Redis
 			}
 			t := measure.Turns{
 				Case: fmt.Sprintf("%s, %s, %s", kind, d, callersText(n)), Workers: n, Latency: true,
-				Sequence: payload.Sequence(d, hitKeys, sequenceLength), Slice: 3 * l.slice / 2, Rounds: l.rounds,
+				Sequence: payload.Sequence(d, hitKeys, sequenceLength), Slice: 3 * x.slice / 2, Rounds: x.rounds,
 			}
-			if err := all.hits(ctx, l, t); err != nil {
+			if err := all.measureHits(ctx, x, t); err != nil {
 				return c, err
 			}
 			c.cases = append(c.cases, t.Case)
 		}
 	}
-	l.tabulate(c)
+	x.tabulate(c)
 	rates := c
 	rates.caption, rates.metric, rates.format, rates.allocs = "Calls each second (ratio to chainlearn).", measure.Rate, report.Count, false
-	l.tabulate(rates)
+	x.tabulate(rates)
 	tails := c
 	tails.caption, tails.metric, tails.allocs = "99th percentile of the time for a call (ratio to chainlearn).", measure.P99, false
-	l.tabulate(tails)
-	l.noteFaster(c)
+	x.tabulate(tails)
+	x.noteFaster(c)
 	return c, nil
 }
 
@@ -220,33 +220,33 @@ func callersText(n int) string {
 	return fmt.Sprintf("%d callers", n)
 }
 
-func (l *lab) judgeRedis(c comparison) {
+func (x *experimentRun) judgeRedis(c comparison) {
 	one := c.cases[0]
-	mine, _ := l.Median(one, ours, measure.P50)
-	bare, _ := l.Median(one, peers.BareGet, measure.P50)
-	allocs, _ := l.Median(one, ours, measure.Allocs)
-	if ratio, ok := l.Ratio(one, measure.P50, ours, peers.BareGet); ok {
-		l.section.Bars = append(l.section.Bars, report.Bar{
+	mine, _ := x.Median(one, ours, measure.P50)
+	bare, _ := x.Median(one, peers.BareGet, measure.P50)
+	allocs, _ := x.Median(one, ours, measure.Allocs)
+	if ratio, ok := x.Ratio(one, measure.P50, ours, peers.BareGet); ok {
+		x.section.Bars = append(x.section.Bars, report.Bar{
 			Subject: "Redis hit, one caller, 2 tags (median latency)", Limit: "at most 1.15 × a bare rueidis GET, at most 10 allocations",
 			Ours:        fmt.Sprintf("%s, %.1f allocations", report.Nanoseconds(mine), allocs),
 			Alternative: "bare GET " + report.Nanoseconds(bare), Ratio: report.Times(ratio),
 			Verdict: report.Judge(ratio <= 1.15 && allocs < 10.5),
-			Remark:  "Four of the allocations are made by the query's own Key and Tags out of a UUID; the peers are given strings that were made beforehand.",
+			Remark:  "Four of the allocations are made by the query's own Key and Tags out of a UUID; the peers are given strings made before the measurement.",
 		})
 	}
 	for _, n := range []int{64, 512} {
 		case_ := fmt.Sprintf("bytes, zipf, %s", callersText(n))
-		mine, _ := l.Median(case_, ours, measure.Rate)
+		mine, _ := x.Median(case_, ours, measure.Rate)
 		for _, bar := range []struct {
 			than  string
 			least float64
 		}{{peers.GoRedis, 2}, {peers.BareGet, 0.85}} {
-			theirs, _ := l.Median(case_, bar.than, measure.Rate)
-			ratio, ok := l.Ratio(case_, measure.Rate, ours, bar.than)
+			theirs, _ := x.Median(case_, bar.than, measure.Rate)
+			ratio, ok := x.Ratio(case_, measure.Rate, ours, bar.than)
 			if !ok {
 				continue
 			}
-			l.section.Bars = append(l.section.Bars, report.Bar{
+			x.section.Bars = append(x.section.Bars, report.Bar{
 				Subject: "Redis hits, " + case_, Limit: fmt.Sprintf("at least %g × the rate of %s", bar.least, bar.than),
 				Ours:        report.Count(mine) + "/s",
 				Alternative: fmt.Sprintf("%s %s/s", bar.than, report.Count(theirs)), Ratio: report.Times(ratio),

@@ -63,7 +63,7 @@ var experiments = []experiment{
 var roles = map[string]child.Role{
 	callersRole: callers,
 	frozenRole:  duringFreeze,
-	hitterRole:  hitter,
+	hitsRole:    measureHitsInProcess,
 	heapRole:    heapOfNear,
 	bareRole:    bareServer,
 }
@@ -75,7 +75,7 @@ type settings struct {
 	slice  time.Duration
 	long   bool
 	// profile writes a CPU profile of each experiment beside its raw values. Labels
-	// tell the subjects apart: go tool pprof -tagfocus 'subject=chainlearn' FILE.
+	// select a subject: go tool pprof -tagfocus 'subject=chainlearn' FILE.
 	profile bool
 }
 
@@ -85,8 +85,8 @@ func parse(args []string, stderr io.Writer) (settings, error) {
 	flags.SetOutput(stderr)
 	only := flags.String("only", "", "run only the experiments whose names match this regular expression")
 	flags.StringVar(&s.out, "out", "results", "directory for the report, the plots and the raw values")
-	flags.IntVar(&s.rounds, "rounds", 5, "how often each contestant is measured")
-	flags.DurationVar(&s.slice, "slice", 100*time.Millisecond, "how long each contestant is measured in one round")
+	flags.IntVar(&s.rounds, "rounds", 5, "how often each contender is measured")
+	flags.DurationVar(&s.slice, "slice", 100*time.Millisecond, "how long each contender is measured in one round")
 	flags.BoolVar(&s.long, "long", false, "also the sizes that take long, and slices three times as long")
 	flags.BoolVar(&s.profile, "profile", false, "write a CPU profile of each experiment to raw/, with the labels case and subject")
 	flags.Usage = func() {
@@ -140,5 +140,5 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	}
 	progress := log.New(stderr, "", 0)
 	progress.Printf("%d experiments, %d rounds, on %d processors", len(chosen), s.rounds, runtime.GOMAXPROCS(0))
-	return conduct(ctx, s, chosen, "go run . "+strings.Join(args, " "), progress)
+	return runExperiments(ctx, s, chosen, "go run . "+strings.Join(args, " "), progress)
 }

@@ -24,7 +24,7 @@ const (
 	heapRole = "heap"
 
 	memoryValue     = 1000 // bytes, of all on average
-	memorySpread    = 900  // from which they differ by at most so many
+	memorySpread    = 900  // the largest difference of one from the average
 	memoryInRedis   = 20_000
 	memoryInProcess = 50_000
 )
@@ -33,7 +33,7 @@ var memory = experiment{
 	name:  "memory",
 	title: "Memory",
 	about: fmt.Sprintf("What an answer of about %d bytes takes beside these bytes. In Redis: %d answers of different sizes, so that rounding "+
-		"by the allocator does not favour anybody, each library in a server of its own; "+
+		"by the allocator does not favour any library, each in a server of its own; "+
 		"MEMORY USAGE of the key that holds the answer, of all keys that its library keeps for it, and the growth of used_memory, "+
 		"which has the tables of Redis in it. Keys are as long as the identity in them and a prefix of about 30 bytes. "+
 		"In process: the growth of the heap by %d answers that are a number each, in a process of its own; "+
@@ -49,34 +49,34 @@ const (
 	heapBytes  = "B of heap, beside the value"
 )
 
-func runMemory(ctx context.Context, l *lab) error {
+func runMemory(ctx context.Context, x *experimentRun) error {
 	for _, e := range inRedis("") {
 		err := withRedis(ctx, func(r *testservers.Redis) error {
 			e.addr = r.Addr()
-			return l.memoryInRedis(ctx, e, r)
+			return x.memoryInRedis(ctx, e, r)
 		})
 		if err != nil {
 			return err
 		}
 	}
-	near := peers.Which(func(lib peers.Library) bool { return lib.Process })
+	near := peers.NamesWhere(func(lib peers.Library) bool { return lib.Process })
 	for _, name := range near {
 		err := withRedis(ctx, func(r *testservers.Redis) error {
-			heaps, err := child.Together[heapResult](ctx, heapRole, 1, func(int) any { return heapSpec{name, r.Addr()} }, nil)
+			heaps, err := child.RunTogether[heapResult](ctx, heapRole, 1, func(int) any { return heapSpec{name, r.Addr()} }, nil)
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 			if off := heaps[0].Off; off != "" {
-				l.section.Notes = append(l.section.Notes, fmt.Sprintf("%s keeps nothing in process: %s.", name, off))
+				x.section.Notes = append(x.section.Notes, fmt.Sprintf("%s keeps nothing in process: %s.", name, off))
 				return nil
 			}
-			l.Add(0, "in process", name, heapBytes, heaps[0].PerAnswer)
+			x.Add(0, "in process", name, heapBytes, heaps[0].PerAnswer)
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		l.say("%s in process", name)
+		x.logf("%s in process", name)
 	}
 	bytes := func(v float64) string { return fmt.Sprintf("%.0f B", v) }
 	t := report.Table{Head: []string{"", "entry in Redis", "all keys for it", "used_memory", "in process"}}
@@ -85,31 +85,31 @@ func runMemory(ctx context.Context, l *lab) error {
 		for _, m := range []struct{ case_, metric string }{
 			{"in Redis", entryBytes}, {"in Redis", keysBytes}, {"in Redis", usedBytes}, {"in process", heapBytes},
 		} {
-			v, ok := l.Median(m.case_, lib.Name, m.metric)
+			v, ok := x.Median(m.case_, lib.Name, m.metric)
 			row = append(row, orDash(ok, bytes(v)))
 		}
 		t.Rows = append(t.Rows, row)
 	}
-	l.section.Tables = append(l.section.Tables, t)
+	x.section.Tables = append(x.section.Tables, t)
 
-	entry, _ := l.Median("in Redis", ours, entryBytes)
-	bare, _ := l.Median("in Redis", peers.BareGet, entryBytes)
-	heap, kept := l.Median("in process", ours, heapBytes)
-	otter, _ := l.Median("in process", peers.Otter, heapBytes)
-	l.section.Bars = append(l.section.Bars,
+	entry, _ := x.Median("in Redis", ours, entryBytes)
+	bare, _ := x.Median("in Redis", peers.BareGet, entryBytes)
+	heap, kept := x.Median("in process", ours, heapBytes)
+	otter, _ := x.Median("in process", peers.Otter, heapBytes)
+	x.section.Bars = append(x.section.Bars,
 		report.Bar{Subject: "memory of a Redis entry beside the value", Limit: "at most 200 B", Ours: bytes(entry),
 			Alternative: "a bare SET " + bytes(bare), Ratio: report.Times(entry / bare), Verdict: report.Judge(entry <= 200),
 			Remark: "The key itself and what the allocator rounds up are in it, as the bare SET shows."},
 		report.Bar{Subject: "memory of a near entry beside the value, 2 tags, of which one is its own", Limit: "at most 250 B", Ours: bytes(heap),
 			Alternative: "bare otter " + bytes(otter), Ratio: report.Times(heap / otter), Verdict: report.Judge(heap <= 250)})
-	if bar := &l.section.Bars[1]; !kept {
+	if bar := &x.section.Bars[1]; !kept {
 		bar.Ours, bar.Ratio, bar.Verdict = "–", "–", report.NotMeasured
 	}
 	return nil
 }
 
-func (l *lab) memoryInRedis(ctx context.Context, e entry, r *testservers.Redis) (err error) {
-	c, err := enter(ctx, e, memoryInRedis, func(_ context.Context, id uuid.UUID) ([]byte, error) { return sized(id), nil }, peers.Raw)
+func (x *experimentRun) memoryInRedis(ctx context.Context, e contenderSpec, r *testservers.Redis) (err error) {
+	c, err := newContender(ctx, e, memoryInRedis, func(_ context.Context, id uuid.UUID) ([]byte, error) { return sized(id), nil }, peers.Raw)
 	if err != nil {
 		return err
 	}
@@ -138,10 +138,10 @@ func (l *lab) memoryInRedis(ctx context.Context, e entry, r *testservers.Redis) 
 	for i := range c.keys {
 		values += len(sized(c.keys[i].ID))
 	}
-	l.Add(0, "in Redis", c.name, entryBytes, float64(kept.entryBytes-values)/memoryInRedis)
-	l.Add(0, "in Redis", c.name, keysBytes, float64(kept.allBytes-values)/memoryInRedis)
-	l.Add(0, "in Redis", c.name, usedBytes, float64(after-before-values)/memoryInRedis)
-	l.say("%s in Redis", c.name)
+	x.Add(0, "in Redis", c.name, entryBytes, float64(kept.entryBytes-values)/memoryInRedis)
+	x.Add(0, "in Redis", c.name, keysBytes, float64(kept.allBytes-values)/memoryInRedis)
+	x.Add(0, "in Redis", c.name, usedBytes, float64(after-before-values)/memoryInRedis)
+	x.logf("%s in Redis", c.name)
 	return nil
 }
 
@@ -162,14 +162,14 @@ func usedMemory(ctx context.Context, r *testservers.Redis) (int, error) {
 // allInRedis waits until there are as many entries as there are keys, asking again for all
 // of them, for some libraries store in the background, and we not while a call of the
 // store took too long on a busy machine.
-func (c *contestant[V]) allInRedis(ctx context.Context, client rueidis.Client) (k keyMemory, err error) {
+func (c *contender[V]) allInRedis(ctx context.Context, client rueidis.Client) (k keyMemory, err error) {
 	const passes = 20
 	for range passes {
 		if k, err = measureKeys(ctx, client); err != nil || k.entries == len(c.keys) {
 			return k, err
 		}
 		if c.library != peers.BareGet {
-			if err := c.draw(ctx); err != nil {
+			if err := c.fillNear(ctx); err != nil {
 				return k, err
 			}
 		}
@@ -199,7 +199,7 @@ func measureKeys(ctx context.Context, client rueidis.Client) (k keyMemory, err e
 			n, err := r.AsInt64()
 			key := page.Elements[i]
 			switch {
-			case rueidis.IsRedisNil(err) || seen[key]: // or it has run out meanwhile
+			case rueidis.IsRedisNil(err) || seen[key]: // or it has expired since the scan
 				continue
 			case err != nil:
 				return k, fmt.Errorf("memory of %s: %w", key, err)
@@ -231,7 +231,7 @@ func heapOfNear(ctx context.Context, parent *child.Parent) (any, error) {
 	if err := parent.Spec(&spec); err != nil {
 		return nil, err
 	}
-	c, err := enter(ctx, entry{library: spec.Library, addr: spec.Addr, near: true}, memoryInProcess,
+	c, err := newContender(ctx, contenderSpec{library: spec.Library, addr: spec.Addr, near: true}, memoryInProcess,
 		func(_ context.Context, id uuid.UUID) (uint64, error) { return binary.BigEndian.Uint64(id[:]), nil }, peers.JSON[uint64]())
 	if err != nil {
 		return nil, err
@@ -243,7 +243,7 @@ func heapOfNear(ctx context.Context, parent *child.Parent) (any, error) {
 	if err := c.fill(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.settle(ctx); err != nil {
+	if err := c.waitUntilStored(ctx); err != nil {
 		return nil, err
 	}
 	var result heapResult
@@ -252,7 +252,7 @@ func heapOfNear(ctx context.Context, parent *child.Parent) (any, error) {
 			result.Off = err.Error()
 		}
 	}
-	if err := c.draw(ctx); err != nil {
+	if err := c.fillNear(ctx); err != nil {
 		return nil, err
 	}
 	const number = 8
@@ -261,7 +261,7 @@ func heapOfNear(ctx context.Context, parent *child.Parent) (any, error) {
 }
 
 func heap() int64 {
-	for range 3 { // what is found dead in one may be free after the next
+	for range 3 { // a finalizer may delay freeing to the next collection
 		runtime.GC()
 	}
 	var m runtime.MemStats

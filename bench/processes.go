@@ -17,37 +17,37 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-const hitterRole = "hitter"
+const hitsRole = "hitter"
 
 var growthProcesses = experiment{
 	name:  "growth-processes",
 	title: "Growth: processes",
 	about: "So many processes, with one caller each, ask one Redis for the same 1000 answers. " +
-		"With more callers than processors everyone waits longer, so what is compared is the processor time of a hit in the client.",
-	run: func(ctx context.Context, l *lab) error {
-		return withRedis(ctx, func(r *testservers.Redis) error { return runProcesses(ctx, l, r) })
+		"With more callers than processors every caller waits longer, so the figure compared is the processor time of a hit in the client.",
+	run: func(ctx context.Context, x *experimentRun) error {
+		return withRedis(ctx, func(r *testservers.Redis) error { return runProcesses(ctx, x, r) })
 	},
 }
 
-type hitterSpec struct {
+type hitsSpec struct {
 	Library, Addr, Prefix string
 	Near                  bool
 	For                   time.Duration
 }
 
-type hitterResult struct {
+type hitsResult struct {
 	Rows []measure.Row
 	Off  string // why the near tier does not serve, if so
 }
 
-func runProcesses(ctx context.Context, l *lab, r *testservers.Redis) error {
+func runProcesses(ctx context.Context, x *experimentRun, r *testservers.Redis) error {
 	const processRounds = 3 // in the short form
-	rounds := l.rounds
-	if !l.long {
+	rounds := x.rounds
+	if !x.long {
 		rounds = min(rounds, processRounds)
 	}
 	counts := []int{1, 2, 4, 8}
-	specs := map[string]hitterSpec{
+	specs := map[string]hitsSpec{
 		ours:          {Library: ours, Addr: r.Addr(), Prefix: "processes:ours:"},
 		oursNear:      {Library: ours, Addr: r.Addr(), Prefix: "processes:near:", Near: true},
 		peers.BareGet: {Library: peers.BareGet, Addr: r.Addr(), Prefix: "processes:bare:"},
@@ -61,27 +61,27 @@ func runProcesses(ctx context.Context, l *lab, r *testservers.Redis) error {
 					continue
 				}
 				spec := specs[name]
-				spec.For = 2 * l.slice
-				results, err := child.Together[hitterResult](ctx, hitterRole, n, func(int) any { return spec }, nil)
+				spec.For = 2 * x.slice
+				results, err := child.RunTogether[hitsResult](ctx, hitsRole, n, func(int) any { return spec }, nil)
 				if err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}
 				if why := results[0].Off; why != "" {
 					off[name] = true
-					l.section.Notes = append(l.section.Notes, "The near tier is off: "+why+".")
+					x.section.Notes = append(x.section.Notes, "The near tier is off: "+why+".")
 					continue
 				}
-				l.addHitters(round, fmt.Sprint(n), name, results)
+				x.addHits(round, fmt.Sprint(n), name, results)
 			}
 		}
-		l.say("round %d", round+1)
+		x.logf("round %d", round+1)
 	}
-	l.tabulateProcesses(counts, subjects)
+	x.tabulateProcesses(counts, subjects)
 	return nil
 }
 
-// addHitters adds the mean over the processes of each metric, except that rates add up.
-func (l *lab) addHitters(round int, case_, name string, results []hitterResult) {
+// addHits adds the mean over the processes of each metric, except that rates add up.
+func (x *experimentRun) addHits(round int, case_, name string, results []hitsResult) {
 	sums := map[string]float64{}
 	for _, r := range results {
 		for _, row := range r.Rows {
@@ -92,11 +92,11 @@ func (l *lab) addHitters(round int, case_, name string, results []hitterResult) 
 		if metric != measure.Rate {
 			sum /= float64(len(results))
 		}
-		l.Add(round, case_, name, metric, sum)
+		x.Add(round, case_, name, metric, sum)
 	}
 }
 
-func (l *lab) tabulateProcesses(counts []int, subjects []string) {
+func (x *experimentRun) tabulateProcesses(counts []int, subjects []string) {
 	var cases []string
 	plot := report.Plot{
 		Name: "growth-processes", Title: "Processor time of a hit, by the number of processes", XLabel: "processes",
@@ -108,7 +108,7 @@ func (l *lab) tabulateProcesses(counts []int, subjects []string) {
 	for _, name := range subjects {
 		line := report.Line{Name: name, Dashed: name == peers.BareGet}
 		for _, n := range counts {
-			if v, ok := l.Median(fmt.Sprint(n), name, measure.CPU); ok {
+			if v, ok := x.Median(fmt.Sprint(n), name, measure.CPU); ok {
 				line.Points = append(line.Points, report.Point{X: float64(n), Y: v})
 			}
 		}
@@ -118,22 +118,22 @@ func (l *lab) tabulateProcesses(counts []int, subjects []string) {
 		caption: "Processor time of a hit in the client, by the number of processes (ratio to chainlearn in Redis).",
 		metric:  measure.CPU, format: report.Nanoseconds, cases: cases, subjects: subjects,
 	}
-	l.tabulate(c)
+	x.tabulate(c)
 	c.caption, c.metric = "Median time for a call.", measure.P50
-	l.tabulate(c)
+	x.tabulate(c)
 	c.caption, c.metric, c.format = "Calls each second of all processes.", measure.Rate, report.Count
-	l.tabulate(c)
-	l.section.Plots = append(l.section.Plots, plot)
-	l.judgeFlat("processor time of a Redis hit", "processes", cases, ours, measure.CPU, peers.BareGet)
-	l.judgeFlat("processor time of a near hit", "processes", cases, oursNear, measure.CPU, peers.BareGet)
+	x.tabulate(c)
+	x.section.Plots = append(x.section.Plots, plot)
+	x.judgeFlat("processor time of a Redis hit", "processes", cases, ours, measure.CPU, peers.BareGet)
+	x.judgeFlat("processor time of a near hit", "processes", cases, oursNear, measure.CPU, peers.BareGet)
 }
 
-func hitter(ctx context.Context, parent *child.Parent) (any, error) {
-	var spec hitterSpec
+func measureHitsInProcess(ctx context.Context, parent *child.Parent) (any, error) {
+	var spec hitsSpec
 	if err := parent.Spec(&spec); err != nil {
 		return nil, err
 	}
-	c := &contestant[[]byte]{name: spec.Library, keys: payload.Keys(spec.Prefix, hitKeys), loads: new(atomic.Int64)}
+	c := &contender[[]byte]{name: spec.Library, keys: payload.Keys(spec.Prefix, hitKeys), loads: new(atomic.Int64)}
 	load := func(_ context.Context, id uuid.UUID) ([]byte, error) {
 		c.loads.Add(1)
 		return payload.EncodedCourse(id), nil
@@ -145,7 +145,7 @@ func hitter(ctx context.Context, parent *child.Parent) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var result hitterResult
+	var result hitsResult
 	prepare := func() error {
 		if err := c.fill(ctx); err != nil {
 			return err
@@ -154,9 +154,9 @@ func hitter(ctx context.Context, parent *child.Parent) (any, error) {
 			if err := o.NearWorks(ctx, &c.keys[0], nearTimeout); err != nil {
 				result.Off = err.Error()
 			}
-			return c.draw(ctx)
+			return c.fillNear(ctx)
 		}
-		return c.settle(ctx)
+		return c.waitUntilStored(ctx)
 	}
 	if err := prepare(); err != nil {
 		return nil, errors.Join(err, c.cache.Close())

@@ -13,10 +13,10 @@ const (
 // hand, from profiles and from what the libraries do; a report shows those that its own
 // figures call for.
 var reasons = map[[2]string]string{
-	{"near", peers.Otter}: "It is the table alone: no tags to check, no proof that invalidations are being heard, no lifetime," +
+	{"near", peers.Otter}: "It is the table alone: no tags to check, no proof that invalidations arrive, no lifetime," +
 		" no context, no metrics. Two thirds of our hit are spent in the same table; the next largest part is reading the clock.",
 	{"near", peers.OtterTimed}: "The table with a lifetime for each entry, and nothing else: no tags, no proof, no context, no metrics.",
-	{"near", peers.Sturdyc}:    "It looks up a map and checks a time. Nothing tells it of changes made elsewhere.",
+	{"near", peers.Sturdyc}:    "It looks up a map and checks a time. It learns of no change made by another process.",
 
 	{"hits", peers.GoRedis}:  oneGet,
 	{"hits", peers.Gocache}:  oneGet,
@@ -38,7 +38,7 @@ var reasons = map[[2]string]string{
 	{"stampede", peers.Aside}:    "It waits by the same means, a push from Redis, and has less to store.",
 }
 
-func why(experiment, peer string) string {
+func reasonFor(experiment, peer string) string {
 	if reason := reasons[[2]string{experiment, peer}]; reason != "" {
 		return reason
 	}

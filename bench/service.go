@@ -20,20 +20,18 @@ import (
 const (
 	serviceSecret = "this secret signs the tokens of a benchmark only"
 	connections   = 16
-	loadLearners  = 200 // whose tokens take turns
+	loadLearners  = 200 // whose tokens are used in turn
 	enrolRate     = 100 // each second
 	openShare     = 0.5 // of what the service can do at most, where latency is measured
 )
 
 // What is compared.
 const (
-	theService  = "chainlearn serve"
-	keepingNear = theService + ", " + nearSetting
-	tolerating  = theService + ", " + tolerateSetting
-	theBare     = "bare net/http"
+	serviceName     = "chainlearn serve"
+	serviceNearName = serviceName + ", " + nearSetting
+	bareName        = "bare net/http"
 
-	nearSetting     = "CACHE_NEAR=1s"
-	tolerateSetting = "CACHE_TOLERATE=1s"
+	nearSetting = "CACHE_NEAR=1s"
 )
 
 var serviceLoad = experiment{
@@ -44,8 +42,8 @@ var serviceLoad = experiment{
 		"Latencies are measured at half of the service's rate for all, with requests sent at even intervals whatever the answers take, "+
 		"and counted from the moment a request was due if no connection was free for it then (so coordinated omission is not left out). "+
 		"Processor time is that of the server process alone, for a request. %d learners with tokens take turns. "+
-		"With `%s` the catalogue is served from the process's memory, within a second of other processes' writes; "+
-		"with `%s` it is loaded anew at most once a second while writes rain.", connections, loadLearners, nearSetting, tolerateSetting),
+		"With `%s` the catalogue is served from the process's memory, within a second of other processes' writes.",
+		connections, loadLearners, nearSetting),
 	run: runService,
 }
 
@@ -57,7 +55,7 @@ type serviceCase struct {
 	public   bool    // a part of the catalogue, which may be kept near
 }
 
-func runService(ctx context.Context, l *lab) error {
+func runService(ctx context.Context, x *experimentRun) error {
 	dir, err := os.MkdirTemp("", "chainlearn-bench-")
 	if err != nil {
 		return err
@@ -72,22 +70,22 @@ func runService(ctx context.Context, l *lab) error {
 		return err
 	}
 	err = withRedis(ctx, func(r *testservers.Redis) error {
-		return l.onServers(ctx, binary, pg, r, []string{
+		return x.onServers(ctx, binary, pg, r, []string{
 			"DATABASE_URL=" + pg.URL(), "REDIS_URL=" + r.URL(), "JWT_SECRET=" + serviceSecret,
 		})
 	})
 	return errors.Join(err, pg.Close())
 }
 
-func (l *lab) onServers(ctx context.Context, binary string, pg *testservers.Postgres, r *testservers.Redis, env []string) (err error) {
+func (x *experimentRun) onServers(ctx context.Context, binary string, pg *testservers.Postgres, r *testservers.Redis, env []string) (err error) {
 	if err := command(ctx, binary, env, "migrate"); err != nil {
 		return err
 	}
 	if err := command(ctx, binary, env, "seed", "--courses=200", "--users=5000", "--enrollments=10000", "--submissions=10000", "--credentials=1000"); err != nil {
 		return err
 	}
-	l.say("the database is filled")
-	s, err := startService(ctx, theService, binary, env)
+	x.logf("the database is filled")
+	s, err := startService(ctx, serviceName, binary, env)
 	if err != nil {
 		return err
 	}
@@ -96,30 +94,25 @@ func (l *lab) onServers(ctx context.Context, binary string, pg *testservers.Post
 	if err != nil {
 		return err
 	}
-	course, err := aCourse(ctx, s.addr)
+	course, err := firstCourse(ctx, s.addr)
 	if err != nil {
 		return err
 	}
 	cases := serviceCases(learners, course)
-	if err := l.besideBare(ctx, cases, s, binary, env, []worker{{"Redis", r.PIDs}, {"PostgreSQL", pg.PIDs}}); err != nil {
+	if err := x.besideBare(ctx, cases, s, binary, env, []processGroup{{"Redis", r.PIDs}, {"PostgreSQL", pg.PIDs}}); err != nil {
 		return err
 	}
-	tolerant, err := startService(ctx, tolerating, binary, append(slices.Clone(env), tolerateSetting))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, tolerant.stop()) }()
 	writes, err := enrolments(ctx, pg, learners)
 	if err != nil {
 		return err
 	}
-	return l.underEnrolments(ctx, []enrolled{{s, 0.5}, {tolerant, 0.8}}, cases[0], writes)
+	return x.underEnrolments(ctx, s, cases[0], writes)
 }
 
 // besideBare measures the paths of the service, of one that keeps the catalogue near, and of
 // a bare handler.
-func (l *lab) besideBare(ctx context.Context, cases []serviceCase, s *service, binary string, env []string, others []worker) (err error) {
-	near, err := startService(ctx, keepingNear, binary, append(slices.Clone(env), nearSetting))
+func (x *experimentRun) besideBare(ctx context.Context, cases []serviceCase, s *service, binary string, env []string, others []processGroup) (err error) {
+	near, err := startService(ctx, serviceNearName, binary, append(slices.Clone(env), nearSetting))
 	if err != nil {
 		return err
 	}
@@ -129,16 +122,16 @@ func (l *lab) besideBare(ctx context.Context, cases []serviceCase, s *service, b
 		return err
 	}
 	defer func() { err = errors.Join(err, bare.stop()) }()
-	return l.paths(ctx, cases, s, near, bare, others)
+	return x.paths(ctx, cases, s, near, bare, others)
 }
 
-// learner is somebody who can ask.
+// learner is a user of the service and its token.
 type learner struct {
 	id    uuid.UUID
 	token string
 }
 
-// tokens signs tokens for learners who have something to show.
+// tokens signs tokens for learners that have enrolments.
 func tokens(ctx context.Context, pg *testservers.Postgres) ([]learner, error) {
 	conn, err := pgx.Connect(ctx, pg.URL())
 	if err != nil {
@@ -177,8 +170,8 @@ func tokens(ctx context.Context, pg *testservers.Postgres) ([]learner, error) {
 	return learners, nil
 }
 
-// aCourse returns the first course of the list.
-func aCourse(ctx context.Context, addr string) (string, error) {
+// firstCourse returns the first course of the list.
+func firstCourse(ctx context.Context, addr string) (string, error) {
 	_, body, err := fetch(ctx, addr, "/api/v1/courses", "")
 	if err != nil {
 		return "", err
@@ -196,8 +189,8 @@ func aCourse(ctx context.Context, addr string) (string, error) {
 func serviceCases(learners []learner, course string) []serviceCase {
 	const list = "/api/v1/courses"
 	as := func(path string) (all []load.Request) {
-		for _, l := range learners {
-			all = append(all, load.Request{Path: path, Token: l.token})
+		for _, learner := range learners {
+			all = append(all, load.Request{Path: path, Token: learner.token})
 		}
 		return all
 	}

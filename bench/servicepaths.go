@@ -17,26 +17,26 @@ import (
 // The metrics of a server.
 const (
 	serverCPU = "server cpu ns"
-	cpuOf     = "cpu ns of " // followed by who else works for a request
+	cpuOf     = "cpu ns of " // followed by the name of a process group
 	p999      = "p99.9 ns"
 )
 
-// worker is who else works for a request.
-type worker struct {
+// processGroup is a group of processes that also work for a request, such as PostgreSQL's.
+type processGroup struct {
 	name string
 	pids func() ([]int, error)
 }
 
-const theClient = "the client"
+const clientName = "the client"
 
 // paths measures every case with all servers in turns: first how much they can do, then how
 // long clients wait at a rate that all can take.
-func (l *lab) paths(ctx context.Context, cases []serviceCase, s, near, bare *service, others []worker) error {
-	others = append(others, worker{theClient, func() ([]int, error) { return []int{os.Getpid()}, nil }})
-	slice := 4 * l.slice
-	for round := -1; round < l.rounds; round++ {
+func (x *experimentRun) paths(ctx context.Context, cases []serviceCase, s, near, bare *service, others []processGroup) error {
+	others = append(others, processGroup{clientName, func() ([]int, error) { return []int{os.Getpid()}, nil }})
+	slice := 4 * x.slice
+	for round := -1; round < x.rounds; round++ {
 		err := eachPath(round, cases, s, near, bare, func(c serviceCase, srv *service) error {
-			before, err := spent(others)
+			before, err := cpuOfGroups(others)
 			if err != nil {
 				return err
 			}
@@ -46,48 +46,48 @@ func (l *lab) paths(ctx context.Context, cases []serviceCase, s, near, bare *ser
 			if err != nil || round < 0 { // warming up
 				return err
 			}
-			after, err := spent(others)
+			after, err := cpuOfGroups(others)
 			if err != nil {
 				return err
 			}
 			for i, w := range others {
-				l.Add(round, c.name, srv.name, cpuOf+w.name, float64(since(before[i], after[i]))/float64(o.Requests))
+				x.Add(round, c.name, srv.name, cpuOf+w.name, float64(since(before[i], after[i]))/float64(o.Requests))
 			}
-			l.Add(round, c.name, srv.name, measure.Rate, o.Rate())
-			l.Add(round, c.name, srv.name, serverCPU, float64(cpu)/float64(o.Requests))
+			x.Add(round, c.name, srv.name, measure.Rate, o.Rate())
+			x.Add(round, c.name, srv.name, serverCPU, float64(cpu)/float64(o.Requests))
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		l.say("rates, round %d", round+1)
+		x.logf("rates, round %d", round+1)
 	}
 	const latencyRounds = 3 // in the short form; no bar depends on them
-	rounds := l.rounds
-	if !l.long {
+	rounds := x.rounds
+	if !x.long {
 		rounds = min(rounds, latencyRounds)
 	}
 	for round := range rounds {
 		err := eachPath(round, cases, s, near, bare, func(c serviceCase, srv *service) error {
-			rate, _ := l.Median(c.name, theService, measure.Rate)
+			rate, _ := x.Median(c.name, serviceName, measure.Rate)
 			o, _, err := drive(srv, func() load.Outcome {
 				return load.Open(ctx, &load.Target{Addr: srv.addr, Requests: c.requests}, connections, openShare*rate, slice)
 			})
 			if err != nil {
 				return fmt.Errorf("at an even rate: %w", err)
 			}
-			l.Add(round, c.name, srv.name, measure.P50, float64(o.Latency.ValueAtQuantile(50)))
-			l.Add(round, c.name, srv.name, measure.P99, float64(o.Latency.ValueAtQuantile(99)))
-			l.Add(round, c.name, srv.name, p999, float64(o.Latency.ValueAtQuantile(99.9)))
+			x.Add(round, c.name, srv.name, measure.P50, float64(o.Latency.ValueAtQuantile(50)))
+			x.Add(round, c.name, srv.name, measure.P99, float64(o.Latency.ValueAtQuantile(99)))
+			x.Add(round, c.name, srv.name, p999, float64(o.Latency.ValueAtQuantile(99.9)))
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		l.say("latencies, round %d", round+1)
+		x.logf("latencies, round %d", round+1)
 	}
-	l.tabulatePaths(cases)
-	l.tabulateWork(cases, others)
+	x.tabulatePaths(cases)
+	x.tabulateWork(cases, others)
 	return nil
 }
 
@@ -111,8 +111,8 @@ func eachPath(round int, cases []serviceCase, s, near, bare *service, f func(ser
 	return nil
 }
 
-// spent returns the processor time that each process of each worker has used so far.
-func spent(workers []worker) ([]map[int]time.Duration, error) {
+// cpuOfGroups returns the processor time that each process of each worker has used so far.
+func cpuOfGroups(workers []processGroup) ([]map[int]time.Duration, error) {
 	all := make([]map[int]time.Duration, len(workers))
 	for i, w := range workers {
 		pids, err := w.pids()
@@ -158,39 +158,39 @@ func drive(s *service, f func() load.Outcome) (load.Outcome, time.Duration, erro
 	return o, after - before, nil
 }
 
-func (l *lab) tabulatePaths(cases []serviceCase) {
+func (x *experimentRun) tabulatePaths(cases []serviceCase) {
 	rates := report.Table{
 		Caption: "Requests each second, and the server's processor time for one (ratio to the bare handler).",
 		Head:    []string{"", "", "rate", "processor time"},
 	}
-	tails := report.Table{Caption: "Latency at half of the service's rate: 50th, 99th and 99.9th percentile.", Head: []string{"", theService, keepingNear, theBare}}
+	tails := report.Table{Caption: "Latency at half of the service's rate: 50th, 99th and 99.9th percentile.", Head: []string{"", serviceName, serviceNearName, bareName}}
 	for _, c := range cases {
 		row := []string{c.name}
-		for _, name := range []string{theService, keepingNear, theBare} {
-			rate, ok := l.Median(c.name, name, measure.Rate)
-			row = append(row, orDash(ok, l.latencies(c.name, name)))
+		for _, name := range []string{serviceName, serviceNearName, bareName} {
+			rate, ok := x.Median(c.name, name, measure.Rate)
+			row = append(row, orDash(ok, x.latencies(c.name, name)))
 			if !ok {
 				continue
 			}
-			cpu, _ := l.Median(c.name, name, serverCPU)
-			ratio, _ := l.Ratio(c.name, measure.Rate, name, theBare)
-			cpuRatio, _ := l.Ratio(c.name, serverCPU, name, theBare)
+			cpu, _ := x.Median(c.name, name, serverCPU)
+			ratio, _ := x.Ratio(c.name, measure.Rate, name, bareName)
+			cpuRatio, _ := x.Ratio(c.name, serverCPU, name, bareName)
 			rates.Rows = append(rates.Rows, []string{c.name, name,
 				fmt.Sprintf("%s/s (%s)", report.Count(rate), report.Times(ratio)),
 				fmt.Sprintf("%s (%s)", report.Nanoseconds(cpu), report.Times(cpuRatio))})
-			if name != theBare {
-				l.judgePath(c, name, rate, ratio)
+			if name != bareName {
+				x.judgePath(c, name, rate, ratio)
 			}
 		}
 		tails.Rows = append(tails.Rows, row)
 	}
-	l.section.Tables = append(l.section.Tables, rates, tails)
+	x.section.Tables = append(x.section.Tables, rates, tails)
 }
 
-// tabulateWork tells where the time of the machine's processors goes, of which all have a share.
-func (l *lab) tabulateWork(cases []serviceCase, others []worker) {
+// tabulateWork shows how the processes share the machine's processor time.
+func (x *experimentRun) tabulateWork(cases []serviceCase, others []processGroup) {
 	t := report.Table{
-		Caption: "Processor time of everybody who works for one request, at full rate. As all of them share the machine, nothing makes a path faster but what makes its sum smaller.",
+		Caption: "Processor time of all processes for one request, at full rate. They share the machine, so only a smaller sum makes a path faster.",
 		Head:    []string{"", "", "server"},
 	}
 	for _, w := range others {
@@ -200,38 +200,38 @@ func (l *lab) tabulateWork(cases []serviceCase, others []worker) {
 	for _, c := range cases {
 		sums := map[string]float64{}
 		var rows [][]string
-		for _, name := range []string{theBare, theService, keepingNear} {
-			cpu, ok := l.Median(c.name, name, serverCPU)
+		for _, name := range []string{bareName, serviceName, serviceNearName} {
+			cpu, ok := x.Median(c.name, name, serverCPU)
 			if !ok {
 				continue
 			}
 			row := []string{c.name, name, report.Nanoseconds(cpu)}
 			sums[name] = cpu
 			for _, w := range others {
-				v, _ := l.Median(c.name, name, cpuOf+w.name)
+				v, _ := x.Median(c.name, name, cpuOf+w.name)
 				row = append(row, report.Nanoseconds(v))
 				sums[name] += v
 			}
-			rows = append(rows, append(row, fmt.Sprintf("%s (%s)", report.Nanoseconds(sums[name]), report.Times(sums[name]/sums[theBare]))))
+			rows = append(rows, append(row, fmt.Sprintf("%s (%s)", report.Nanoseconds(sums[name]), report.Times(sums[name]/sums[bareName]))))
 		}
 		t.Rows = append(t.Rows, rows...)
 	}
-	l.section.Tables = append(l.section.Tables, t)
+	x.section.Tables = append(x.section.Tables, t)
 }
 
-func (l *lab) latencies(case_, name string) string {
+func (x *experimentRun) latencies(case_, name string) string {
 	var three []string
 	for _, metric := range []string{measure.P50, measure.P99, p999} {
-		v, _ := l.Median(case_, name, metric)
+		v, _ := x.Median(case_, name, metric)
 		three = append(three, report.Nanoseconds(v))
 	}
 	return strings.Join(three, ", ")
 }
 
-func (l *lab) judgePath(c serviceCase, name string, rate, ratio float64) {
-	bare, _ := l.Median(c.name, theBare, measure.Rate)
-	l.section.Bars = append(l.section.Bars, report.Bar{
-		Subject: "service" + strings.TrimPrefix(name, theService) + ": " + c.name,
+func (x *experimentRun) judgePath(c serviceCase, name string, rate, ratio float64) {
+	bare, _ := x.Median(c.name, bareName, measure.Rate)
+	x.section.Bars = append(x.section.Bars, report.Bar{
+		Subject: "service" + strings.TrimPrefix(name, serviceName) + ": " + c.name,
 		Limit:   fmt.Sprintf("at least %g × the requests/s of a bare net/http handler", c.least),
 		Ours:    report.Count(rate) + "/s", Alternative: report.Count(bare) + "/s", Ratio: report.Times(ratio),
 		Verdict: report.Judge(ratio >= c.least),

@@ -26,15 +26,16 @@ type service struct {
 
 // buildService compiles the service into dir.
 func buildService(ctx context.Context, dir string) (string, error) {
-	where := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/chainlearn/chainlearn")
+	where := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}")
 	where.Stderr = os.Stderr
-	root, err := where.Output()
+	bench, err := where.Output()
 	if err != nil {
 		return "", fmt.Errorf("find the service's source; run this in the folder bench: %w", err)
 	}
+	root := filepath.Dir(strings.TrimSpace(string(bench))) // the service is the module around this one
 	binary := filepath.Join(dir, "chainlearn")
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "./cmd/chainlearn")
-	build.Dir = strings.TrimSpace(string(root))
+	build.Dir = root
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the service: %w:\n%s", err, out)
@@ -72,7 +73,7 @@ func startService(ctx context.Context, name, binary string, env []string) (*serv
 	}
 	s := &service{name: name, pid: c.Process.Pid}
 	s.stop = sync.OnceValue(func() error {
-		_ = c.Process.Signal(syscall.SIGTERM) // it may have ended by itself, which Wait tells
+		_ = c.Process.Signal(syscall.SIGTERM) // it may have ended by itself, which Wait reports
 		if err := c.Wait(); err != nil {
 			return fmt.Errorf("chainlearn serve: %w:\n%s", err, complaints.String())
 		}

@@ -22,8 +22,8 @@ var staleStore = experiment{
 	about: "A reader begins to load and reads the old value; a writer changes the source and deletes the key, and its delete returns; " +
 		"then the reader's load ends. Whatever is read from here on must be new. Another client reads, one second long. " +
 		"In the second case a second reader, in the first one's process, asks after the delete and before the first load has ended.",
-	run: func(ctx context.Context, l *lab) error {
-		return withRedis(ctx, func(r *testservers.Redis) error { return runStale(ctx, l, r) })
+	run: func(ctx context.Context, x *experimentRun) error {
+		return withRedis(ctx, func(r *testservers.Redis) error { return runStale(ctx, x, r) })
 	},
 }
 
@@ -36,9 +36,9 @@ const (
 	staleRounds = 3 // in the short form: what is stale stays so for staleLimit each time
 )
 
-func runStale(ctx context.Context, l *lab, r *testservers.Redis) error {
-	rounds := l.rounds
-	if !l.long {
+func runStale(ctx context.Context, x *experimentRun, r *testservers.Redis) error {
+	rounds := x.rounds
+	if !x.long {
 		rounds = min(rounds, staleRounds)
 	}
 	for round := range rounds {
@@ -48,7 +48,7 @@ func runStale(ctx context.Context, l *lab, r *testservers.Redis) error {
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", name, case_, err)
 				}
-				l.Add(round, case_, name, staleFor, float64(d))
+				x.Add(round, case_, name, staleFor, float64(d))
 			}
 		}
 	}
@@ -56,13 +56,13 @@ func runStale(ctx context.Context, l *lab, r *testservers.Redis) error {
 	for _, name := range withCallers {
 		row := []string{name}
 		for _, case_ := range []string{oneReader, twoReaders} {
-			row = append(row, stale(l.Summary(case_, name, staleFor).Max))
+			row = append(row, stale(x.Summary(case_, name, staleFor).Max))
 		}
 		t.Rows = append(t.Rows, row)
 	}
-	l.section.Tables = append(l.section.Tables, t)
-	worst := max(l.Summary(oneReader, ours, staleFor).Max, l.Summary(twoReaders, ours, staleFor).Max)
-	l.section.Bars = append(l.section.Bars, report.Bar{
+	x.section.Tables = append(x.section.Tables, t)
+	worst := max(x.Summary(oneReader, ours, staleFor).Max, x.Summary(twoReaders, ours, staleFor).Max)
+	x.section.Bars = append(x.section.Bars, report.Bar{
 		Subject: "a delete lands during a load", Limit: "nothing old is served afterwards",
 		Ours: stale(worst), Alternative: "see the section", Ratio: "–", Verdict: report.Judge(worst == 0),
 	})
@@ -81,18 +81,18 @@ func stale(ns float64) string {
 
 // heldSource answers with its present value. A load that is held back has read it before.
 type heldSource struct {
-	value  atomic.Uint64
-	holdUp atomic.Bool
-	began  chan struct{} // a held load has read the value
-	goOn   chan struct{} // closed: it may return
+	value    atomic.Uint64
+	holdNext atomic.Bool
+	began    chan struct{} // a held load has read the value
+	release  chan struct{} // closed: it may return
 }
 
 func (s *heldSource) load(ctx context.Context, _ uuid.UUID) ([]byte, error) {
 	v := s.value.Load()
-	if s.holdUp.CompareAndSwap(true, false) {
+	if s.holdNext.CompareAndSwap(true, false) {
 		close(s.began)
 		select {
-		case <-s.goOn:
+		case <-s.release:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -103,9 +103,9 @@ func (s *heldSource) load(ctx context.Context, _ uuid.UUID) ([]byte, error) {
 // raceDelete returns for how long the old value was read after the delete was acknowledged
 // and the old load had ended.
 func raceDelete(ctx context.Context, name, addr string, second bool) (_ time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, peers.Patience)
+	ctx, cancel := context.WithTimeout(ctx, peers.CallTimeout)
 	defer cancel()
-	src := &heldSource{began: make(chan struct{}), goOn: make(chan struct{})}
+	src := &heldSource{began: make(chan struct{}), release: make(chan struct{})}
 	prefix := prefixFor(name)
 	var clients []peers.Cache[[]byte]
 	defer func() {
@@ -127,7 +127,7 @@ func raceDelete(ctx context.Context, name, addr string, second bool) (_ time.Dur
 	reader, writer, other := clients[0], clients[1], clients[2]
 	key := payload.KeyOf(prefix, 0)
 	src.value.Store(1)
-	src.holdUp.Store(true)
+	src.holdNext.Store(true)
 	first, late := make(chan error, 1), make(chan error, 1)
 	ask := func(done chan error) {
 		_, err := reader.Get(ctx, &key)
@@ -152,7 +152,7 @@ func raceDelete(ctx context.Context, name, addr string, second bool) (_ time.Dur
 	} else {
 		late <- nil
 	}
-	close(src.goOn)
+	close(src.release)
 	if err := errors.Join(<-first, <-late); err != nil {
 		return 0, err
 	}

@@ -31,36 +31,36 @@ var stampede = experiment{
 	title: "A stampede over several processes",
 	about: fmt.Sprintf("%d processes with %d callers each ask at one moment for one key that is missing; the source takes %v. "+
 		"The best there can be is one load, and an answer for the last caller right after it.", stampedeProcesses, stampedeCallers, stampedeLoad),
-	run: func(ctx context.Context, l *lab) error {
-		return withRedis(ctx, func(r *testservers.Redis) error { return runStampede(ctx, l, r) })
+	run: func(ctx context.Context, x *experimentRun) error {
+		return withRedis(ctx, func(r *testservers.Redis) error { return runStampede(ctx, x, r) })
 	},
 }
 
-// withCallers are the contestants that processes can share.
-var withCallers = peers.Which(func(lib peers.Library) bool { return lib.Redis && lib.Loads })
+// withCallers are the contenders that processes can share.
+var withCallers = peers.NamesWhere(func(lib peers.Library) bool { return lib.Redis && lib.Loads })
 
-func runStampede(ctx context.Context, l *lab, r *testservers.Redis) error {
+func runStampede(ctx context.Context, x *experimentRun, r *testservers.Redis) error {
 	const case_ = "stampede"
-	for round := range l.rounds {
+	for round := range x.rounds {
 		for _, name := range withCallers {
-			results, err := l.together(ctx, stampedeProcesses, callersSpec{
+			results, err := x.runCallers(ctx, stampedeProcesses, callersSpec{
 				Library: name, Addr: r.Addr(), Callers: stampedeCallers, Load: stampedeLoad,
-				Patience: peers.Patience, Near: name == peers.Aside,
+				Timeout: peers.CallTimeout, Near: name == peers.Aside,
 			})
 			if err != nil {
 				return err
 			}
-			l.addOutcome(round, case_, name, digest(results))
+			x.addOutcome(round, case_, name, summarize(results))
 		}
-		l.say("round %d", round+1)
+		x.logf("round %d", round+1)
 	}
-	l.outcomes(case_, "")
-	mine, _ := l.Median(case_, ours, loadsMetric)
-	after := l.Summary(case_, ours, afterMetric)
-	least, _ := l.Median(case_, peers.Aside, loadsMetric)
-	best, _ := l.Median(case_, peers.Aside, afterMetric)
-	ratio, _ := l.Ratio(case_, afterMetric, ours, peers.Aside)
-	l.section.Bars = append(l.section.Bars, report.Bar{
+	x.tabulateOutcome(case_, "")
+	mine, _ := x.Median(case_, ours, loadsMetric)
+	after := x.Summary(case_, ours, afterMetric)
+	least, _ := x.Median(case_, peers.Aside, loadsMetric)
+	best, _ := x.Median(case_, peers.Aside, afterMetric)
+	ratio, _ := x.Ratio(case_, afterMetric, ours, peers.Aside)
+	x.section.Bars = append(x.section.Bars, report.Bar{
 		Subject: "stampede, 8 processes of 50 callers", Limit: "1 load, last caller within 10 ms of the load",
 		Ours:        fmt.Sprintf("%.0f loads, last caller after %s", mine, report.Nanoseconds(after.Median)),
 		Alternative: fmt.Sprintf("rueidisaside %.0f loads, %s", least, report.Nanoseconds(best)),
@@ -70,11 +70,11 @@ func runStampede(ctx context.Context, l *lab, r *testservers.Redis) error {
 	return nil
 }
 
-// together runs callers in n processes over a key that nobody has asked for before.
-func (l *lab) together(ctx context.Context, n int, spec callersSpec) ([]callersResult, error) {
+// runCallers runs callers in n processes for a key that has never been asked for.
+func (x *experimentRun) runCallers(ctx context.Context, n int, spec callersSpec) ([]callersResult, error) {
 	spec.Prefix = prefixFor(spec.Library)
 	spec.Key = spec.Prefix + "key:"
-	results, err := child.Together[callersResult](ctx, callersRole, n, func(int) any { return spec }, nil)
+	results, err := child.RunTogether[callersResult](ctx, callersRole, n, func(int) any { return spec }, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", spec.Library, err)
 	}
@@ -94,7 +94,7 @@ type outcome struct {
 	recovered time.Duration // from the end of the first load; -1 if it did not
 }
 
-func digest(results []callersResult) outcome {
+func summarize(results []callersResult) outcome {
 	var o outcome
 	var first, last, loaded, back int64
 	for _, r := range results {
@@ -137,8 +137,8 @@ func digest(results []callersResult) outcome {
 	return o
 }
 
-func (l *lab) addOutcome(round int, case_, name string, o outcome) {
-	add := func(metric string, v float64) { l.Add(round, case_, name, metric, v) }
+func (x *experimentRun) addOutcome(round int, case_, name string, o outcome) {
+	add := func(metric string, v float64) { x.Add(round, case_, name, metric, v) }
 	add(loadsMetric, float64(o.loads))
 	add(failMetric, float64(o.failed+o.panicked+o.hung+o.empty))
 	add("served callers", float64(o.served))
@@ -152,24 +152,24 @@ func (l *lab) addOutcome(round int, case_, name string, o outcome) {
 	}
 }
 
-// outcomes makes the table of one case.
-func (l *lab) outcomes(case_, caption string) {
+// tabulateOutcome makes the table of one case.
+func (x *experimentRun) tabulateOutcome(case_, caption string) {
 	t := report.Table{Caption: caption, Head: []string{"", "loads", "most loads in a round", "last caller after the first load", "slowest round", "callers without an answer"}}
 	for _, name := range withCallers {
-		loads := l.Summary(case_, name, loadsMetric)
+		loads := x.Summary(case_, name, loadsMetric)
 		if loads.N == 0 {
 			continue
 		}
-		after := l.Summary(case_, name, afterMetric)
-		failed := l.Summary(case_, name, failMetric)
+		after := x.Summary(case_, name, afterMetric)
+		failed := x.Summary(case_, name, failMetric)
 		t.Rows = append(t.Rows, []string{name,
 			fmt.Sprintf("%.0f", loads.Median), fmt.Sprintf("%.0f", loads.Max),
 			report.Nanoseconds(after.Median), report.Nanoseconds(after.Max), fmt.Sprintf("%.0f", failed.Median)})
-		if ratio, ok := l.Ratio(case_, afterMetric, name, ours); ok && name != ours && ratio < 0.95 {
-			l.section.Faster = append(l.section.Faster, report.Faster{
-				What: l.section.Title + ", last caller after the load", Peer: name, Ratio: ratio, Why: why(l.Experiment, name),
+		if ratio, ok := x.Ratio(case_, afterMetric, name, ours); ok && name != ours && ratio < 0.95 {
+			x.section.Faster = append(x.section.Faster, report.Faster{
+				What: x.section.Title + ", last caller after the load", Peer: name, Ratio: ratio, Why: reasonFor(x.Experiment, name),
 			})
 		}
 	}
-	l.section.Tables = append(l.section.Tables, t)
+	x.section.Tables = append(x.section.Tables, t)
 }

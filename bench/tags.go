@@ -21,7 +21,7 @@ var tagInvalidation = experiment{
 	name:  "tags",
 	title: "Invalidating a tag",
 	about: "How long it takes to make every answer that carries a tag invalid, by how many there are, and by how many others are beside them. " +
-		"Afterwards a sample is asked for, to see that all of them are dead and no others. " +
+		"Afterwards a sample is asked for, to see that all of them are invalid and no others. " +
 		"Of the peers only eko/gocache has tags. Its answers are put into Redis as it writes them itself, for that is faster; " +
 		"with more than 20,000 it is measured with `-long` only.",
 	run: runTags,
@@ -33,26 +33,26 @@ const invalidateNs = "ns"
 type tagged struct {
 	case_ string
 	tag   string
-	*contestant[[]byte]
+	*contender[[]byte]
 }
 
-const aloneInRedis = "10, and nothing else in Redis"
+const emptyRedis = "10, and nothing else in Redis"
 
-func runTags(ctx context.Context, l *lab) error {
+func runTags(ctx context.Context, x *experimentRun) error {
 	sizes := []int{10, 100_000, 1_000_000}
 	peerSizes := []int{10, 20_000}
-	if l.long {
+	if x.long {
 		peerSizes = append(peerSizes, sizes[1:]...)
 	}
-	err := withRedis(ctx, func(lonely *testservers.Redis) error {
-		return withRedis(ctx, func(r *testservers.Redis) error { return l.invalidateOurs(ctx, lonely, r, sizes) })
+	err := withRedis(ctx, func(empty *testservers.Redis) error {
+		return withRedis(ctx, func(r *testservers.Redis) error { return x.invalidateOurs(ctx, empty, r, sizes) })
 	})
 	if err != nil {
 		return err
 	}
 	err = withRedis(ctx, func(r *testservers.Redis) error {
 		for _, n := range peerSizes {
-			if err := l.invalidateGocache(ctx, r, n); err != nil {
+			if err := x.invalidateGocache(ctx, r, n); err != nil {
 				return err
 			}
 		}
@@ -61,46 +61,46 @@ func runTags(ctx context.Context, l *lab) error {
 	if err != nil {
 		return err
 	}
-	l.tabulateTags(sizes, peerSizes)
-	l.judgeTags(sizes)
+	x.tabulateTags(sizes, peerSizes)
+	x.judgeTags(sizes)
 	return nil
 }
 
-func (l *lab) tabulateTags(sizes, peerSizes []int) {
+func (x *experimentRun) tabulateTags(sizes, peerSizes []int) {
 	t := report.Table{Head: []string{"answers with the tag", ours, peers.Gocache}}
 	lines := map[string]*report.Line{ours: {Name: ours}, peers.Gocache: {Name: peers.Gocache}}
 	cell := func(case_, name string, n int) string {
-		v, ok := l.Median(case_, name, invalidateNs)
+		v, ok := x.Median(case_, name, invalidateNs)
 		if ok && n > 0 {
 			lines[name].Points = append(lines[name].Points, report.Point{X: float64(n), Y: v})
 		}
 		return orDash(ok, report.Nanoseconds(v))
 	}
-	t.Rows = append(t.Rows, []string{aloneInRedis, cell(aloneInRedis, ours, 0), "–"})
+	t.Rows = append(t.Rows, []string{emptyRedis, cell(emptyRedis, ours, 0), "–"})
 	all := slices.Concat(sizes, peerSizes)
 	slices.Sort(all)
 	for _, n := range slices.Compact(all) {
 		case_ := fmt.Sprint(n)
 		t.Rows = append(t.Rows, []string{report.Count(float64(n)), cell(case_, ours, n), cell(case_, peers.Gocache, n)})
 	}
-	l.section.Tables = append(l.section.Tables, t)
-	l.section.Plots = append(l.section.Plots, report.Plot{
+	x.section.Tables = append(x.section.Tables, t)
+	x.section.Plots = append(x.section.Plots, report.Plot{
 		Name: "tags", Title: "Invalidating a tag", XLabel: "answers that carry it", YLabel: "time",
 		LogX: true, LogY: true, YTick: report.Nanoseconds, Lines: []report.Line{*lines[ours], *lines[peers.Gocache]},
 	})
 }
 
-func (l *lab) judgeTags(sizes []int) {
+func (x *experimentRun) judgeTags(sizes []int) {
 	few := fmt.Sprint(sizes[0])
-	gocache, _ := l.Median("20000", peers.Gocache, invalidateNs)
+	gocache, _ := x.Median("20000", peers.Gocache, invalidateNs)
 	bar := func(subject, limit, case_, base, against string) {
-		took, _ := l.Median(case_, ours, invalidateNs)
-		than, _ := l.Median(base, ours, invalidateNs)
-		ratio, ok := l.Growth(ours, invalidateNs, case_, base)
+		took, _ := x.Median(case_, ours, invalidateNs)
+		than, _ := x.Median(base, ours, invalidateNs)
+		ratio, ok := x.Growth(ours, invalidateNs, case_, base)
 		if !ok {
 			return
 		}
-		l.section.Bars = append(l.section.Bars, report.Bar{
+		x.section.Bars = append(x.section.Bars, report.Bar{
 			Subject: subject, Limit: limit, Ours: report.Nanoseconds(took),
 			Alternative: fmt.Sprintf("%s %s; eko/gocache, 20,000: %s", against, report.Nanoseconds(than), report.Nanoseconds(gocache)),
 			Ratio:       report.Times(ratio), Verdict: report.Judge(took < 1e6 && ratio < 1.2),
@@ -110,12 +110,12 @@ func (l *lab) judgeTags(sizes []int) {
 		bar(fmt.Sprintf("invalidate a tag of %s answers", report.Count(float64(n))), "under 1 ms, under 1.2 × that of ten",
 			fmt.Sprint(n), few, "of ten")
 	}
-	bar("invalidate a tag of ten, 1.1 million other answers beside them", "under 1 ms, under 1.2 × without them", few, aloneInRedis, "without them")
+	bar("invalidate a tag of ten, 1.1 million other answers beside them", "under 1 ms, under 1.2 × without them", few, emptyRedis, "without them")
 }
 
 // invalidateOurs measures all sizes in the same rounds: in one server, and ten answers also
 // alone in another.
-func (l *lab) invalidateOurs(ctx context.Context, lonely, r *testservers.Redis, sizes []int) (err error) {
+func (x *experimentRun) invalidateOurs(ctx context.Context, empty, r *testservers.Redis, sizes []int) (err error) {
 	var all []tagged
 	defer func() {
 		for _, t := range all {
@@ -124,16 +124,16 @@ func (l *lab) invalidateOurs(ctx context.Context, lonely, r *testservers.Redis, 
 	}()
 	prepare := func(case_ string, n int, addr string) error {
 		tag := "list:" + fmt.Sprint(n)
-		c, err := enter(ctx, entry{library: ours, addr: addr, tags: func(uuid.UUID) []string { return []string{tag} }}, n,
+		c, err := newContender(ctx, contenderSpec{library: ours, addr: addr, tags: func(uuid.UUID) []string { return []string{tag} }}, n,
 			func(context.Context, uuid.UUID) ([]byte, error) { return smallValue, nil }, peers.Raw)
 		if err != nil {
 			return err
 		}
 		all = append(all, tagged{case_, tag, c})
-		l.say("%s: %s answers", ours, case_)
+		x.logf("%s: %s answers", ours, case_)
 		return c.fill(ctx)
 	}
-	if err := prepare(aloneInRedis, sizes[0], lonely.Addr()); err != nil {
+	if err := prepare(emptyRedis, sizes[0], empty.Addr()); err != nil {
 		return err
 	}
 	for _, n := range sizes {
@@ -145,7 +145,7 @@ func (l *lab) invalidateOurs(ctx context.Context, lonely, r *testservers.Redis, 
 	// them otherwise.
 	const each = 100
 	order := slices.Clone(all)
-	for round := range l.rounds {
+	for round := range x.rounds {
 		took := map[string][]float64{}
 		for range each {
 			for _, t := range order {
@@ -158,15 +158,15 @@ func (l *lab) invalidateOurs(ctx context.Context, lonely, r *testservers.Redis, 
 			slices.Reverse(order)
 		}
 		for case_, values := range took {
-			l.Add(round, case_, ours, invalidateNs, measure.Median(values))
+			x.Add(round, case_, ours, invalidateNs, measure.Median(values))
 		}
 	}
-	return l.invalidatesNothingElse(ctx, all)
+	return x.invalidatesNothingElse(ctx, all)
 }
 
 // invalidatesNothingElse invalidates each tag once, and looks at a sample: whatever carries
-// the tag must be loaded anew, and nothing else.
-func (l *lab) invalidatesNothingElse(ctx context.Context, all []tagged) error {
+// the tag must be loaded again, and nothing else.
+func (x *experimentRun) invalidatesNothingElse(ctx context.Context, all []tagged) error {
 	loadsOf := func(t tagged) (loads int64, err error) {
 		before := t.loads.Load()
 		for _, i := range []int{0, len(t.keys) / 2, len(t.keys) - 1} {
@@ -188,14 +188,14 @@ func (l *lab) invalidatesNothingElse(ctx context.Context, all []tagged) error {
 			case i == j && loads < 3:
 				return fmt.Errorf("of 3 answers that carry the tag of %s, %d survived its invalidation", t.case_, 3-loads)
 			case i != j && loads > 0: // or a call of the store took too long on a busy machine
-				l.section.Notes = append(l.section.Notes, fmt.Sprintf("When the tag of %s was invalidated, %d answers without it were loaded anew.", t.case_, loads))
+				x.section.Notes = append(x.section.Notes, fmt.Sprintf("When the tag of %s was invalidated, %d answers without it were loaded again.", t.case_, loads))
 			}
 		}
 	}
 	return nil
 }
 
-func (l *lab) invalidateGocache(ctx context.Context, r *testservers.Redis, n int) error {
+func (x *experimentRun) invalidateGocache(ctx context.Context, r *testservers.Redis, n int) error {
 	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{r.Addr()}, DisableCache: true})
 	if err != nil {
 		return err
@@ -206,7 +206,7 @@ func (l *lab) invalidateGocache(ctx context.Context, r *testservers.Redis, n int
 		return err
 	}
 	tagged := c.(peers.Tagged)
-	rounds := l.rounds
+	rounds := x.rounds
 	if n > 10 {
 		rounds = min(rounds, 3) // seconds each
 	}
@@ -219,9 +219,9 @@ func (l *lab) invalidateGocache(ctx context.Context, r *testservers.Redis, n int
 		if err := tagged.InvalidateTag(ctx, "list"); err != nil {
 			return errors.Join(err, c.Close())
 		}
-		l.Add(round, fmt.Sprint(n), peers.Gocache, invalidateNs, float64(time.Since(start)))
+		x.Add(round, fmt.Sprint(n), peers.Gocache, invalidateNs, float64(time.Since(start)))
 	}
-	l.say("%s: %d answers", peers.Gocache, n)
+	x.logf("%s: %d answers", peers.Gocache, n)
 	return c.Close()
 }
 

@@ -22,15 +22,15 @@ var growthWriters = experiment{
 	name:  "growth-writers",
 	title: "Growth: writes",
 	about: "Two readers ask for 1000 answers (Zipf; the source takes 1 ms), while another client of the same library, as in another process, " +
-		"invalidates so many of them each second, drawn alike. The best there can be is one load for each write that hits an answer before it is asked for again.",
-	run: func(ctx context.Context, l *lab) error {
-		return withRedis(ctx, func(r *testservers.Redis) error { return runWriters(ctx, l, r) })
+		"invalidates the given number of them each second, drawn uniformly. The optimum is one load for each write that hits an answer before it is asked for again.",
+	run: func(ctx context.Context, x *experimentRun) error {
+		return withRedis(ctx, func(r *testservers.Redis) error { return runWriters(ctx, x, r) })
 	},
 }
 
-func runWriters(ctx context.Context, l *lab, r *testservers.Redis) error {
+func runWriters(ctx context.Context, x *experimentRun, r *testservers.Redis) error {
 	rates := []int{0, 10, 100, 500}
-	entries := []entry{
+	entries := []contenderSpec{
 		{library: ours, addr: r.Addr()},
 		{name: oursNear, library: ours, addr: r.Addr(), near: true},
 		{library: peers.GoRedis, addr: r.Addr()},
@@ -42,84 +42,84 @@ func runWriters(ctx context.Context, l *lab, r *testservers.Redis) error {
 		names = append(names, e.title())
 	}
 	for _, rate := range rates {
-		if err := l.underWrites(ctx, entries, rate); err != nil {
+		if err := x.underWrites(ctx, entries, rate); err != nil {
 			return fmt.Errorf("%d writes/s: %w", rate, err)
 		}
 	}
-	l.tabulateWriters(rates, names)
+	x.tabulateWriters(rates, names)
 	return nil
 }
 
-func (l *lab) underWrites(ctx context.Context, entries []entry, rate int) (err error) {
+func (x *experimentRun) underWrites(ctx context.Context, entries []contenderSpec, rate int) (err error) {
 	load := func(ctx context.Context, id uuid.UUID) ([]byte, error) {
 		if err := pause(ctx, missLoad); err != nil {
 			return nil, err
 		}
 		return loadBytes(ctx, id)
 	}
-	var all contest[[]byte]
+	var all contenders[[]byte]
 	defer func() { err = errors.Join(err, all.close()) }()
 	t := measure.Turns{
-		Case: fmt.Sprintf("%d/s", rate), Workers: 2, Slice: 2 * l.slice, Rounds: l.rounds, Latency: true,
+		Case: fmt.Sprintf("%d/s", rate), Workers: 2, Slice: 2 * x.slice, Rounds: x.rounds, Latency: true,
 		Sequence: payload.Sequence(payload.Zipf, hitKeys, sequenceLength),
 	}
 	var subjects []measure.Subject
-	var storms []*storm
+	var invalidators []*invalidator
 	for _, e := range entries {
-		c, err := enter(ctx, e, hitKeys, load, peers.Raw)
+		c, err := newContender(ctx, e, hitKeys, load, peers.Raw)
 		if err != nil {
 			return err
 		}
 		all = append(all, c)
-		w, err := c.another(ctx, false)
+		w, err := c.secondClient(ctx, false)
 		if err != nil {
 			return err
 		}
 		all = append(all, w)
-		if err := errors.Join(c.fill(ctx), c.settle(ctx)); err != nil {
+		if err := errors.Join(c.fill(ctx), c.waitUntilStored(ctx)); err != nil {
 			return err
 		}
-		s := &storm{writer: w, reader: c, rate: rate}
-		storms = append(storms, s)
+		s := &invalidator{writer: w, reader: c, rate: rate}
+		invalidators = append(invalidators, s)
 		subject := c.subject(ctx)
 		subject.Meanwhile = func() func() { return s.start(ctx) }
 		subjects = append(subjects, subject)
 	}
-	l.say("%s", t.Case)
-	if err := t.Run(ctx, subjects, l.Samples); err != nil {
+	x.logf("%s", t.Case)
+	if err := t.Run(ctx, subjects, x.Samples); err != nil {
 		return err
 	}
-	for i, s := range storms {
+	for i, s := range invalidators {
 		name := subjects[i].Name
 		switch wrote, failed := s.wrote.Load(), s.failures.Load(); {
 		case float64(failed) > 0.01*float64(wrote) && failed > 1: // as for calls that are measured
-			return fmt.Errorf("%s: %d of %d writes failed: %w", name, failed, wrote, *s.failed.Load())
+			return fmt.Errorf("%s: %d of %d writes failed: %w", name, failed, wrote, *s.lastError.Load())
 		case failed > 0:
-			l.section.Notes = append(l.section.Notes, fmt.Sprintf("%s, %s: %d of %d writes failed: %v.", t.Case, name, failed, wrote, *s.failed.Load()))
+			x.section.Notes = append(x.section.Notes, fmt.Sprintf("%s, %s: %d of %d writes failed: %v.", t.Case, name, failed, wrote, *s.lastError.Load()))
 		}
 		for round, loads := range s.loads[1:] { // the first was the warming up
-			l.Add(round, t.Case, subjects[i].Name, "loads", float64(loads))
+			x.Add(round, t.Case, subjects[i].Name, "loads", float64(loads))
 		}
 	}
 	return nil
 }
 
-// storm invalidates answers at a constant rate.
-type storm struct {
-	writer, reader *contestant[[]byte]
+// invalidator invalidates answers at a constant rate.
+type invalidator struct {
+	writer, reader *contender[[]byte]
 	rate           int
 	wrote          atomic.Int64
 	failures       atomic.Int64
-	failed         atomic.Pointer[error] // one of them
+	lastError      atomic.Pointer[error] // one of them
 	loads          []int64               // of the reader, in each turn
 }
 
-func (s *storm) start(ctx context.Context) (stop func()) {
+func (s *invalidator) start(ctx context.Context) (stop func()) {
 	before := s.reader.loads.Load()
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	if s.rate > 0 {
-		wg.Go(func() { s.blow(ctx) })
+		wg.Go(func() { s.run(ctx) })
 	}
 	return func() {
 		cancel()
@@ -128,7 +128,7 @@ func (s *storm) start(ctx context.Context) (stop func()) {
 	}
 }
 
-func (s *storm) blow(ctx context.Context) {
+func (s *invalidator) run(ctx context.Context) {
 	tick := time.NewTicker(time.Second / time.Duration(s.rate))
 	defer tick.Stop()
 	for {
@@ -145,12 +145,12 @@ func (s *storm) blow(ctx context.Context) {
 		s.wrote.Add(1)
 		if err != nil {
 			s.failures.Add(1)
-			s.failed.Store(&err)
+			s.lastError.Store(&err)
 		}
 	}
 }
 
-func (l *lab) tabulateWriters(rates []int, names []string) {
+func (x *experimentRun) tabulateWriters(rates []int, names []string) {
 	var cases []string
 	plot := report.Plot{
 		Name: "growth-writers", Title: "Reads while others write", XLabel: "invalidations each second",
@@ -162,7 +162,7 @@ func (l *lab) tabulateWriters(rates []int, names []string) {
 	for _, name := range names {
 		line := report.Line{Name: name}
 		for i, rate := range rates {
-			if v, ok := l.Median(cases[i], name, measure.Rate); ok {
+			if v, ok := x.Median(cases[i], name, measure.Rate); ok {
 				line.Points = append(line.Points, report.Point{X: float64(rate), Y: v})
 			}
 		}
@@ -172,10 +172,10 @@ func (l *lab) tabulateWriters(rates []int, names []string) {
 		caption: "Calls each second of two readers, by the invalidations each second (ratio to chainlearn).",
 		metric:  measure.Rate, format: report.Count, cases: cases, subjects: names,
 	}
-	l.tabulate(c)
+	x.tabulate(c)
 	c.caption, c.metric, c.format = "99th percentile of the time for a call.", measure.P99, report.Nanoseconds
-	l.tabulate(c)
+	x.tabulate(c)
 	c.caption, c.metric, c.format = "Loads in one turn.", "loads", report.Count
-	l.tabulate(c)
-	l.section.Plots = append(l.section.Plots, plot)
+	x.tabulate(c)
+	x.section.Plots = append(x.section.Plots, plot)
 }

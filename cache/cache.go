@@ -187,9 +187,6 @@ func (c *Cache) define(name string, d definition) error {
 	return nil
 }
 
-// FenceLease is that of the Config: no commit may come later than this after its fence.
-func (c *Cache) FenceLease() time.Duration { return c.cfg.FenceLease }
-
 // StoreName returns the Name of the store, which it asks for once. It is for adapters: an outbox
 // knows by it which data an invalidation is for.
 func (c *Cache) StoreName(ctx context.Context) (string, error) {
@@ -207,6 +204,10 @@ func (c *Cache) StoreName(ctx context.Context) (string, error) {
 	c.storeName.Store(&name)
 	return name, nil
 }
+
+// FenceLease returns the lease of the fences: Config.FenceLease, or its default. It is for
+// adapters: a transaction must not outlive the fence of what it touched.
+func (c *Cache) FenceLease() time.Duration { return c.cfg.FenceLease }
 
 // Purge removes from the store the entries whose keys match pattern, and returns how many.
 // * stands for any characters and ? for one: "courses:list:*". Nothing becomes

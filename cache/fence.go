@@ -62,7 +62,7 @@ func (f *Fence) Remaining() time.Duration {
 }
 
 // Bump gives the tags new versions and removes the fence. It works even when ctx has
-// ended, within the cache's budget for one call of the store. After an error the
+// ended, within the time that one call of the store may take. After an error the
 // cache of this process does not trust the store until the bump has been delivered;
 // other processes depend on the fence, which still stands, or on the outbox.
 func (f *Fence) Bump(ctx context.Context) error { return f.c.Bump(ctx, f.mark, f.tags) }

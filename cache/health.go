@@ -29,17 +29,53 @@ const (
 //
 //   - May it be asked at all? Not while the breaker is open: then nothing is paid for it.
 //     Only the prober closes the breaker; no request is spent on trying.
-//   - Is it validated: may its entries be served? Not after an outage, a failed bump, or a change of
-//     identity, until everything that was written meanwhile has been delivered.
+//   - Is it validated: may its entries be served? Not at the start, after an outage, a failed
+//     bump, or a change of identity, until everything that was written meanwhile has
+//     been delivered.
+//
+// While it is not validated, every answer comes from the source and none is stored. This is why
+// an answer is never wrong after trouble, and the whole story is what "delivered" takes.
+//
+// What can be missing from the store after an outage is of three kinds. This process's own bumps
+// that failed: recentBumps has them. Those that the store had and lost, because another
+// incarnation of it answers now (a restart, the promotion of a replica that lagged): the
+// identity differs, and recentBumps has those of the last seconds. And what other processes
+// and programs committed meanwhile: that is in the outbox, which the functions of OnRecovery
+// drain.
+//
+// One interleaving needs a wait. The breaker of this process closes, but another process has
+// not found the store yet. It still commits without a fence:
+//
+//	this process             other process            store
+//	probe: it answers
+//	drain: all delivered
+//	serve stored answers     COMMIT, not fenced
+//	hit: the old answer      (row in the outbox)
+//
+// So after an outage, and after a change of identity, the recovery first waits for as long as
+// any process takes to find the store: two probes and one call. Then every process that can
+// reach the store fences again, and what was committed without a fence is in the outbox before
+// it is drained.
+//
+// What goes wrong during a recovery counts. Each suspicion raises a counter; a recovery that
+// ends under another count than it began with has not seen the end of it, and begins again.
+//
+//	suspect(1) -> recover: identity, wait, deliver ……………… count is 2: not validated
+//	                              suspect(2): a bump fails
+//	           -> recover again
+//
+// A deadline is shared by the calls that begin at about the same time (see withDeadline), the
+// breaker counts failures and not callers that left, and a change of identity that a call
+// meets (ErrUnproven) is no failure of the store but a reason to recover.
 type health struct {
 	store   driver.Store
-	budget  time.Duration
+	timeout time.Duration // of one call
 	log     *slog.Logger
 	observe func(context.Context, Event)
 	bumps   *recentBumps
 	breaker *gobreaker.CircuitBreaker[struct{}]
 
-	shared    atomic.Pointer[budget]
+	deadline  atomic.Pointer[sharedDeadline]
 	down      atomic.Bool // the breaker is not closed
 	validated atomic.Bool // changed under mu
 	wake      chan struct{}
@@ -49,14 +85,15 @@ type health struct {
 	outage     bool   // the store was unreachable since it was last validated
 	identity   string // when it was last validated; empty before
 	since      time.Time
-	err        error // why it is not validated
+	err        error         // why it is not validated
+	serving    chan struct{} // closed while validated
 	drains     []*func(context.Context) error
 }
 
 func newHealth(cfg Config, observe func(context.Context, Event), bumps *recentBumps) *health {
 	h := &health{
-		store: cfg.Store, budget: cfg.StoreTimeout, log: cfg.Logger, observe: observe, bumps: bumps,
-		wake: make(chan struct{}, 1), since: time.Now(),
+		store: cfg.Store, timeout: cfg.StoreTimeout, log: cfg.Logger, observe: observe, bumps: bumps,
+		wake: make(chan struct{}, 1), since: time.Now(), serving: make(chan struct{}),
 	}
 	h.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		MaxRequests:  1,
@@ -83,7 +120,7 @@ func newHealth(cfg Config, observe func(context.Context, Event), bumps *recentBu
 // nothing about the store.
 var errCallerLeft = errors.New("caller left")
 
-// call runs one store operation within the budget, unless the breaker is open.
+// call runs one store operation within the timeout, unless the breaker is open.
 func (h *health) call(ctx context.Context, op string, f func(context.Context) error) error {
 	if h.down.Load() {
 		return ErrUnavailable
@@ -107,7 +144,7 @@ func (h *health) call(ctx context.Context, op string, f func(context.Context) er
 
 func (h *health) try(ctx context.Context, f func(context.Context) error) error {
 	_, err := h.breaker.Execute(func() (struct{}, error) {
-		err := f(h.budgeted(ctx))
+		err := f(h.withDeadline(ctx))
 		if err != nil && ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", errCallerLeft, err)
 		}
@@ -119,29 +156,29 @@ func (h *health) try(ctx context.Context, f func(context.Context) error) error {
 	return err
 }
 
-// budget is a context that ends when the calls which use it have spent their budget.
-type budget struct {
+// sharedDeadline is a context for the calls that begin at about the same time.
+type sharedDeadline struct {
 	context.Context
 	cancel context.CancelFunc
 	since  time.Time
 }
 
-// budgeted returns a context that ends within the budget, give or take a tenth. Calls that
+// withDeadline returns a context that ends within the timeout, give or take a tenth. Calls that
 // begin at about the same time share it: a timer for each would cost a hit more than
-// all the rest. So it does not end when the caller hangs up, who then is nobody that
-// could mind; a caller with a nearer deadline gets a context of its own.
-func (h *health) budgeted(ctx context.Context) context.Context {
+// all the rest. It does not end when the caller cancels: by then no caller waits for the
+// result. A caller with a nearer deadline gets a context of its own.
+func (h *health) withDeadline(ctx context.Context) context.Context {
 	now := time.Now()
-	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(now) < h.budget {
+	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(now) < h.timeout {
 		return ctx
 	}
-	b := h.shared.Load()
-	if b == nil || now.Sub(b.since) > h.budget/10 {
-		ends, cancel := context.WithDeadline(context.Background(), now.Add(h.budget))
-		b = &budget{ends, cancel, now}
-		h.shared.Store(b) // the one before ends by itself, with the last call that uses it
+	d := h.deadline.Load()
+	if d == nil || now.Sub(d.since) > h.timeout/10 {
+		ends, cancel := context.WithDeadline(context.Background(), now.Add(h.timeout))
+		d = &sharedDeadline{ends, cancel, now}
+		h.deadline.Store(d) // the one before ends by itself, with the last call that uses it
 	}
-	return b
+	return d
 }
 
 // suspect ends the trust in entries and starts a recovery.
@@ -152,6 +189,7 @@ func (h *health) suspect(err error, outage bool) {
 	h.outage = h.outage || outage
 	h.err = err
 	if h.validated.Swap(false) {
+		h.serving = make(chan struct{})
 		h.since = time.Now()
 		h.tell(h.breaker.State())
 		h.log.Warn("stored answers are not served until the cache has recovered; answering from the source", "err", err)
@@ -223,7 +261,7 @@ func (h *health) recover(ctx context.Context) bool {
 	// drained the outbox now and served stored answers would miss those writes; so first wait until
 	// every process that can reach the store has begun to use it.
 	changed := before != "" && identity != before
-	if (outage && before != "" || changed) && !pause(ctx, 2*probeEvery+h.budget) {
+	if (outage && before != "" || changed) && !pause(ctx, 2*probeEvery+h.timeout) {
 		return false
 	}
 	if err := h.deliver(ctx, changed); err != nil {
@@ -244,6 +282,7 @@ func (h *health) recover(ctx context.Context) bool {
 	}
 	h.identity, h.outage, h.err, h.since = identity, false, nil, time.Now()
 	h.validated.Store(true)
+	close(h.serving)
 	h.tell(h.breaker.State())
 	return true
 }
@@ -265,6 +304,24 @@ func (h *health) deliver(ctx context.Context, all bool) error {
 		}
 	}
 	return nil
+}
+
+// WaitServing returns nil as soon as stored answers are served: the store answers, and what may
+// have been missing from it has been delivered. A program that has just made the relay of an
+// outbox waits for it before it takes requests, with a bound: answers come without it too,
+// from the source. It returns the cause of ctx if that ends first, or ErrClosed.
+func (c *Cache) WaitServing(ctx context.Context) error {
+	c.health.mu.Lock()
+	serving := c.health.serving
+	c.health.mu.Unlock()
+	select {
+	case <-serving:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.ctx.Done():
+		return ErrClosed
+	}
 }
 
 // Health of the shared tier as one process sees it.

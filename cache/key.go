@@ -99,6 +99,10 @@ func textOf(v any) (text, problem string) {
 			return hex.EncodeToString(r.Bytes()), ""
 		}
 	case reflect.Array:
+		if r.Type().Elem().Kind() == reflect.Uint8 && r.Len() == 16 {
+			// The driver of a database may return a UUID like this, whose column has another text.
+			return "", fmt.Sprintf("a %T may be a UUID or 16 bytes: use a UUID type, a string or a []byte", v)
+		}
 		if r.Type().Elem().Kind() == reflect.Uint8 {
 			b := make([]byte, r.Len())
 			reflect.Copy(reflect.ValueOf(b), r)

@@ -9,6 +9,55 @@ import (
 	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
+// A miss, from the caller that finds nothing to the entry in the store.
+//
+// Three rules keep it exact, and two keep it cheap.
+//
+// The guard is from before the load. The caller has read the versions of the tags together with
+// the entry that was not there, or not valid. Whatever is loaded now is stored under the guard
+// of those versions, however long the load takes:
+//
+//	loader                           writer
+//	read versions: course:7 = a
+//	SELECT title            -> old
+//	                                 UPDATE title, fence: course:7 = b, COMMIT, bump: course:7 = c
+//	store old under guard(a)
+//	next reader: guard(c), a miss
+//
+// So a late fill needs no coordination with the writer; its entry is born invalid.
+//
+// A mark means that versions prove nothing. While a writer is in flight, its commit may become
+// visible at any moment, so a reader that meets a mark loads and stores nothing (bypass). The
+// same holds when the store cannot be asked.
+//
+// A caller joins a load only if the load cannot have begun before something that the caller
+// must see. Under a guard that the caller has just seen to be current, it may join a load
+// that runs under the same guard: no write was acknowledged between the two. In a bypass it may
+// only join a load that has not begun. calls holds these rules.
+//
+// One process loads. The first caller of a process claims the lease of the key in the store,
+// for its guard. Claims under other guards do not stand in its way: a load that began under
+// older versions is of no use now. The other processes wait until the key is settled, which the
+// store announces, or until the lease may have run out because its holder died, and then look
+// again: at the versions first, since what they waited for may be outdated by then.
+//
+// A load that fails is settled too, as a failure that is held for a moment, so that a thousand
+// callers of a source that is down are one load each time.
+//
+//	process A                       store                     process B
+//	claim key, guard a  ----------> lease: A, a
+//	                                held: wait 750 ms <------ claim key, guard a
+//	load … renew, renew             lease: A, a
+//	answer the waiters of A
+//	settle: entry under a  -------> entry, no lease
+//	                                announce key -----------> read versions and entry: a hit
+//
+// The waiters of A are answered before the store has the entry. The call of A goes on until it
+// has, so a caller of A that comes in between joins it instead of loading again.
+//
+// A load belongs to the cache and not to the caller that began it: it has a context of its
+// own, with its own deadline, and each waiter leaves with its own. Close ends all loads.
+
 const (
 	// leaseTTL is how long a loader that vanished delays the next one, at most. It is
 	// renewed thrice in that time, so that one lost renewal does no harm.

@@ -40,7 +40,7 @@ func TestSickStoreFailsNoRequest(t *testing.T) {
 	}
 }
 
-// A hung store costs its callers the budget until the breaker opens, and then nothing.
+// A hung store costs its callers the timeout until the breaker opens, and then nothing.
 func TestHungStoreIsPaidForOnceAndLoadsStayBounded(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s, c := newSource(), newCache(t)

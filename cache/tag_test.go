@@ -88,6 +88,7 @@ func TestMalformedTagsAreErrors(t *testing.T) {
 		{cache.T("price", 1.5), "float64"}, {cache.T("d", time.Second), "Duration"},
 		{cache.T("user", sql.NullInt64{}), "NULL"}, {cache.T("user", struct{ A int }{1}), "struct"},
 		{cache.T("two words"), "kind"},
+		{cache.T("user", [16]byte{1}), "UUID"},
 	} {
 		err := c.tag.Check()
 		if c.says == "" {

@@ -50,8 +50,8 @@ func (o *Outcome) Rate() float64 {
 }
 
 const (
-	longest = time.Minute // a histogram's last bucket, and the limit of an answer
-	digits  = 3
+	maxLatency = time.Minute // a histogram's last bucket, and the limit of an answer
+	digits     = 3
 )
 
 // Closed keeps connections busy for a time: each sends its next request when it has the
@@ -66,7 +66,7 @@ func Closed(ctx context.Context, t *Target, connections int, d time.Duration) Ou
 }
 
 // Open sends rate requests each second, evenly, however long the answers take, over at most
-// so many connections. A request for which no connection is free waits, and its
+// the given number of connections. A request for which no connection is free waits, and its
 // waiting counts.
 func Open(ctx context.Context, t *Target, connections int, rate float64, d time.Duration) Outcome {
 	began := time.Now()
@@ -77,10 +77,10 @@ func Open(ctx context.Context, t *Target, connections int, rate float64, d time.
 		if i >= total {
 			return time.Time{}, false
 		}
-		due := began.Add(time.Duration(float64(i) / rate * float64(time.Second)))
-		early := time.Until(due)
+		dueAt := began.Add(time.Duration(float64(i) / rate * float64(time.Second)))
+		early := time.Until(dueAt)
 		if early <= 0 {
-			return due, ctx.Err() == nil
+			return dueAt, ctx.Err() == nil
 		}
 		ok := pause(ctx, early)
 		return time.Now(), ok
@@ -90,7 +90,7 @@ func Open(ctx context.Context, t *Target, connections int, rate float64, d time.
 // run has connections send what is next at the moments that turn returns, until it says no.
 func (t *Target) run(ctx context.Context, connections int, turn func(context.Context) (time.Time, bool)) Outcome {
 	client := &fasthttp.HostClient{
-		Addr: t.Addr, MaxConns: connections, ReadTimeout: longest, WriteTimeout: longest,
+		Addr: t.Addr, MaxConns: connections, ReadTimeout: maxLatency, WriteTimeout: maxLatency,
 		NoDefaultUserAgentHeader: true, DisablePathNormalizing: true,
 	}
 	defer client.CloseIdleConnections()
@@ -98,10 +98,10 @@ func (t *Target) run(ctx context.Context, connections int, turn func(context.Con
 	began := time.Now()
 	var wg sync.WaitGroup
 	for i := range parts {
-		wg.Go(func() { parts[i] = t.connection(ctx, client, turn) })
+		wg.Go(func() { parts[i] = t.sendLoop(ctx, client, turn) })
 	}
 	wg.Wait()
-	all := Outcome{Elapsed: time.Since(began), Latency: hdrhistogram.New(1000, int64(longest), digits)}
+	all := Outcome{Elapsed: time.Since(began), Latency: hdrhistogram.New(1000, int64(maxLatency), digits)}
 	for _, p := range parts {
 		all.Requests += p.Requests
 		all.Failures += p.Failures
@@ -113,8 +113,8 @@ func (t *Target) run(ctx context.Context, connections int, turn func(context.Con
 	return all
 }
 
-func (t *Target) connection(ctx context.Context, client *fasthttp.HostClient, turn func(context.Context) (time.Time, bool)) Outcome {
-	o := Outcome{Latency: hdrhistogram.New(1000, int64(longest), digits)}
+func (t *Target) sendLoop(ctx context.Context, client *fasthttp.HostClient, turn func(context.Context) (time.Time, bool)) Outcome {
+	o := Outcome{Latency: hdrhistogram.New(1000, int64(maxLatency), digits)}
 	req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseRequest(req)
 	defer fasthttp.ReleaseResponse(resp)
@@ -125,7 +125,7 @@ func (t *Target) connection(ctx context.Context, client *fasthttp.HostClient, tu
 		}
 		r := &t.Requests[int(t.next.Add(1)-1)%len(t.Requests)]
 		err := t.send(client, req, resp, r)
-		_ = o.Latency.RecordValue(min(int64(time.Since(due)), int64(longest))) // in range
+		_ = o.Latency.RecordValue(min(int64(time.Since(due)), int64(maxLatency))) // in range
 		o.Requests++
 		if err != nil {
 			o.Failures++

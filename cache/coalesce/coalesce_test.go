@@ -14,7 +14,7 @@ import (
 
 var errClosed = errors.New("closed")
 
-// server answers every question with the question and the moment at which it came.
+// server answers every question with the question and the time at which it came.
 type server struct {
 	away time.Duration // of each call
 
@@ -61,8 +61,7 @@ func (s *server) calling(alone, most int) *coalesce.Calls[string, int, answer] {
 	}
 }
 
-// asks calls at a moment of virtual time, and checks that the answer is one to key, and not
-// older than the question.
+// asks makes a call, and checks that the answer is one to key, and not older than the question.
 func asks(t *testing.T, callers *sync.WaitGroup, c *coalesce.Calls[string, int, answer], key string, arg int) {
 	asked := time.Now()
 	callers.Go(func() {
@@ -87,7 +86,7 @@ func TestCallersShareTheNextCall(t *testing.T) {
 		s := &server{away: 900 * time.Microsecond}
 		c := s.calling(2, 10)
 		var callers sync.WaitGroup
-		for range 2 { // places are given back
+		for range 2 { // a finished call makes room for another
 			for i, key := range []string{"a", "b", "c", "d", "c"} {
 				asks(t, &callers, c, key, map[bool]int{true: 3, false: i + 1}[key == "c"])
 			}
@@ -97,7 +96,7 @@ func TestCallersShareTheNextCall(t *testing.T) {
 	})
 }
 
-// Of one key there is one call at a time, also where there are places for more.
+// There is one call for a key at a time, even if more calls may run.
 func TestCallersOfAKeyShareTheNextCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{away: 500 * time.Microsecond}
@@ -107,7 +106,7 @@ func TestCallersOfAKeyShareTheNextCall(t *testing.T) {
 			asks(t, &callers, c, key, 0)
 		}
 		time.Sleep(s.away)
-		synctest.Wait() // the second call of a is under way
+		synctest.Wait() // the second call of a is running
 		for _, key := range []string{"a", "a", "c"} {
 			asks(t, &callers, c, key, 0)
 		}
@@ -120,8 +119,7 @@ func TestCallersOfAKeyShareTheNextCall(t *testing.T) {
 	})
 }
 
-// A call that is under way is joined by nobody, and who comes during a shared call shares
-// the one after it.
+// No caller joins a running call. Callers that come during a shared call share the one after it.
 func TestCallBeginsAfterItsCallersCame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{away: 900 * time.Microsecond}
@@ -152,7 +150,7 @@ func TestSlowServerIsWaitedForOnce(t *testing.T) {
 		}
 		s.away = 900 * time.Microsecond
 		s.calls = nil
-		for _, key := range []string{"a", "b", "c"} { // the place that was made is gone again
+		for _, key := range []string{"a", "b", "c"} { // the call beside the slow one does not raise the limit
 			asks(t, &callers, c, key, 0)
 		}
 		callers.Wait()
@@ -173,7 +171,7 @@ func TestCallIsBounded(t *testing.T) {
 	})
 }
 
-func TestErrorIsForAllWhoShare(t *testing.T) {
+func TestErrorIsForAllThatShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{away: 900 * time.Microsecond, err: errors.New("broken")}
 		c := s.calling(1, 10)
@@ -199,7 +197,7 @@ func TestCallerMayLeave(t *testing.T) {
 		ctx, hangUp := context.WithCancelCause(t.Context())
 		callers.Go(func() {
 			if _, err := c.Do(ctx, "b", 0); !errors.Is(err, left) {
-				t.Errorf("who left got %v", err)
+				t.Errorf("the caller that left got %v", err)
 			}
 		})
 		synctest.Wait()
@@ -209,7 +207,7 @@ func TestCallerMayLeave(t *testing.T) {
 	})
 }
 
-// What cannot be sent any more fails, and blocks nobody who comes later.
+// A shared call that cannot start fails, and does not block callers that come later.
 func TestClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &server{away: 900 * time.Microsecond}

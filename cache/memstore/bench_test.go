@@ -27,7 +27,7 @@ func BenchmarkRead(b *testing.B) {
 	})
 }
 
-// What a tag with writers in flight adds: the time must be asked for.
+// What a tag with writers in flight adds: the clock must be read.
 func BenchmarkReadFenced(b *testing.B) {
 	s := newStore(b, Config{})
 	tags, keys := filled(b, s, 1, 2048)

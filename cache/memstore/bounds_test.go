@@ -41,7 +41,7 @@ func put(t testing.TB, s *Store, key string, payload []byte) {
 // heap returns the bytes that live objects take.
 func heap() uint64 {
 	runtime.GC()
-	runtime.GC() // the first one may leave what it only finished to sweep
+	runtime.GC() // the first one may only finish an earlier sweep
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
@@ -96,7 +96,7 @@ func TestHotEntriesOutliveAFloodOfColdOnes(t *testing.T) {
 		}
 	}
 	if kept < 90 {
-		t.Errorf("%d of 100 hot entries are left after 20,000 that nobody read", kept)
+		t.Errorf("%d of 100 hot entries are left after 20,000 that were not read", kept)
 	}
 }
 
@@ -114,7 +114,7 @@ func TestExpiredEntriesAreRemoved(t *testing.T) {
 		if stats := s.Stats(); stats.Entries != 10_000 || stats.Leases != 10_000 {
 			t.Fatalf("the store holds %d entries and %d leases, want 10,000", stats.Entries, stats.Leases)
 		}
-		// Nobody reads or writes: the store's own goroutines do it. Their wheel turns in
+		// Without reads and writes, the goroutines of the store remove them. Their wheel turns in
 		// steps of some seconds up to a minute.
 		<-time.After(3 * time.Minute)
 		if stats := s.Stats(); stats.Entries != 0 || stats.Bytes != 0 || stats.Leases != 0 {
@@ -145,8 +145,8 @@ func TestTagsStayWithinMaxTags(t *testing.T) {
 		t.Errorf("the store remembers %d tags, want at most %d", got, maxTags)
 	}
 
-	// A version that is forgotten is replaced, so that what depends on it is dead. A fence
-	// that is forgotten would let readers past it.
+	// A version that is lost is replaced, so that what depends on it is invalid. A fence that is
+	// lost would let readers past it.
 	evicted := 0
 	for range 3 { // reading the tags evicts others in turn
 		for tag, was := range fenced {
@@ -201,7 +201,7 @@ func TestMarksAreBounded(t *testing.T) {
 		if err := fence(maxMarks, time.Minute); err != errTooManyMarks {
 			t.Fatalf("a fence beyond %d writers in flight returned %v", maxMarks, err)
 		}
-		// Half of the writers died without a trace.
+		// Half of the writers have crashed.
 		<-time.After(time.Minute)
 		must(t, fence(maxMarks, time.Minute))
 		if got := s.Stats().Marks; got != maxMarks/2+1 {
@@ -231,7 +231,7 @@ func TestLeasesAreBounded(t *testing.T) {
 
 // The heap must agree with what Config says an entry, a tag and a lease take, or the bounds
 // bound something else.
-func TestWeightsAreHonest(t *testing.T) {
+func TestWeightsMatchTheHeap(t *testing.T) {
 	const n = 20_000
 	s := newStore(t, Config{})
 	check := func(what string, payload, documented int, add func(i int)) {
@@ -276,15 +276,15 @@ func TestCloseDropsEverything(t *testing.T) {
 		t.Errorf("Read of a closed store returned %v", err)
 	}
 	cancel()
-	for i := range s.hub.parts {
-		if n := len(s.hub.parts[i].waiters); n != 0 {
+	for i := range s.waiters.shards {
+		if n := len(s.waiters.shards[i].byKey); n != 0 {
 			t.Errorf("%d keys are waited for after the last subscription ended", n)
 		}
 	}
 }
 
-// With room for a handful of tags, each access evicts another. A fence must be seen all the
-// same, while its marks move in and out of the table under everybody's hands.
+// With room for a handful of tags, each access evicts another. Every read must show the fence,
+// while its marks move between the table and spilled.
 func TestFencesSurviveEvictionUnderway(t *testing.T) {
 	s := newStore(t, Config{MaxTags: 8})
 	const tag = "course:1"

@@ -14,9 +14,9 @@ import (
 )
 
 // A day of virtual time in which no name comes twice: answers of all kinds, failures, callers
-// who leave, writers who finish and writers who die. What has expired is gone, what is not in
-// use is bounded, and nothing waits for anything.
-func TestDayOfEverNewNames(t *testing.T) {
+// that cancel, writers that finish and writers that crash. What has expired is gone, what is not
+// in use is bounded, and there are no waiters left.
+func TestDayOfNewNames(t *testing.T) {
 	const (
 		maxTags = 2000
 		steps   = 24 * 60 * 60 / 10 // one every ten seconds
@@ -64,7 +64,7 @@ func TestDayOfEverNewNames(t *testing.T) {
 			tag := []driver.Tag{driver.Tag(fmt.Sprint("row:", step))}
 			mark := driver.Mark{1, byte(step), byte(step >> 8), byte(step >> 16)}
 			must(t, s.Fence(t.Context(), tag, mark, 10*time.Second))
-			if step%100 != 0 { // else the writer dies
+			if step%100 != 0 { // else the writer crashes
 				must(t, s.Bump(t.Context(), tag, mark))
 			}
 			claim := driver.Claim{Key: fmt.Sprint("abandoned:", step), Token: driver.Token{1}, TTL: time.Second}
@@ -81,13 +81,13 @@ func TestDayOfEverNewNames(t *testing.T) {
 			now := s.Stats()
 			// A wheel of the expiry turns in steps of up to some minutes.
 			if most := int(40*time.Minute/(10*time.Second)) * 2; now.Entries > most || now.Leases > most {
-				t.Fatalf("after %v of ever new names the store holds %+v", time.Duration(step)*10*time.Second, now)
+				t.Fatalf("after %v of new names the store holds %+v", time.Duration(step)*10*time.Second, now)
 			}
 			if now.Tags > maxTags+100 || now.Marks > steps/100+1 {
-				t.Fatalf("after %v of ever new names the store holds %+v", time.Duration(step)*10*time.Second, now)
+				t.Fatalf("after %v of new names the store holds %+v", time.Duration(step)*10*time.Second, now)
 			}
 			if n := waiting(s); n != 0 {
-				t.Fatalf("%d keys are waited for, by nobody", n)
+				t.Fatalf("%d keys are waited for after all callers have returned", n)
 			}
 			if step == steps/2-(steps/2)%(steps/24) { // by now everything is as full as it gets
 				base, baseHeap, baseGoroutines = now, heap(), runtime.NumGoroutine()
@@ -103,7 +103,7 @@ func TestDayOfEverNewNames(t *testing.T) {
 			t.Errorf("%d goroutines after half a day, %d after a day", baseGoroutines, n)
 		}
 
-		<-time.After(2 * time.Hour) // nobody comes any more
+		<-time.After(2 * time.Hour) // without callers
 		synctest.Wait()
 		if now := s.Stats(); now.Entries != 0 || now.Leases != 0 || now.Bytes != 0 {
 			t.Errorf("hours after the last caller the store holds %+v", now)
@@ -111,12 +111,12 @@ func TestDayOfEverNewNames(t *testing.T) {
 	})
 }
 
-// waiting returns how many keys somebody waits for.
+// waiting returns for how many keys callers wait.
 func waiting(s *Store) (n int) {
-	for i := range s.hub.parts {
-		p := &s.hub.parts[i]
+	for i := range s.waiters.shards {
+		p := &s.waiters.shards[i]
 		p.mu.Lock()
-		n += len(p.waiters)
+		n += len(p.byKey)
 		p.mu.Unlock()
 	}
 	return n

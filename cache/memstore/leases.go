@@ -16,8 +16,8 @@ const (
 	leaseOverhead = 288
 )
 
-// leaseTable holds, for each key that is loading or failed lately, who loads it and what
-// became of the last load. A value is immutable and replaced under the lock of its slot.
+// leaseTable holds, for each key that is loading or failed lately, the lease of the load and
+// the last failure. A value is immutable and replaced under the lock of its slot.
 type leaseTable struct {
 	leases *otter.Cache[string, lease]
 }
@@ -37,10 +37,10 @@ func newLeaseTable() *leaseTable {
 		leases: otter.Must(&otter.Options[string, lease]{
 			MaximumWeight: maxLeaseBytes,
 			Weigher: func(key string, l lease) uint32 {
-				return weight(len(key) + cap(l.failure) + leaseOverhead)
+				return clampWeight(len(key) + cap(l.failure) + leaseOverhead)
 			},
 			ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, lease]) time.Duration {
-				return max(time.Until(e.Value.end()), 1) // otter takes 0 for "leave the old time"
+				return max(time.Until(e.Value.end()), 1) // otter takes 0 as "keep the old expiry"
 			}),
 			Executor: inline,
 		}),
@@ -51,7 +51,7 @@ func (l lease) heldBy(token driver.Token, now time.Time) bool {
 	return l.token == token && now.Before(l.until)
 }
 
-// end is when nothing of l matters any more.
+// end is when l expires as a whole.
 func (l lease) end() time.Time {
 	if l.until.After(l.forgetAt) {
 		return l.until
@@ -59,8 +59,8 @@ func (l lease) end() time.Time {
 	return l.forgetAt
 }
 
-// update replaces the lease of key by what next returns. Expired parts are gone before
-// next sees it, and a lease with no living part is removed.
+// update replaces the lease of key by what next returns. Expired parts are removed before
+// next sees it, and a lease of which all parts have expired is removed.
 func (t *leaseTable) update(key string, next func(l lease, now time.Time) lease) {
 	t.leases.Compute(key, func(l lease, _ bool) (lease, otter.ComputeOp) {
 		now := time.Now()
@@ -78,24 +78,24 @@ func (t *leaseTable) update(key string, next func(l lease, now time.Time) lease)
 	})
 }
 
-func (t *leaseTable) claim(c driver.Claim) (answer driver.Claimed) {
+func (t *leaseTable) acquire(c driver.Claim) (claimed driver.Claimed) {
 	t.update(c.Key, func(l lease, now time.Time) lease {
 		switch {
 		case now.Before(l.retry):
-			answer = driver.Claimed{State: driver.Failed, Wait: l.retry.Sub(now), Failure: l.failure}
-		// Who asks again under its own token repeats a claim whose answer it did not get.
+			claimed = driver.Claimed{State: driver.Failed, Wait: l.retry.Sub(now), Failure: l.failure}
+		// A claim under the token that holds the lease repeats one whose answer was lost.
 		case now.Before(l.until) && l.guard == c.Guard && l.token != c.Token:
-			answer = driver.Claimed{State: driver.Held, Wait: l.until.Sub(now)}
+			claimed = driver.Claimed{State: driver.Held, Wait: l.until.Sub(now)}
 		default:
-			answer = driver.Claimed{State: driver.Granted, Failure: l.failure}
+			claimed = driver.Claimed{State: driver.Granted, Failure: l.failure}
 			l.token, l.guard, l.until = c.Token, c.Guard, now.Add(c.TTL)
 		}
 		return l
 	})
-	return answer
+	return claimed
 }
 
-func (t *leaseTable) renew(key string, token driver.Token, ttl time.Duration) (ok bool) {
+func (t *leaseTable) extend(key string, token driver.Token, ttl time.Duration) (ok bool) {
 	t.update(key, func(l lease, now time.Time) lease {
 		if ok = l.heldBy(token, now); ok {
 			l.until = now.Add(ttl)
@@ -105,7 +105,7 @@ func (t *leaseTable) renew(key string, token driver.Token, ttl time.Duration) (o
 	return ok
 }
 
-func (t *leaseTable) settle(f driver.Fill) {
+func (t *leaseTable) release(f driver.Fill) {
 	t.update(f.Key, func(l lease, now time.Time) lease {
 		if !l.heldBy(f.Token, now) {
 			return l
@@ -123,7 +123,7 @@ func (t *leaseTable) settle(f driver.Fill) {
 
 func (t *leaseTable) size() int { return t.leases.EstimatedSize() }
 
-func (t *leaseTable) close() {
+func (t *leaseTable) clear() {
 	t.leases.StopAllGoroutines()
 	t.leases.InvalidateAll()
 }

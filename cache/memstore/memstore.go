@@ -2,7 +2,7 @@
 // program that runs alone.
 //
 // Everything in it is bounded. Entries, leases and remembered failures are bounded in
-// bytes, tags in number; what does not fit is evicted by W-TinyLFU, which also refuses
+// bytes, tags in number. What does not fit is evicted by W-TinyLFU, which also refuses
 // room to a flood of names that are seen once. Losing any of it is safe: an entry is
 // loaded again, a lost lease costs one more load, and a tag that comes back has a new
 // version, so that nothing stored under the lost one is valid. Only the marks of writers
@@ -34,7 +34,7 @@ type Config struct {
 
 	// MaxTags bounds the number of tags whose versions are remembered, some 160 bytes
 	// each. It should exceed the number of tags in use: entries of an evicted tag are
-	// dead. Values below 1 mean the default: 1,000,000.
+	// invalid. Values below 1 mean the default: 1,000,000.
 	MaxTags int
 }
 
@@ -50,7 +50,7 @@ func (c Config) withDefaults() Config {
 }
 
 // entryOverhead is what an entry takes beside its key and payload: the node of the cache,
-// the slot of the hash table, the sketch, rounding by the allocator. TestWeightsAreHonest
+// the slot of the hash table, the sketch, rounding by the allocator. TestWeightsMatchTheHeap
 // measures it.
 const entryOverhead = 160
 
@@ -63,7 +63,7 @@ type Store struct {
 	entries  *otter.Cache[string, entry]
 	tags     *tagTable
 	leases   *leaseTable
-	hub      *hub
+	waiters  *waiters
 	watchers *watchers
 	identity string
 	closed   atomic.Bool
@@ -86,7 +86,7 @@ func New(cfg Config) *Store {
 		entries: otter.Must(&otter.Options[string, entry]{
 			MaximumWeight: uint64(cfg.MaxBytes),
 			Weigher: func(key string, e entry) uint32 {
-				return weight(len(key) + cap(e.payload) + entryOverhead)
+				return clampWeight(len(key) + cap(e.payload) + entryOverhead)
 			},
 			ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, entry]) time.Duration {
 				return e.Value.life
@@ -95,21 +95,21 @@ func New(cfg Config) *Store {
 		}),
 		tags:     newTagTable(cfg.MaxTags, watchers),
 		leases:   newLeaseTable(),
-		hub:      newHub(),
+		waiters:  newWaiters(),
 		watchers: watchers,
 		identity: rand.Text(),
 		done:     make(chan struct{}),
 	}
 }
 
-// inline makes the goroutine that fills a buffer of accesses work it off. The default, a
+// inline makes the goroutine that fills a buffer of accesses process the buffer. The default, a
 // new goroutine each time, could outlive Close, and lets a burst of writes overshoot the
-// bounds. A read pays for it seldom: one in some dozens, and other readers do not wait.
+// bounds. Only one read in some dozens pays for it, and other readers do not wait.
 func inline(task func()) { task() }
 
-func weight(n int) uint32 { return uint32(min(n, math.MaxUint32)) }
+func clampWeight(n int) uint32 { return uint32(min(n, math.MaxUint32)) }
 
-// check is what every method asks first.
+// check fails if ctx has ended or the store is closed.
 func (s *Store) check(ctx context.Context, method string) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("memstore: %s: %w", method, err)
@@ -151,7 +151,7 @@ func (s *Store) Fence(ctx context.Context, tags []driver.Tag, mark driver.Mark, 
 		return err
 	}
 	for i, tag := range tags {
-		if err := s.tags.fence(tag, mark, lease); err != nil {
+		if err := s.tags.addMark(tag, mark, lease); err != nil {
 			s.watchers.changed(tags[:i]...)
 			return err
 		}
@@ -166,7 +166,7 @@ func (s *Store) Bump(ctx context.Context, tags []driver.Tag, mark driver.Mark) e
 		return err
 	}
 	for _, tag := range tags {
-		s.tags.bump(tag, mark)
+		s.tags.removeMark(tag, mark)
 	}
 	s.watchers.changed(tags...)
 	return nil
@@ -177,14 +177,14 @@ func (s *Store) Claim(ctx context.Context, claims []driver.Claim) ([]driver.Clai
 	if err := s.check(ctx, "claim"); err != nil {
 		return nil, err
 	}
-	answers := make([]driver.Claimed, len(claims))
+	claimed := make([]driver.Claimed, len(claims))
 	for i, claim := range claims {
-		answers[i] = s.leases.claim(claim)
-		// After the decision: whoever settles stores the entry before it gives the lease
-		// back, so a claim that is granted because of that sees the entry.
-		answers[i].Entry = s.entry(claim.Key)
+		claimed[i] = s.leases.acquire(claim)
+		// The entry is read after the decision. A load that settles stores its entry before
+		// it gives the lease back, so a claim that is granted because of that sees the entry.
+		claimed[i].Entry = s.entry(claim.Key)
 	}
-	return answers, nil
+	return claimed, nil
 }
 
 // Renew implements driver.Store.
@@ -192,7 +192,7 @@ func (s *Store) Renew(ctx context.Context, key string, token driver.Token, ttl t
 	if err := s.check(ctx, "renew"); err != nil {
 		return err
 	}
-	if !s.leases.renew(key, token, ttl) {
+	if !s.leases.extend(key, token, ttl) {
 		return driver.ErrLeaseLost
 	}
 	return nil
@@ -205,16 +205,16 @@ func (s *Store) Settle(ctx context.Context, fills []driver.Fill) error {
 	}
 	for _, fill := range fills {
 		if fill.Entry != nil {
-			s.store(fill.Key, fill.Entry, fill.Life)
+			s.put(fill.Key, fill.Entry, fill.Life)
 		}
-		s.leases.settle(fill)
-		s.hub.announce(fill.Key)
+		s.leases.release(fill)
+		s.waiters.announce(fill.Key)
 	}
 	return nil
 }
 
-func (s *Store) store(key string, payload []byte, life time.Duration) {
-	if life <= 0 { // otter takes that for "leave the old time"
+func (s *Store) put(key string, payload []byte, life time.Duration) {
+	if life <= 0 { // otter takes that as "keep the old expiry"
 		s.entries.Invalidate(key)
 		return
 	}
@@ -223,7 +223,7 @@ func (s *Store) store(key string, payload []byte, life time.Duration) {
 
 // Announced implements driver.Store.
 func (s *Store) Announced(key string) (<-chan struct{}, func()) {
-	return s.hub.subscribe(key)
+	return s.waiters.subscribe(key)
 }
 
 // Identity implements driver.Store: each Store has one identity for its whole life.
@@ -247,11 +247,11 @@ func (s *Store) Purge(ctx context.Context, pattern string) (int, error) {
 	if err := s.check(ctx, "purge"); err != nil {
 		return 0, err
 	}
-	var purged, seen int
+	var purged, scanned int
 	for key := range s.entries.Keys() {
-		// The walk holds no lock between keys. Looking at the context is cheap, but not
-		// compared with matching a short key.
-		if seen++; seen%256 == 0 {
+		// No lock is held between keys. Checking the context costs more than matching a
+		// short key.
+		if scanned++; scanned%256 == 0 {
 			if err := s.check(ctx, "purge"); err != nil {
 				return purged, err
 			}
@@ -275,8 +275,8 @@ func (s *Store) Close() error {
 	close(s.done)
 	s.entries.StopAllGoroutines()
 	s.entries.InvalidateAll()
-	s.leases.close()
-	s.tags.close()
+	s.leases.clear()
+	s.tags.clear()
 	return nil
 }
 
@@ -286,7 +286,7 @@ type Stats struct {
 	Bytes   int64 // that they weigh, at most Config.MaxBytes
 	Tags    int   // whose versions are remembered, at most Config.MaxTags
 	Leases  int   // held or remembered as failures
-	Marks   int   // of writers in flight, and of those who died and were not yet forgotten
+	Marks   int   // of writers in flight, and expired ones that are not yet removed
 }
 
 // Stats returns how full the store is. The numbers belong to slightly different moments.

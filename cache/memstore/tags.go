@@ -14,8 +14,8 @@ import (
 // maxMarks bounds the marks of writers in flight, over all tags.
 const maxMarks = 1 << 16
 
-// errTooManyMarks is returned by Fence, whose caller then does without a fence as it does
-// when a store is out of reach: leaving a mark out silently would let readers past it.
+// errTooManyMarks is returned by Fence. Its caller then does without a fence, as when a store is
+// unavailable. Leaving out a mark silently would let readers past it.
 var errTooManyMarks = errors.New("memstore: 65536 writers are in flight: fence refused")
 
 // tagTable holds the state of the tags. A state is an immutable value, replaced as a whole
@@ -25,18 +25,18 @@ type tagTable struct {
 	states   *otter.Cache[driver.Tag, tagState]
 	marks    atomic.Int64 // in states and spilled, expired ones included
 	watchers *watchers
-	evicted  atomic.Bool // some tag was: one without a version may have had one
+	evicted  atomic.Bool // some tag was evicted: a tag without a version may have had one
 
-	// spilled keeps the marks of tags that were evicted: a mark that is lost is a fence
-	// that readers walk through. It is written under the lock of the tag's slot, so that
-	// marks are always in one of the two. (Exempting fenced tags from eviction, which
-	// otter can do, would have it step over each of them again on every eviction.)
+	// spilled keeps the marks of tags that were evicted, because a lost mark would let
+	// readers past the fence. It is written under the lock of the tag's slot, so that marks
+	// are always in states or in spilled. (otter can exempt fenced tags from eviction, but
+	// would then step over each of them on every eviction.)
 	spillMu    sync.Mutex
 	spilled    map[driver.Tag][]mark // guarded by spillMu
-	hasSpilled atomic.Bool           // whether spilled is worth a look
+	hasSpilled atomic.Bool           // spilled is not empty
 
 	sweepMu sync.Mutex
-	swept   time.Time // when expired marks were last looked for; guarded by sweepMu
+	swept   time.Time // when the last sweep began; guarded by sweepMu
 }
 
 type tagState struct {
@@ -44,7 +44,7 @@ type tagState struct {
 	marks   []mark // never modified
 }
 
-// mark says that the writer id is in flight until then, unless it renews.
+// mark says that the writer id is in flight. It expires at until, unless the writer renews it.
 type mark struct {
 	id    driver.Mark
 	until time.Time
@@ -79,8 +79,8 @@ func (t *tagTable) state(tag driver.Tag) driver.TagState {
 			created = true
 			return tagState{driver.NewVersion(), t.unspill(tag)}, false
 		})
-		// A tag that never had a version is no news: nothing can depend on it yet, and
-		// the reader who made it is about to.
+		// The first version of a tag is not reported: nothing depends on the tag yet. An
+		// evicted tag may have had another version, on which answers depend.
 		if created && t.evicted.Load() {
 			t.watchers.changed(tag)
 		}
@@ -90,7 +90,7 @@ func (t *tagTable) state(tag driver.Tag) driver.TagState {
 
 func fenced(marks []mark) bool {
 	if len(marks) == 0 {
-		return false // nearly always, and without asking for the time
+		return false // the usual case, without reading the clock
 	}
 	now := time.Now()
 	for _, m := range marks {
@@ -101,8 +101,7 @@ func fenced(marks []mark) bool {
 	return false
 }
 
-// without returns marks but for id and those that expired before now, with room for one
-// more.
+// without returns marks except id and those that expired before now, with room for one more.
 func without(marks []mark, id driver.Mark, now time.Time) []mark {
 	if len(marks) == 0 {
 		return nil
@@ -116,7 +115,8 @@ func without(marks []mark, id driver.Mark, now time.Time) []mark {
 	return rest
 }
 
-func (t *tagTable) fence(tag driver.Tag, id driver.Mark, lease time.Duration) error {
+// addMark gives tag a new version and the mark id.
+func (t *tagTable) addMark(tag driver.Tag, id driver.Mark, lease time.Duration) error {
 	if t.marks.Load() >= maxMarks && !t.sweep() {
 		return errTooManyMarks
 	}
@@ -126,7 +126,8 @@ func (t *tagTable) fence(tag driver.Tag, id driver.Mark, lease time.Duration) er
 	return nil
 }
 
-func (t *tagTable) bump(tag driver.Tag, id driver.Mark) {
+// removeMark gives tag a new version without the mark id.
+func (t *tagTable) removeMark(tag driver.Tag, id driver.Mark) {
 	t.update(tag, func(marks []mark, now time.Time) []mark {
 		return without(marks, id, now)
 	})
@@ -152,8 +153,8 @@ func (t *tagTable) spill(tag driver.Tag, marks []mark) {
 	t.hasSpilled.Store(true)
 }
 
-// unspill returns the marks of a tag that comes back. The caller holds the lock of the
-// tag's slot, so a spill of this tag is over or has not begun.
+// unspill returns the marks of a tag that comes back, and removes them from spilled. The caller
+// holds the lock of the tag's slot, so a spill of this tag has ended or has not begun.
 func (t *tagTable) unspill(tag driver.Tag) []mark {
 	if !t.hasSpilled.Load() {
 		return nil
@@ -166,18 +167,19 @@ func (t *tagTable) unspill(tag driver.Tag) []mark {
 	return marks
 }
 
-// sweep forgets the marks of writers that died, and reports whether there is room again.
-// A mark that nobody removes goes when its tag is next written; only a program that fences
-// ever new tags and never bumps them comes this far.
+// sweep removes expired marks, and reports whether there is room again. An expired mark is also
+// removed when its tag is next written. So only a program that fences always new tags and never
+// bumps them gets here.
 func (t *tagTable) sweep() bool {
 	t.sweepMu.Lock()
 	defer t.sweepMu.Unlock()
-	// The walk is long and may find nothing: not on each fence, while the table is full.
+	// The scan is long and may find nothing, so it does not run on each fence while the table
+	// is full.
 	if t.marks.Load() >= maxMarks && time.Since(t.swept) > time.Second {
 		t.swept = time.Now()
 		for tag, s := range t.states.All() {
 			if len(s.marks) > 0 && !fenced(s.marks) {
-				t.bump(tag, driver.NoMark)
+				t.removeMark(tag, driver.NoMark)
 				t.watchers.changed(tag)
 			}
 		}
@@ -199,4 +201,4 @@ func (t *tagTable) sweepSpilled() {
 
 func (t *tagTable) size() int { return t.states.EstimatedSize() }
 
-func (t *tagTable) close() { t.states.InvalidateAll() }
+func (t *tagTable) clear() { t.states.InvalidateAll() }

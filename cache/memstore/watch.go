@@ -10,20 +10,20 @@ import (
 	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
-// always is how far ahead of now everything is proven: a change is reported before the
-// call that makes it returns, so none can be acknowledged and not reported.
-const always = 100 * 365 * 24 * time.Hour
+// provenAhead is how far ahead of now everything is proven. A change is reported before the
+// call that makes it returns, so no change is acknowledged that was not reported.
+const provenAhead = 100 * 365 * 24 * time.Hour
 
 // Watch implements driver.Watcher. Changes are reported within the calls that make them,
-// before they return, so w hears of a write no later than the writer. It returns an error
-// when the store is closed.
+// before they return, so w receives the report of a write before the writer receives its
+// acknowledgement. Watch returns an error when the store is closed.
 func (s *Store) Watch(ctx context.Context, w driver.Listener) error {
 	if s.closed.Load() {
 		return errClosed
 	}
 	defer s.watchers.add(w)()
 	w.Missed()
-	w.Proven(time.Now().Add(always))
+	w.Proven(time.Now().Add(provenAhead))
 	select {
 	case <-ctx.Done():
 		return nil
@@ -32,30 +32,30 @@ func (s *Store) Watch(ctx context.Context, w driver.Listener) error {
 	}
 }
 
-// watchers are told of changes. Reads, and changes while nobody watches, pay one load of
-// a pointer at most.
+// watchers are the listeners to which changes are reported. Reads, and changes while there are no
+// listeners, load one pointer at most.
 type watchers struct {
 	mu   sync.Mutex
-	list atomic.Pointer[[]*watching] // replaced as a whole under mu; nil when empty
+	list atomic.Pointer[[]*registration] // replaced as a whole under mu; nil when empty
 }
 
-// watching is one call of Watch, of which several may report to the same Watcher.
-type watching struct{ driver.Listener }
+// registration is one call of Watch. Several calls may have the same Listener.
+type registration struct{ driver.Listener }
 
 func (s *watchers) add(w driver.Listener) (remove func()) {
-	one := &watching{w}
-	s.change(func(list []*watching) []*watching { return append(list, one) })
+	one := &registration{w}
+	s.update(func(list []*registration) []*registration { return append(list, one) })
 	return func() {
-		s.change(func(list []*watching) []*watching {
-			return slices.DeleteFunc(list, func(w *watching) bool { return w == one })
+		s.update(func(list []*registration) []*registration {
+			return slices.DeleteFunc(list, func(w *registration) bool { return w == one })
 		})
 	}
 }
 
-func (s *watchers) change(next func(list []*watching) []*watching) {
+func (s *watchers) update(next func(list []*registration) []*registration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var list []*watching
+	var list []*registration
 	if old := s.list.Load(); old != nil {
 		list = slices.Clone(*old)
 	}
@@ -66,8 +66,8 @@ func (s *watchers) change(next func(list []*watching) []*watching) {
 	s.list.Store(&list)
 }
 
-// changed reports tags. Call it after the change: a watcher that comes too late to be in
-// the list is then told Missed after the change, and reads what it relies on later yet.
+// changed reports tags. It is called after the change. A listener that is added too late to be in
+// the list is then told Missed after the change, and reads what it relies on after that.
 func (s *watchers) changed(tags ...driver.Tag) {
 	if list := s.list.Load(); list != nil && len(tags) > 0 {
 		for _, w := range *list {

@@ -11,7 +11,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
-// recorder is told of changes.
+// recorder is a driver.Listener that records changes.
 type recorder struct {
 	mu      sync.Mutex
 	changed []driver.Tag
@@ -63,8 +63,8 @@ func wantReported(t *testing.T, r *recorder, after string, want ...driver.Tag) {
 	}
 }
 
-// Not soon, but before the call returns: an acknowledged write is never served from memory
-// to anyone in the process.
+// A change is reported before the call returns: after an acknowledged write, no caller in the
+// process gets the old answer from memory.
 func TestChangesAreReportedWithinTheCall(t *testing.T) {
 	s := newStore(t, Config{})
 	r, _ := watch(t, s)
@@ -80,8 +80,8 @@ func TestChangesAreReportedWithinTheCall(t *testing.T) {
 	wantReported(t, r, "a read and a bump of nothing")
 }
 
-// Who is told of a change too early reads the old version after it, and keeps what depends
-// on it for good.
+// After a report that comes too early, a listener reads the old version, and keeps what depends
+// on it forever.
 func TestWhatIsReportedCanBeRead(t *testing.T) {
 	s := newStore(t, Config{})
 	r, _ := watch(t, s)
@@ -102,20 +102,20 @@ func TestWhatIsReportedCanBeRead(t *testing.T) {
 	}
 }
 
-// A version made anew is another one, so it must be reported as a bump is. Which tag had
-// one before it was evicted nobody remembers.
+// A tag that comes back has another version, so it must be reported as a bump is. The store does
+// not remember which tags it has evicted.
 func TestVersionsOfEvictedTagsAreReported(t *testing.T) {
 	s := newStore(t, Config{MaxTags: 100})
 	r, _ := watch(t, s)
 	versions := make(map[driver.Tag]driver.Version)
-	anew := 0
+	recreated := 0
 	for round := range 2 {
 		for i := range 1000 {
 			tag := driver.Tag(fmt.Sprint("course:", i))
 			v := state(t, s, tag).Version
 			got := r.take()
 			if known := versions[tag]; round > 0 && known != v {
-				anew++
+				recreated++
 				if !slices.Equal(got, []driver.Tag{tag}) {
 					t.Fatalf("%s came back with another version; reported was %q", tag, got)
 				}
@@ -123,15 +123,15 @@ func TestVersionsOfEvictedTagsAreReported(t *testing.T) {
 			versions[tag] = v
 		}
 	}
-	if anew == 0 {
+	if recreated == 0 {
 		t.Error("of 1000 tags none was evicted: the test shows nothing")
 	}
 }
 
 // A fence that fails has fenced the tags before the one it failed at.
-func TestFenceThatFailsIsReportedAsFarAsItCame(t *testing.T) {
+func TestFenceThatFailsIsReportedForTheTagsItFenced(t *testing.T) {
 	s := newStore(t, Config{})
-	s.tags.marks.Store(maxMarks - 1) // as if so many writers were in flight
+	s.tags.marks.Store(maxMarks - 1) // as if that many writers were in flight
 	r, _ := watch(t, s)
 	if err := s.Fence(t.Context(), []driver.Tag{"course:1", "course:2"}, driver.Mark{1}, time.Hour); err != errTooManyMarks {
 		t.Fatalf("a fence beyond the bound returned %v", err)
@@ -162,6 +162,6 @@ func TestWatchingCostsReadersNothing(t *testing.T) {
 	unwatched := read()
 	watch(t, s)
 	if watched := read(); watched != unwatched {
-		t.Errorf("a read allocates %v times while somebody watches, and %v times else", watched, unwatched)
+		t.Errorf("a read allocates %v times while changes are watched, and %v times otherwise", watched, unwatched)
 	}
 }

@@ -105,9 +105,11 @@ type Relay struct {
 	cancel  context.CancelCauseFunc
 	mu      sync.Mutex
 	started bool
-	joined  time.Time // when the consumer was last seen to be registered
 	running sync.WaitGroup
 	once    sync.Once // for what is said once
+
+	joining sync.Mutex
+	joined  time.Time // when the consumer was last seen to be registered; guarded by joining
 }
 
 var (
@@ -140,6 +142,13 @@ func (r *Relay) Start() {
 	r.started = true
 	r.running.Go(r.run)
 	r.running.Go(func() { r.done.run(r.ctx, r.deleteDelivered, r.cfg.Logger) })
+}
+
+// Started says whether Start was called: whether the relay delivers.
+func (r *Relay) Started() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.started
 }
 
 // Close stops delivering and waits for what is under way. Rows stay where they are, for the
@@ -206,16 +215,16 @@ func (r *Relay) consumer(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r.mu.Lock()
-	recently := time.Since(r.joined) < joinEvery
-	r.mu.Unlock()
-	if recently {
+	r.joining.Lock() // the background and a recovery may both find that it is time
+	defer r.joining.Unlock()
+	if time.Since(r.joined) < joinEvery {
 		return name, nil
 	}
 	return name, r.join(ctx, name)
 }
 
-// join registers the store, and invalidates what it holds if it was not registered.
+// join registers the store, and invalidates what it holds if it was not registered. joining is
+// held.
 func (r *Relay) join(ctx context.Context, name string) error {
 	joined, gone, err := r.log.Join(ctx, name)
 	if err != nil {
@@ -231,9 +240,7 @@ func (r *Relay) join(ctx context.Context, name string) error {
 			return err // the cache serves nothing until this bump has been delivered
 		}
 	}
-	r.mu.Lock()
 	r.joined = time.Now()
-	r.mu.Unlock()
 	return nil
 }
 
@@ -245,7 +252,10 @@ func (r *Relay) deliver(ctx context.Context, grace time.Duration, most int) (int
 	}
 	n, err := r.log.Deliver(ctx, name, grace, most, r.bump)
 	if errors.Is(err, ErrNotJoined) {
-		if err := r.join(ctx, name); err != nil {
+		r.joining.Lock()
+		err := r.join(ctx, name)
+		r.joining.Unlock()
+		if err != nil {
 			return 0, err
 		}
 		n, err = r.log.Deliver(ctx, name, grace, most, r.bump)

@@ -13,25 +13,26 @@ import (
 	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
-// command is a script or, if that is nil, a plain command. Those scripts that do the same to
-// each of their keys may be given several, and are sent as few times as the server allows.
+// command is a script or, if that is nil, a plain command. A script that does the same to each
+// of its keys may have several, and is sent as few times as the server allows.
 type command struct {
 	script *script
 	keys   []string
 	args   []string // of the script, or the whole plain command but for its key
 }
 
-// mostKeys bounds how long one script keeps all others waiting.
-const mostKeys = 64
+// maxScriptKeys bounds how long one script makes all other clients wait.
+const maxScriptKeys = 64
 
-// build makes the request for some of the command's keys. With whole the script is sent in
-// full; the server then knows it.
-func (c command) build(b rueidis.Builder, keys []string, whole bool) rueidis.Completed {
+// build makes the request for some of the command's keys. With inFull, it sends the source of
+// the script; the server knows the script from then on.
+func (c command) build(b rueidis.Builder, keys []string, inFull bool) rueidis.Completed {
 	args := c.args
-	if c.script == turnScript {
-		// New versions each time it is sent: what is sent again because a connection was
-		// lost may run twice, with other writes in between, and under the same versions
-		// would bring back what they have ended.
+	if c.script == setVersionScript {
+		// New versions each time it is sent. A command that is repeated because a
+		// connection was lost may run twice, with a bump by another process in between.
+		// With the same version, the second run would make entries valid again that the
+		// bump has invalidated.
 		args = slices.Grow(slices.Clone(args), len(keys))
 		for range keys {
 			v := driver.NewVersion()
@@ -42,18 +43,18 @@ func (c command) build(b rueidis.Builder, keys []string, whole bool) rueidis.Com
 	switch {
 	case c.script == nil:
 		return b.Arbitrary(args[0]).Keys(keys...).Args(args[1:]...).Build()
-	case whole:
+	case inFull:
 		return b.Eval().Script(c.script.source).Numkeys(n).Key(keys...).Arg(args...).Build()
 	default:
 		return b.Evalsha().Sha1(c.script.digest).Numkeys(n).Key(keys...).Arg(args...).Build()
 	}
 }
 
-// exec sends commands to the masters of their keys, in one trip, following redirections, and
-// returns the replies in order, one for each command if all of them have one key; it fails if
-// any of them did. Commands for one slot are run in order. All of them may be repeated without
-// harm, and together they are: once if a server did not know a script, and once if a connection
-// was lost.
+// exec sends commands over the control connections to the masters of their keys, in one round
+// trip, and follows redirections. It returns the replies in order, one for each command if all
+// of them have one key, and fails if any command failed. Commands for one slot run in order. All
+// commands may be repeated without harm. All of them are repeated together: once if a server did
+// not know a script, and once if a connection was lost.
 func (s *Store) exec(ctx context.Context, commands []command) ([]rueidis.RedisResult, error) {
 	if len(commands) == 0 {
 		return nil, ctx.Err()
@@ -64,9 +65,9 @@ func (s *Store) exec(ctx context.Context, commands []command) ([]rueidis.RedisRe
 	}
 	defer s.end(c)
 
-	whole, waited := false, false // each may become true once
+	inFull, waited := false, false // each may become true once
 	for {
-		client, built, err := s.address(commands, whole)
+		client, requests, err := s.route(commands, inFull)
 		if err != nil {
 			return nil, err
 		}
@@ -75,38 +76,38 @@ func (s *Store) exec(ctx context.Context, commands []command) ([]rueidis.RedisRe
 				return nil, errNoConnection
 			}
 			waited = true
-			if _, err := s.wait(c.ctx); err != nil {
+			if _, err := s.waitForProbe(c.ctx); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		replies := client.DoMulti(c.ctx, built...)
+		replies := client.DoMulti(c.ctx, requests...)
 		err = firstError(replies)
 		if err == nil {
 			return replies, nil
 		}
 		re, answered := rueidis.IsRedisErr(err)
 		switch {
-		case answered && re.IsNoScript() && !whole:
-			whole = true
+		case answered && re.IsNoScript() && !inFull:
+			inFull = true
 		case !answered && !waited && c.ctx.Err() == nil:
 			waited = true
-			if _, err := s.wait(c.ctx); err != nil {
+			if _, err := s.waitForProbe(c.ctx); err != nil {
 				return nil, err
 			}
 		default:
 			if answered && strings.Contains(err.Error(), "READONLY") {
-				s.distrust()
+				s.unverify()
 			}
 			return nil, err
 		}
 	}
 }
 
-// firstError returns the first error among replies that is not an unknown script, else
-// that, else nil.
+// firstError returns the first error among replies that is not an unknown script. Without one it
+// returns an unknown script, or nil.
 func firstError(replies []rueidis.RedisResult) error {
-	var unknown error
+	var unknownScript error
 	for _, r := range replies {
 		err := r.Error()
 		if err == nil || rueidis.IsRedisNil(err) || isWrongType(err) {
@@ -115,43 +116,43 @@ func firstError(replies []rueidis.RedisResult) error {
 		if re, ok := rueidis.IsRedisErr(err); !ok || !re.IsNoScript() {
 			return err
 		}
-		unknown = err
+		unknownScript = err
 	}
-	return unknown
+	return unknownScript
 }
 
 var errNoConnection = errors.New("no connection to redis")
 
-// address builds the commands for the client that they are to go through. It returns no
-// client if one of them would find no connection, and fails if it is known that there is
-// none to be had.
-func (s *Store) address(commands []command, whole bool) (rueidis.Client, []rueidis.Completed, error) {
+// route builds the requests for commands and returns the client to send them by. It returns no
+// client while there is no connection yet, and fails if Redis, or the master of a key, is known
+// to be unavailable.
+func (s *Store) route(commands []command, inFull bool) (rueidis.Client, []rueidis.Completed, error) {
 	if err := s.down.Load(); err != nil {
 		return nil, nil, *err
 	}
-	v, writer := s.view.Load(), s.writer.Load()
-	if v == nil || writer == nil {
+	t, control := s.topology.Load(), s.control.Load()
+	if t == nil || control == nil {
 		return nil, nil, nil
 	}
-	together := mostKeys
-	if v.slots != nil {
-		together = 1 // each key is in a slot of its own
+	perScript := maxScriptKeys
+	if t.slots != nil {
+		perScript = 1 // keys are in different slots
 	}
-	built := make([]rueidis.Completed, 0, len(commands))
+	requests := make([]rueidis.Completed, 0, len(commands))
 	for _, c := range commands {
-		for keys := range slices.Chunk(c.keys, together) {
-			request := c.build((*writer).B(), keys, whole)
-			if sh := v.shard(request.Slot()); sh != nil && sh.node.live.Load() == 0 {
+		for keys := range slices.Chunk(c.keys, perScript) {
+			request := c.build((*control).B(), keys, inFull)
+			if sh := t.shard(request.Slot()); sh != nil && sh.controlEndpoint.openConns.Load() == 0 {
 				return nil, nil, sh.err
 			}
-			built = append(built, request)
+			requests = append(requests, request)
 		}
 	}
-	return *writer, built, nil
+	return *control, requests, nil
 }
 
-// millis is d as the scripts take it: whole ms, and at least one, because Redis refuses to
-// let a key live for none.
+// millis is d as the scripts take it: whole ms, and at least one, because Redis refuses a life
+// of none.
 func millis(d time.Duration) string {
 	return strconv.FormatInt(max((d+time.Millisecond-1).Milliseconds(), 1), 10)
 }

@@ -1,8 +1,8 @@
 package redisstore
 
-// Waiting returns how many keys somebody waits for.
+// Waiting returns for how many keys callers wait.
 func Waiting(s *Store) int {
-	s.hub.mu.Lock()
-	defer s.hub.mu.Unlock()
-	return len(s.hub.waiters)
+	s.waiters.mu.Lock()
+	defer s.waiters.mu.Unlock()
+	return len(s.waiters.byKey)
 }

@@ -19,8 +19,8 @@ import (
 
 // TestFleetLoadsOnce: 400 callers in 8 processes miss the same key at once, with a load
 // that brings a value, finds nothing, or fails. There is one load, and the last caller has
-// its result soon after it was there. A failure is not repeated before its time: a caller
-// whom a busy machine has kept for so long may make another load.
+// its result soon after the load. A failed load is not repeated before its Hold has passed; a
+// caller that a busy machine delays for longer may make another load.
 func TestFleetLoadsOnce(t *testing.T) {
 	t.Parallel()
 	const (
@@ -100,7 +100,7 @@ func TestFleetLoadsOnce(t *testing.T) {
 		}
 		slices.Sort(late)
 		if late[rounds/2] > load { // far more than it takes, and far less than a lease
-			t.Errorf("%s: the last caller had it %v after the load: nobody announced it", kind, late[rounds/2])
+			t.Errorf("%s: the last caller had it %v after the load: it was not announced", kind, late[rounds/2])
 		}
 		t.Logf("%s: the last of %d callers had it %v after the load (median of %d)", kind, processes*callers, late[rounds/2], rounds)
 	}

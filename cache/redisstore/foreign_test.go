@@ -10,7 +10,8 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// What others have written under our names is replaced, and harms nobody.
+// Values that another program has written under the names of the Store are replaced, and do no
+// harm.
 func TestForeignValues(t *testing.T) {
 	t.Parallel()
 	r := testservers.SharedRedis(t)
@@ -78,7 +79,7 @@ func FuzzTagValue(f *testing.F) {
 		if kept := wellFormed && bytes.Equal(stored[:16], value[:16]); kept != wellFormed {
 			t.Errorf("%x became %x", value, stored)
 		}
-		// A bump takes nobody else's mark, and always changes the version.
+		// A bump removes no other mark, and always changes the version.
 		before := len(stored)
 		bump(t, s, tag)
 		bumped := state(t, s, tag)

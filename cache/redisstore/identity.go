@@ -14,10 +14,10 @@ import (
 )
 
 // identity stands for one incarnation of a server's data. It is combined with the stored
-// versions, so that those of another incarnation never equal it.
+// versions, so that a version of another incarnation never equals one of this.
 type identity [16]byte
 
-// effective is the version that readers see of a stored one.
+// effective returns the version that readers see for a stored one.
 func (id identity) effective(stored string) driver.Version {
 	var v driver.Version
 	for i := range v {
@@ -26,51 +26,51 @@ func (id identity) effective(stored string) driver.Version {
 	return v
 }
 
-// serverInfo is what a server says of itself.
+// serverInfo is what a server reports about itself.
 type serverInfo struct {
-	identity identity
-	nameless bool   // the server does not tell who it is: identity holds for one connection
-	version  string // "redis 7.0.15"
-	mode     string // standalone, cluster or sentinel
+	identity     identity
+	withoutRunID bool   // the server does not tell its run id: identity holds for one generation
+	version      string // "redis 7.0.15"
+	mode         string // standalone, cluster or sentinel
 }
 
-// infoCommands are asked in one trip. Several sections in one INFO need Redis 7.
-var infoCommands = []string{"server", "replication", "persistence"}
+// infoSections are fetched in one round trip. Several sections in one INFO need Redis 7.
+var infoSections = []string{"server", "replication", "persistence"}
 
-// interrogate asks the server behind client who it is, and fails if it is not a master
-// that serves.
-func interrogate(ctx context.Context, client rueidis.Client, nd *node, gen uint64) (serverInfo, error) {
-	asks := make([]rueidis.Completed, 0, len(infoCommands)+1)
-	asks = append(asks, client.B().Arbitrary("HELLO").Build())
-	for _, section := range infoCommands {
-		asks = append(asks, client.B().Arbitrary("INFO", section).Build())
+// fetchServerInfo asks the server behind client for its identity. It fails if the server is not
+// a master, or does not serve yet. gen is the generation of e, the endpoint of client.
+func fetchServerInfo(ctx context.Context, client rueidis.Client, e *endpoint, gen uint64) (serverInfo, error) {
+	requests := make([]rueidis.Completed, 0, len(infoSections)+1)
+	requests = append(requests, client.B().Arbitrary("HELLO").Build())
+	for _, section := range infoSections {
+		requests = append(requests, client.B().Arbitrary("INFO", section).Build())
 	}
-	replies := client.DoMulti(ctx, asks...)
+	replies := client.DoMulti(ctx, requests...)
 	var text strings.Builder
 	for _, r := range replies[1:] {
 		s, err := r.ToString()
 		if re, ok := rueidis.IsRedisErr(err); ok {
-			if !refusal(re) {
+			if !isForbidden(re) {
 				return serverInfo{}, err
 			}
-			return introduce(replies[0], nd, gen)
+			return infoWithoutRunID(replies[0], e, gen)
 		} else if err != nil {
 			return serverInfo{}, err
 		}
 		text.WriteString(s)
 	}
-	return parseInfo(text.String(), nd, gen)
+	return parseInfo(text.String(), e, gen)
 }
 
-// refusal reports that a command is forbidden to the account, or unknown: renamed or
-// left out by who hosts the server.
-func refusal(err *rueidis.RedisError) bool {
+// isForbidden reports that a command is not allowed to the account, or unknown: renamed or
+// removed by the operator of the server.
+func isForbidden(err *rueidis.RedisError) bool {
 	s := err.Error()
 	return strings.HasPrefix(s, "NOPERM") || strings.Contains(s, "unknown command") || strings.Contains(s, "not allowed")
 }
 
 // parseInfo reads the sections of INFO.
-func parseInfo(text string, nd *node, gen uint64) (serverInfo, error) {
+func parseInfo(text string, e *endpoint, gen uint64) (serverInfo, error) {
 	field := func(name string) string { return infoField(text, name) }
 	if role := field("role"); role != "master" {
 		return serverInfo{}, fmt.Errorf("it is a %s and not the master", orUnknown(role))
@@ -84,11 +84,11 @@ func parseInfo(text string, nd *node, gen uint64) (serverInfo, error) {
 	}
 	run := field("run_id")
 	if strings.Trim(run, "0") == "" {
-		info.identity, info.nameless = nd.anonymousAt(gen), true
+		info.identity, info.withoutRunID = e.identityWithoutRunID(gen), true
 		return info, nil
 	}
-	// The replication id changes where the run id does not: when a server that was made
-	// a replica for a while, and has the data of another since, is master again.
+	// The replication id changes where the run id does not: when a server was a replica for a
+	// while, took over the data of its master, and is master again.
 	info.identity = digest(run, field("master_replid"))
 	return info, nil
 }
@@ -110,19 +110,19 @@ func orUnknown(role string) string {
 	return role
 }
 
-// introduce takes what HELLO tells, which every account may use, where INFO is refused:
-// nothing that changes with the incarnation.
-func introduce(hello rueidis.RedisResult, nd *node, gen uint64) (serverInfo, error) {
-	info, err := greet(hello)
-	if re, ok := rueidis.IsRedisErr(err); err != nil && (!ok || !refusal(re)) {
+// infoWithoutRunID reads the reply to HELLO where INFO is forbidden. Every account may use HELLO,
+// but nothing in its reply changes with the incarnation.
+func infoWithoutRunID(hello rueidis.RedisResult, e *endpoint, gen uint64) (serverInfo, error) {
+	info, err := parseHello(hello)
+	if re, ok := rueidis.IsRedisErr(err); err != nil && (!ok || !isForbidden(re)) {
 		return serverInfo{}, err
 	}
-	info.identity, info.nameless = nd.anonymousAt(gen), true
+	info.identity, info.withoutRunID = e.identityWithoutRunID(gen), true
 	return info, nil
 }
 
-// greet reads the reply to HELLO, and fails if it is not from a master.
-func greet(hello rueidis.RedisResult) (serverInfo, error) {
+// parseHello reads the reply to HELLO, and fails if it is not from a master.
+func parseHello(hello rueidis.RedisResult) (serverInfo, error) {
 	fields, err := hello.AsMap()
 	if err != nil {
 		return serverInfo{}, err
@@ -138,19 +138,34 @@ func greet(hello rueidis.RedisResult) (serverInfo, error) {
 	return serverInfo{version: text("server") + " " + text("version"), mode: text("mode")}, nil
 }
 
-// anonymousAt makes up an identity for each generation of connections: without a name,
-// every new connection may lead to another server.
-func (n *node) anonymousAt(gen uint64) identity {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.nameless != gen {
-		n.nameless = gen
-		_, _ = rand.Read(n.anonymous[:])
+// identityWithoutRunID returns a random identity for each generation of connections: without a
+// run id, every new connection may lead to another server.
+func (e *endpoint) identityWithoutRunID(gen uint64) identity {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.randomIDGeneration != gen {
+		e.randomIDGeneration = gen
+		_, _ = rand.Read(e.randomID[:])
 	}
-	return n.anonymous
+	return e.randomID
 }
 
 func digest(parts ...string) identity {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return identity(sum[:16])
+}
+
+// Name implements driver.Store. The name is kept beside the data, so that it goes where they go:
+// through restarts and failovers, and not to another server that has the same prefix.
+func (s *Store) Name(ctx context.Context) (string, error) {
+	key := []string{s.names.self()}
+	replies, err := s.exec(ctx, []command{{nil, key, []string{"SET", rand.Text(), "NX"}}, {nil, key, []string{"GET"}}})
+	if err != nil {
+		return "", fmt.Errorf("redisstore: name: %w", err)
+	}
+	name, err := replies[1].ToString()
+	if err != nil {
+		return "", fmt.Errorf("redisstore: name: %w", err)
+	}
+	return "redis:" + string(s.names) + name, nil
 }

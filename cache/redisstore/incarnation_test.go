@@ -32,7 +32,7 @@ func TestVersionsRolledBackByAnOldSnapshotAreOthers(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
 	p := prefix()
-	var log logged
+	var log logBuffer
 	s := open(t, redisstore.Config{URL: r.URL(), Prefix: p, Logger: log.logger()})
 	id := identify(t, s)
 	first := state(t, s, tag)
@@ -46,9 +46,9 @@ func TestVersionsRolledBackByAnOldSnapshotAreOthers(t *testing.T) {
 	if raw(t, r, p+"tag:"+string(tag)) != stored {
 		t.Fatal("the server has not rolled back: the test shows nothing")
 	}
-	testservers.Eventually(t, 30*time.Second, func() (bool, string) { return strings.Contains(log.String(), "redis is back"), log.String() })
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) { return strings.Contains(log.String(), "redis is available again"), log.String() })
 	if _, err := s.Read(t.Context(), []driver.Tag{tag}, nil); !errors.Is(err, driver.ErrUnproven) {
-		t.Errorf("a read from a new incarnation before anybody asked for its identity: %v", err)
+		t.Errorf("a read from a new incarnation before a caller asked for its identity: %v", err)
 	}
 	if again := state(t, s, tag); again == first {
 		t.Error("a version from before the restart is valid again although a bump was lost")
@@ -104,7 +104,7 @@ func TestReadersWhileTheServerIsReplaced(t *testing.T) {
 		target.Store(now)
 		testservers.Must(t, servers[1-now].Do(t.Context(), "CLIENT", "KILL", "TYPE", "normal").Error())
 		before := hits.Load()
-		testservers.Eventually(t, 30*time.Second, func() (bool, string) { return hits.Load() > before+20, "nobody reads any more" })
+		testservers.Eventually(t, 30*time.Second, func() (bool, string) { return hits.Load() > before+20, "the readers have stopped" })
 	}
 	stop()
 	wg.Wait()
@@ -187,7 +187,7 @@ func TestReadsOverANewConnectionWaitForTheIdentity(t *testing.T) {
 	before := state(t, s, tag)
 	id := identify(t, s)
 
-	// The same server behind a new connection is recognised without anybody asking.
+	// The same server behind a new connection is verified without a call of Identity.
 	proxy.Reset()
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
 		snap, err := s.Read(t.Context(), []driver.Tag{tag}, nil)
@@ -221,11 +221,11 @@ func TestDemotedMasterIsNotTrusted(t *testing.T) {
 	if err := writer.Bump(t.Context(), []driver.Tag{tag}, driver.NoMark); err == nil {
 		t.Fatal("a replica took a bump")
 	} else if _, err := writer.Read(t.Context(), []driver.Tag{tag}, nil); err == nil {
-		t.Error("who was refused a write reads from the replica")
+		t.Error("a Store that was refused a write reads from the replica")
 	}
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
 		_, err := reader.Read(t.Context(), []driver.Tag{tag}, nil)
-		return err != nil && strings.Contains(err.Error(), "not the master"), "who only reads does not notice: " + errText(err)
+		return err != nil && strings.Contains(err.Error(), "not the master"), "a Store that only reads does not notice: " + errText(err)
 	})
 	if _, err := reader.Identity(t.Context()); err == nil || !strings.Contains(err.Error(), "not the master") {
 		t.Errorf("the identity of a replica: %v", err)
@@ -297,14 +297,14 @@ func TestClusterLosesAMaster(t *testing.T) {
 
 	testservers.Must(t, master.Kill())
 	if _, err := s.Read(t.Context(), []driver.Tag{tag}, nil); err == nil {
-		t.Error("a read from the lost master was answered")
+		t.Error("a read from the killed master was answered")
 	}
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
 		owner, err := c.Owner(t.Context(), slot)
-		return err == nil && owner != master, "nobody took over"
+		return err == nil && owner != master, "no replica was promoted"
 	})
 	if state(t, s, tag) == before {
-		t.Error("the version of the lost master is valid at its replica, which may lack a bump")
+		t.Error("the version of the killed master is valid at its replica, which may lack a bump")
 	}
 	if identify(t, s) == id {
 		t.Error("the identity is the same after a failover")

@@ -15,8 +15,8 @@ import (
 func (s *Store) Claim(ctx context.Context, claims []driver.Claim) ([]driver.Claimed, error) {
 	commands := make([]command, 0, 2*len(claims))
 	for _, c := range claims {
-		// The entry after the decision, from the same slot. Two commands rather than one
-		// script on two keys, which fails while the slot is being moved.
+		// The entry is read after the decision, from the same slot. Two commands, because a
+		// script on two keys fails while the slot is moving.
 		entry := s.names.entry(c.Key)
 		commands = append(commands,
 			command{claimScript, []string{s.names.lease(c.Key)}, []string{string(c.Token[:]), string(c.Guard[:]), millis(c.TTL)}},
@@ -26,18 +26,18 @@ func (s *Store) Claim(ctx context.Context, claims []driver.Claim) ([]driver.Clai
 	if err != nil {
 		return nil, fmt.Errorf("redisstore: claim: %w", err)
 	}
-	answers := make([]driver.Claimed, len(claims))
+	claimed := make([]driver.Claimed, len(claims))
 	for i := range claims {
-		if err := readClaimed(replies[2*i], &answers[i]); err != nil {
-			return nil, fmt.Errorf("redisstore: claim %q: %w", name(claims[i].Key), err)
+		if err := readClaimed(replies[2*i], &claimed[i]); err != nil {
+			return nil, fmt.Errorf("redisstore: claim %q: %w", shorten(claims[i].Key), err)
 		}
-		answers[i].Entry = s.entry(claims[i].Key, replies[2*i+1])
+		claimed[i].Entry = s.decodeEntry(claims[i].Key, replies[2*i+1])
 	}
-	return answers, nil
+	return claimed, nil
 }
 
-// readClaimed reads the reply of claimScript.
-func readClaimed(r rueidis.RedisResult, answer *driver.Claimed) error {
+// readClaimed reads the reply to claimScript.
+func readClaimed(r rueidis.RedisResult, claimed *driver.Claimed) error {
 	cols, err := r.ToArray()
 	if err != nil {
 		return err
@@ -53,10 +53,10 @@ func readClaimed(r rueidis.RedisResult, answer *driver.Claimed) error {
 	if err != nil {
 		return err
 	}
-	answer.State = driver.ClaimState(state)
-	answer.Wait = time.Duration(wait) * time.Millisecond
+	claimed.State = driver.ClaimState(state)
+	claimed.Wait = time.Duration(wait) * time.Millisecond
 	if failure, err := cols[2].AsBytes(); err == nil {
-		answer.Failure = failure
+		claimed.Failure = failure
 	} else if !rueidis.IsRedisNil(err) {
 		return err
 	}
@@ -67,18 +67,18 @@ func readClaimed(r rueidis.RedisResult, answer *driver.Claimed) error {
 func (s *Store) Renew(ctx context.Context, key string, token driver.Token, ttl time.Duration) error {
 	replies, err := s.exec(ctx, []command{{renewScript, []string{s.names.lease(key)}, []string{string(token[:]), millis(ttl)}}})
 	if err != nil {
-		return fmt.Errorf("redisstore: renew %q: %w", name(key), err)
+		return fmt.Errorf("redisstore: renew %q: %w", shorten(key), err)
 	}
 	if held, err := replies[0].AsInt64(); err != nil {
-		return fmt.Errorf("redisstore: renew %q: %w", name(key), err)
+		return fmt.Errorf("redisstore: renew %q: %w", shorten(key), err)
 	} else if held == 0 {
 		return driver.ErrLeaseLost
 	}
 	return nil
 }
 
-// Settle implements driver.Store. The announcement follows the entry, on the same
-// connection: who hears of it finds it.
+// Settle implements driver.Store. The announcement follows the entry on the same connection, so
+// a waiter that receives it finds the entry.
 func (s *Store) Settle(ctx context.Context, fills []driver.Fill) error {
 	commands := make([]command, 0, 1+2*len(fills))
 	var tags []string
@@ -90,13 +90,13 @@ func (s *Store) Settle(ctx context.Context, fills []driver.Fill) error {
 		for _, tag := range f.Tags {
 			tags = append(tags, s.names.tag(tag))
 		}
-		// Twice as long as the entry: keepScript is not exact, and the next entry under
+		// Twice as long as the entry: extendScript is not exact, and the next entry under
 		// the same versions comes later.
 		life = max(life, s.cfg.TagLife, 2*f.Life)
 	}
 	if len(tags) > 0 {
 		slices.Sort(tags)
-		commands = append(commands, command{keepScript, slices.Compact(tags), []string{millis(life)}})
+		commands = append(commands, command{extendScript, slices.Compact(tags), []string{millis(life)}})
 	}
 	for _, f := range fills {
 		outcome := ""

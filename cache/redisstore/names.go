@@ -8,12 +8,12 @@ import (
 	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
-// names makes every key of the store. It holds the prefix.
+// names makes every key of the Store. It holds the prefix.
 type names string
 
 func checkPrefix(prefix string) error {
 	if prefix == "" {
-		return errors.New("Prefix is empty")
+		return errors.New("Prefix is empty: set it to the name of your program, such as \"shop:\"; programs that share a Redis must not share keys")
 	}
 	for _, c := range []byte(prefix) {
 		if c <= ' ' || c >= 0x7f || c == '{' || c == '}' {
@@ -27,14 +27,15 @@ func checkPrefix(prefix string) error {
 const (
 	tagInfix   = "tag:"
 	leaseInfix = "lease:"
-	// apart stands before the keys of entries that would else name a tag or a lease, and
-	// before those that begin with it. The cache gives no such keys to its queries.
-	apart = ":"
+	// escape stands before the keys of entries that would otherwise name a tag or a lease,
+	// and before those that begin with escape itself. The cache gives no such keys to its
+	// queries.
+	escape = ":"
 )
 
 func entryInfix(key string) string {
-	if strings.HasPrefix(key, tagInfix) || strings.HasPrefix(key, leaseInfix) || strings.HasPrefix(key, apart) {
-		return apart
+	if strings.HasPrefix(key, tagInfix) || strings.HasPrefix(key, leaseInfix) || strings.HasPrefix(key, escape) {
+		return escape
 	}
 	return ""
 }
@@ -42,31 +43,34 @@ func entryInfix(key string) string {
 func (n names) entry(key string) string   { return string(n) + entryInfix(key) + key }
 func (n names) tag(tag driver.Tag) string { return string(n) + tagInfix + string(tag) }
 
-// lease puts the entry's whole name into braces, so that both are in one slot: an entry's
-// key has no braces and is hashed whole.
+// self is where the name of the data is. No tag is spelled like this.
+func (n names) self() string { return string(n) + tagInfix + "#name" }
+
+// lease puts the whole name of the entry into braces. The lease is then in the slot of the entry,
+// whose name has no braces and is hashed as a whole.
 func (n names) lease(key string) string { return string(n) + leaseInfix + "{" + n.entry(key) + "}" }
 
 func (n names) channel() string { return string(n) + "filled" }
 
-// walk is one pass over all keys of a server: the pattern that SCAN takes, and which of
-// the keys that match it are entries.
-type walk struct {
+// scanPass is one pass over all keys of a server: the pattern for SCAN, and which of the keys
+// that match it are entries.
+type scanPass struct {
 	match string
 	entry func(key string) bool
 }
 
-// walks returns the passes that find every entry that matches pattern, in which only *
-// and ? are special.
-func (n names) walks(pattern string) []walk {
+// scanPasses returns the passes that find every entry that matches pattern, in which only * and
+// ? are special.
+func (n names) scanPasses(pattern string) []scanPass {
 	prefix := strings.NewReplacer(`\`, `\\`, `[`, `\[`, `*`, `\*`, `?`, `\?`).Replace(string(n))
 	literal := strings.NewReplacer(`\`, `\\`, `[`, `\[`).Replace(pattern)
-	all := []walk{{prefix + literal, func(key string) bool {
+	all := []scanPass{{prefix + literal, func(key string) bool {
 		rest, ok := strings.CutPrefix(key, string(n))
 		return ok && entryInfix(rest) == ""
 	}}}
-	if pattern != "" && strings.Contains("*?tl:", pattern[:1]) { // those that are kept apart
-		all = append(all, walk{prefix + apart + literal, func(key string) bool {
-			return strings.HasPrefix(key, string(n)+apart)
+	if pattern != "" && strings.Contains("*?tl:", pattern[:1]) { // entries with escaped names
+		all = append(all, scanPass{prefix + escape + literal, func(key string) bool {
+			return strings.HasPrefix(key, string(n)+escape)
 		}})
 	}
 	return all

@@ -27,7 +27,7 @@ type process struct {
 }
 
 // start starts a process that shares answers with those that have the same prefix.
-func start(t *testing.T, url, prefix string, row *atomic.Int64, log *logged) process {
+func start(t *testing.T, url, prefix string, row *atomic.Int64, log *logBuffer) process {
 	t.Helper()
 	cfg := cache.Config{
 		Store:        openUnproven(t, redisstore.Config{URL: url, Prefix: prefix, Timeout: 200 * time.Millisecond}),
@@ -49,21 +49,21 @@ func start(t *testing.T, url, prefix string, row *atomic.Int64, log *logged) pro
 	})}
 }
 
-// ask returns the answer, and whether it was near.
-func (p process) ask() (int64, bool) {
+// lookup returns the answer, and whether it was near.
+func (p process) lookup() (int64, bool) {
 	p.t.Helper()
 	a, err := p.query.Lookup(p.t.Context(), 1)
 	if err != nil {
-		p.t.Errorf("ask: %v", err)
+		p.t.Errorf("lookup: %v", err)
 	}
 	return a.Value, a.Detail == cache.DetailNear
 }
 
-// near waits until the answer is near, and want.
-func (p process) near(want int64) {
+// awaitNear waits until the answer is near, and want.
+func (p process) awaitNear(want int64) {
 	p.t.Helper()
 	testservers.Eventually(p.t, 30*time.Second, func() (bool, string) {
-		got, near := p.ask()
+		got, near := p.lookup()
 		if near && got > want {
 			p.t.Fatalf("the answer is %d: newer than any", got)
 		}
@@ -102,7 +102,7 @@ func (p process) observe() (stop func() []seen) {
 	wg.Go(func() {
 		for ctx.Err() == nil {
 			s := seen{at: time.Now()}
-			s.value, s.near = p.ask()
+			s.value, s.near = p.lookup()
 			list = append(list, s)
 			if s.near { // near answers take no time: one in a while is enough
 				select {
@@ -120,8 +120,8 @@ func (p process) observe() (stop func() []seen) {
 	}
 }
 
-// Near answers stop within their bound when nothing is heard, whatever the reason, and come
-// back with nothing old among them.
+// Near answers stop within their bound when no changes are reported, for whatever reason. When
+// they are back, none of them is old.
 func TestNearAnswersStopWhenNothingIsHeard(t *testing.T) {
 	t.Parallel()
 	type scene struct {
@@ -129,35 +129,35 @@ func TestNearAnswersStopWhenNothingIsHeard(t *testing.T) {
 		proxy  *testservers.Proxy // between the reader and the server
 	}
 	for name, test := range map[string]struct {
-		fall, rise func(t *testing.T, s scene)
-		deaf       bool // the reader alone: the writer goes on
+		fail, heal func(t *testing.T, s scene)
+		readerOnly bool // the writer still reaches the server
 	}{
 		"the server is frozen": {
-			fall: func(t *testing.T, s scene) { testservers.Must(t, s.server.Freeze()) },
-			rise: func(t *testing.T, s scene) { testservers.Must(t, s.server.Thaw()) },
+			fail: func(t *testing.T, s scene) { testservers.Must(t, s.server.Freeze()) },
+			heal: func(t *testing.T, s scene) { testservers.Must(t, s.server.Thaw()) },
 		},
 		"the server is killed": {
-			fall: func(t *testing.T, s scene) { testservers.Must(t, s.server.Kill()) },
-			rise: func(t *testing.T, s scene) { testservers.Must(t, s.server.Restart(t.Context())) },
+			fail: func(t *testing.T, s scene) { testservers.Must(t, s.server.Kill()) },
+			heal: func(t *testing.T, s scene) { testservers.Must(t, s.server.Restart(t.Context())) },
 		},
 		"the server loses everything": {
-			fall: func(t *testing.T, s scene) { testservers.Must(t, s.server.Kill()) },
-			rise: func(t *testing.T, s scene) { testservers.Must(t, s.server.RestartEmpty(t.Context())) },
+			fail: func(t *testing.T, s scene) { testservers.Must(t, s.server.Kill()) },
+			heal: func(t *testing.T, s scene) { testservers.Must(t, s.server.RestartEmpty(t.Context())) },
 		},
 		"the network holds everything": {
-			fall: func(t *testing.T, s scene) { s.proxy.Hold() },
-			rise: func(t *testing.T, s scene) { testservers.Must(t, s.proxy.Heal()) },
-			deaf: true,
+			fail:       func(t *testing.T, s scene) { s.proxy.Hold() },
+			heal:       func(t *testing.T, s scene) { testservers.Must(t, s.proxy.Heal()) },
+			readerOnly: true,
 		},
 		"the network holds what the server says": {
-			fall: func(t *testing.T, s scene) { s.proxy.Hold(testservers.Replies) },
-			rise: func(t *testing.T, s scene) { testservers.Must(t, s.proxy.Heal()) },
-			deaf: true,
+			fail:       func(t *testing.T, s scene) { s.proxy.Hold(testservers.Replies) },
+			heal:       func(t *testing.T, s scene) { testservers.Must(t, s.proxy.Heal()) },
+			readerOnly: true,
 		},
 		"the network is cut": {
-			fall: func(t *testing.T, s scene) { s.proxy.Cut() },
-			rise: func(t *testing.T, s scene) { testservers.Must(t, s.proxy.Heal()) },
-			deaf: true,
+			fail:       func(t *testing.T, s scene) { s.proxy.Cut() },
+			heal:       func(t *testing.T, s scene) { testservers.Must(t, s.proxy.Heal()) },
+			readerOnly: true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -170,28 +170,28 @@ func TestNearAnswersStopWhenNothingIsHeard(t *testing.T) {
 			reader := start(t, "redis://"+s.proxy.Addr(), p, &row, nil)
 			writer := start(t, s.server.URL(), p, &row, nil)
 			writer.write(&row)
-			reader.near(1)
+			reader.awaitNear(1)
 			stop := reader.observe()
-			test.fall(t, s)
-			fell := time.Now()
+			test.fail(t, s)
+			failed := time.Now()
 			row.Add(1)
-			if test.deaf {
+			if test.readerOnly {
 				writer.invalidate()
 			}
-			// A while longer than the bound, told by the reader itself.
-			testservers.Eventually(t, 30*time.Second, func() (bool, string) { return time.Since(fell) > bound+300*time.Millisecond, "" })
+			// Longer than the bound.
+			testservers.Eventually(t, 30*time.Second, func() (bool, string) { return time.Since(failed) > bound+300*time.Millisecond, "" })
 			for _, a := range stop() {
-				if a.near && a.at.Sub(fell) > bound {
-					t.Errorf("an answer was near %v after the last proof, at least", a.at.Sub(fell))
+				if a.near && a.at.Sub(failed) > bound {
+					t.Errorf("an answer was near %v after the last proof, at least", a.at.Sub(failed))
 					break
 				}
 			}
 
 			stop = reader.observe()
-			test.rise(t, s)
+			test.heal(t, s)
 			writer.write(&row)
 			acked, last := time.Now(), row.Load()
-			reader.near(last)
+			reader.awaitNear(last)
 			resumed := time.Since(acked)
 			for _, a := range stop() {
 				if late := a.at.Sub(acked); a.value != last && (!a.near && late > 0 || late > bound) {
@@ -219,12 +219,12 @@ func TestWriteIsSeenNearElsewhere(t *testing.T) {
 			writer.write(&row)
 			var delays []time.Duration
 			for range 50 {
-				reader.near(row.Load())
+				reader.awaitNear(row.Load())
 				row.Add(1)
 				begin := time.Now() // of the acknowledgement: a report may come before it
 				writer.invalidate()
 				want := row.Load()
-				for value := int64(0); value != want && !t.Failed(); value, _ = reader.ask() {
+				for value := int64(0); value != want && !t.Failed(); value, _ = reader.lookup() {
 					if time.Since(begin) > bound+slack {
 						t.Fatalf("the answer of another process is %d, %v after it became %d", value, time.Since(begin), want)
 					}
@@ -242,8 +242,7 @@ func TestWriteIsSeenNearElsewhere(t *testing.T) {
 	}
 }
 
-// Everything near is dropped with the connection over which changes are heard: nobody knows
-// what was missed.
+// All near answers are dropped with the tracking connection, because changes may have been missed.
 func TestLostTrackingDropsNearAnswers(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
@@ -252,13 +251,13 @@ func TestLostTrackingDropsNearAnswers(t *testing.T) {
 	reader, writer := start(t, r.URL(), p, &row, nil), start(t, r.URL(), p, &row, nil)
 	writer.write(&row)
 	for range 10 {
-		reader.near(row.Load())
+		reader.awaitNear(row.Load())
 		killConnections(t, r, true)
 		writer.write(&row)
 		acked, want := time.Now(), row.Load()
 		testservers.Eventually(t, 30*time.Second, func() (bool, string) {
 			begin := time.Now()
-			got, near := reader.ask()
+			got, near := reader.lookup()
 			if got != want && (!near || begin.Sub(acked) > bound) {
 				t.Errorf("%v after the write the answer is %d, want %d (near: %t)", begin.Sub(acked), got, want, near)
 			}
@@ -267,26 +266,26 @@ func TestLostTrackingDropsNearAnswers(t *testing.T) {
 	}
 }
 
-func TestRefusedTrackingIsSaidOnce(t *testing.T) {
+func TestRefusedTrackingIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{Config: []string{
 		"user app on >secret ~* &* +@all -client|tracking",
 	}})
 	var row atomic.Int64
-	var log logged
+	var log logBuffer
 	p := start(t, userURL(r, "app", "secret"), prefix(), &row, &log)
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
-		return strings.Contains(log.String(), "near answers are off"), "nobody said that near answers are off"
+		return strings.Contains(log.String(), "near answers are off"), "no log message says that near answers are off"
 	})
 	for range 50 {
 		row.Add(1)
 		p.invalidate()
-		if got, near := p.ask(); near || got != row.Load() {
+		if got, near := p.lookup(); near || got != row.Load() {
 			t.Fatalf("the answer is %d, want %d, near: %t", got, row.Load(), near)
 		}
 	}
 	if got := log.String(); strings.Count(got, "near answers are off") != 1 || !strings.Contains(got, "+client|tracking") {
-		t.Errorf("what near answers need was not said once:\n%s", got)
+		t.Errorf("the log does not say once what near answers need:\n%s", got)
 	}
 }
 
@@ -297,10 +296,10 @@ func TestReadersLeaveNearAnswersAlone(t *testing.T) {
 	var row atomic.Int64
 	reader, other := start(t, url, p, &row, nil), start(t, url, p, &row, nil)
 	other.write(&row)
-	reader.near(1)
+	reader.awaitNear(1)
 	w := watch(t, open(t, redisstore.Config{URL: url, Prefix: p}))
-	w.hears()
-	before, _ := w.told(tag)
+	w.awaitProof()
+	before, _ := w.reported(tag)
 	for id := range 100 { // each a miss that is stored, then hits
 		for range 3 {
 			if _, err := other.query.Get(t.Context(), id); err != nil {
@@ -308,8 +307,8 @@ func TestReadersLeaveNearAnswersAlone(t *testing.T) {
 			}
 		}
 	}
-	w.hears()
-	if after, _ := w.told(tag); after != before {
+	w.awaitProof()
+	if after, _ := w.reported(tag); after != before {
 		t.Errorf("readers are reported as %d changes of what they read", after-before)
 	}
 }
@@ -321,7 +320,7 @@ func TestNearInAClusterThatChanges(t *testing.T) {
 	var row atomic.Int64
 	reader, writer := start(t, clusterURL(c), p, &row, nil), start(t, clusterURL(c), p, &row, nil)
 	writer.write(&row)
-	reader.near(1)
+	reader.awaitNear(1)
 	slot, err := c.Slot(t.Context(), p+"tag:"+string(tag))
 	testservers.Must(t, err)
 	to, err := c.Owner(t.Context(), (slot+8192)%16384) // none of three masters holds half of the slots
@@ -334,7 +333,7 @@ func TestNearInAClusterThatChanges(t *testing.T) {
 		acked, want := time.Now(), row.Load()
 		testservers.Eventually(t, 30*time.Second, func() (bool, string) {
 			begin := time.Now()
-			got, near := reader.ask()
+			got, near := reader.lookup()
 			if got != want && (!near || begin.Sub(acked) > bound) {
 				t.Errorf("%s: %v after the write the answer is %d, want %d (near: %t)", when, begin.Sub(acked), got, want, near)
 			}
@@ -346,7 +345,7 @@ func TestNearInAClusterThatChanges(t *testing.T) {
 		return nil
 	}))
 	written("after the move")
-	reader.near(row.Load())
+	reader.awaitNear(row.Load())
 
 	stop := reader.observe()
 	testservers.Must(t, to.Kill())
@@ -354,13 +353,13 @@ func TestNearInAClusterThatChanges(t *testing.T) {
 	row.Add(1)
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
 		owner, err := c.Owner(t.Context(), slot)
-		return err == nil && owner != to, "nobody took over"
+		return err == nil && owner != to, "no replica was promoted"
 	})
 	written("after a failover")
-	reader.near(row.Load())
+	reader.awaitNear(row.Load())
 	for _, a := range stop() {
 		if late := a.at.Sub(killed); late > bound && a.near && a.value < row.Load()-1 {
-			t.Errorf("%v after a master was lost the answer is %d, and near", late, a.value)
+			t.Errorf("%v after a master was killed the answer is %d, and near", late, a.value)
 			break
 		}
 	}

@@ -89,10 +89,10 @@ func TestAnnouncementsCrossProcesses(t *testing.T) {
 					select {
 					case <-ch:
 					case <-time.After(30 * time.Second):
-						t.Fatalf("process %d heard nothing", i+1)
+						t.Fatalf("process %d received no announcement", i+1)
 					}
 					if string(entry(t, stores[i+1], key)) != "v" {
-						t.Errorf("process %d heard of an entry and did not find it", i+1)
+						t.Errorf("process %d received the announcement of an entry and did not find it", i+1)
 					}
 				}
 			}
@@ -100,8 +100,8 @@ func TestAnnouncementsCrossProcesses(t *testing.T) {
 	}
 }
 
-// Whoever waits looks again when announcements may have been missed.
-func TestLostSubscriptionWakesEverybody(t *testing.T) {
+// All waiters are woken when announcements may have been missed.
+func TestLostSubscriptionWakesAllWaiters(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
 	proxy := testservers.StartProxy(t, r.Addr())
@@ -113,12 +113,12 @@ func TestLostSubscriptionWakesEverybody(t *testing.T) {
 		select {
 		case <-ch:
 		case <-time.After(30 * time.Second):
-			t.Fatal("no word after " + what)
+			t.Fatal("no announcement after " + what)
 		}
 	}
-	// The beginning of the subscription wakes everybody once.
-	testservers.Eventually(t, 30*time.Second, func() (bool, string) { return subscribers(t, r) > 0, "nobody subscribed" })
-	listens(t, s)
+	// The beginning of the subscription wakes all waiters once.
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) { return subscribers(t, r) > 0, "there is no subscription" })
+	awaitAnnouncements(t, s)
 	drain(ch)
 
 	proxy.Cut()
@@ -134,7 +134,7 @@ func subscribers(t *testing.T, r *testservers.Redis) int {
 	return len(channels)
 }
 
-func TestDeadHolder(t *testing.T) {
+func TestLeaseOfAClosedProcessExpires(t *testing.T) {
 	t.Parallel()
 	stores := fleet(t, testservers.SharedRedis(t).URL(), 2)
 	claim(t, stores[0], "k", newToken(), 300*time.Millisecond)
@@ -142,10 +142,10 @@ func TestDeadHolder(t *testing.T) {
 	token := newToken()
 	start := time.Now()
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
-		return claim(t, stores[1], "k", token, time.Minute).State == driver.Granted, "the lease of a dead process stands"
+		return claim(t, stores[1], "k", token, time.Minute).State == driver.Granted, "the lease of a closed process stands"
 	})
 	if took := time.Since(start); took < 100*time.Millisecond {
-		t.Errorf("the lease was taken over after %v, while its holder might have lived", took)
+		t.Errorf("the lease was taken over after %v, which is before it expired", took)
 	}
 }
 

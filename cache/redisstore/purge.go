@@ -9,32 +9,32 @@ import (
 )
 
 const (
-	// purgeStep is how many keys a master looks at in one step, for which everybody else
-	// waits: well under a millisecond.
+	// purgeStep is how many keys a master scans in one step. All other clients wait for a
+	// step, which takes well under a millisecond.
 	purgeStep = 500
 	// purgeTimeout bounds one step.
 	purgeTimeout = time.Second
 )
 
-// Purge implements driver.Store. It walks every master in small steps and removes entries
-// without making the server free their memory at once. When it fails it returns how many
-// it had removed.
+// Purge implements driver.Store. It scans every master in small steps, and unlinks entries, so
+// that the server frees their memory in the background. When it fails it returns how many it
+// has removed.
 func (s *Store) Purge(ctx context.Context, pattern string) (int, error) {
 	removed := 0
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("redisstore: purge: %w", err)
 	}
-	v, err := s.wait(ctx)
+	t, err := s.waitForProbe(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("redisstore: purge: %w", err)
 	}
-	for i := range v.shards {
-		sh := &v.shards[i]
+	for i := range t.shards {
+		sh := &t.shards[i]
 		if sh.err != nil {
 			return removed, fmt.Errorf("redisstore: purge: %w", sh.err)
 		}
-		for _, w := range s.names.walks(pattern) {
-			n, err := purge(ctx, sh.ctl, w)
+		for _, w := range s.names.scanPasses(pattern) {
+			n, err := purgeMaster(ctx, sh.control, w)
 			removed += n
 			if err != nil {
 				return removed, fmt.Errorf("redisstore: purge: redis %s: %w", sh.addr, err)
@@ -44,10 +44,10 @@ func (s *Store) Purge(ctx context.Context, pattern string) (int, error) {
 	return removed, nil
 }
 
-// purge walks one master.
-func purge(ctx context.Context, client rueidis.Client, w walk) (removed int, err error) {
+// purgeMaster makes one pass over one master.
+func purgeMaster(ctx context.Context, client rueidis.Client, w scanPass) (removed int, err error) {
 	for cursor := uint64(0); ; {
-		next, n, err := step(ctx, client, cursor, w)
+		next, n, err := purgePage(ctx, client, cursor, w)
 		removed += n
 		if err != nil || next == 0 {
 			return removed, err
@@ -56,8 +56,8 @@ func purge(ctx context.Context, client rueidis.Client, w walk) (removed int, err
 	}
 }
 
-// step looks at some keys of one master.
-func step(ctx context.Context, client rueidis.Client, cursor uint64, w walk) (next uint64, removed int, err error) {
+// purgePage scans some keys of one master.
+func purgePage(ctx context.Context, client rueidis.Client, cursor uint64, w scanPass) (next uint64, removed int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, purgeTimeout)
 	defer cancel()
 	scan := client.B().Scan().Cursor(cursor).Match(w.match).Count(purgeStep).Build()
@@ -76,7 +76,7 @@ func step(ctx context.Context, client rueidis.Client, cursor uint64, w walk) (ne
 		n, err := r.AsInt64()
 		if re, ok := rueidis.IsRedisErr(err); ok {
 			if _, moved := re.IsRedirect(); moved {
-				continue // its slot is on its way to a master that is walked too, or was
+				continue // its slot is moving to another master, which has its own pass
 			}
 		}
 		if err != nil {

@@ -30,59 +30,59 @@ func (s *Store) Read(ctx context.Context, tags []driver.Tag, keys []string) (dri
 		return driver.Snapshot{}, fmt.Errorf("redisstore: read: %w", err)
 	}
 	defer s.end(c)
-	v := s.view.Load()
+	t := s.topology.Load()
 	switch {
-	case v == nil || s.down.Load() != nil:
-		err = s.lost()
-	case !v.told.Load():
+	case t == nil || s.down.Load() != nil:
+		err = s.unavailable()
+	case !t.observed.Load():
 		err = driver.ErrUnproven
 	default:
 		var snap driver.Snapshot
-		if snap, err = s.read(c.ctx, v, tags, keys); err == nil {
+		if snap, err = s.readSnapshot(c.ctx, t, tags, keys); err == nil {
 			return snap, nil
 		}
 	}
 	return driver.Snapshot{}, fmt.Errorf("redisstore: read: %w", err)
 }
 
-// read gets everything by one MGET or, in a Cluster, by a GET for each name, all at once. Those
-// tags that are new, or bear marks, are looked at once more by a script, which knows the
-// time.
-func (s *Store) read(ctx context.Context, v *view, tags []driver.Tag, keys []string) (driver.Snapshot, error) {
+// readSnapshot gets everything by one MGET or, in a Cluster, by a GET for each name, all in one
+// round trip. Tags that are new, or bear marks, are then read by a script, which knows the time.
+func (s *Store) readSnapshot(ctx context.Context, t *topology, tags []driver.Tag, keys []string) (driver.Snapshot, error) {
 	snap := driver.Snapshot{States: make([]driver.TagState, len(tags)), Entries: make([][]byte, len(keys))}
 	if len(tags)+len(keys) == 0 {
 		return snap, nil
 	}
 	var room [8]string // most answers have a few tags: no allocation
 	names := s.appendNames(room[:0], tags, keys)
-	var look []int // tags
+	var unread []int // tags
 	var err error
-	if v.slots == nil {
-		look, err = s.readOne(ctx, v, names, snap, keys)
+	if t.slots == nil {
+		unread, err = s.readFromMaster(ctx, t, names, snap, keys)
 	} else {
-		look, err = s.readShards(ctx, v, names, snap, keys)
+		unread, err = s.readFromCluster(ctx, t, names, snap, keys)
 	}
-	if err != nil || look == nil {
+	if err != nil || unread == nil {
 		return snap, err
 	}
-	return snap, s.look(ctx, v, names, look, snap.States)
+	return snap, s.readTags(ctx, t, names, unread, snap.States)
 }
 
-// readOne reads from the one master there is. The server and its client are done with one
-// command and one reply sooner than with as many GETs: see BenchmarkHit.
-func (s *Store) readOne(ctx context.Context, v *view, names []string, snap driver.Snapshot, keys []string) (look []int, err error) {
-	sh := &v.shards[0]
-	if err := s.usable(sh); err != nil {
+// readFromMaster reads from the only master. One command with one reply is faster than as many
+// GETs, for the server and for its client: see BenchmarkHit. It returns the indexes of the tags
+// that a script must read.
+func (s *Store) readFromMaster(ctx context.Context, t *topology, names []string, snap driver.Snapshot, keys []string) (unread []int, err error) {
+	sh := &t.shards[0]
+	if err := s.checkShard(sh); err != nil {
 		return nil, err
 	}
-	reply := sh.lane.client.Do(ctx, v.build.Mget().Key(names...).Build())
-	if !sh.proven() {
-		return nil, s.interrupted(ctx, []rueidis.RedisResult{reply})
+	reply := sh.read.client.Do(ctx, t.build.Mget().Key(names...).Build())
+	if !sh.verified() {
+		return nil, s.connectionChanged(ctx, []rueidis.RedisResult{reply})
 	}
 	values, err := reply.ToArray()
 	if err != nil {
-		if judged := s.judge(ctx, err); judged != nil {
-			return nil, judged
+		if callErr := s.classifyError(ctx, err); callErr != nil {
+			return nil, callErr
 		}
 		return nil, err
 	}
@@ -94,21 +94,22 @@ func (s *Store) readOne(ctx context.Context, v *view, names []string, snap drive
 		if text, err := values[i].ToString(); err == nil && len(text) == versionSize {
 			snap.States[i].Version = sh.info.identity.effective(text)
 		} else {
-			look = append(look, i)
+			unread = append(unread, i)
 		}
 	}
 	for i, key := range keys {
-		snap.Entries[i] = s.entry(key, &values[tags+i])
+		snap.Entries[i] = s.decodeEntry(key, &values[tags+i])
 	}
-	return look, nil
+	return unread, nil
 }
 
-func (s *Store) readShards(ctx context.Context, v *view, names []string, snap driver.Snapshot, keys []string) (look []int, err error) {
+// readFromCluster is readFromMaster for a Cluster.
+func (s *Store) readFromCluster(ctx context.Context, t *topology, names []string, snap driver.Snapshot, keys []string) (unread []int, err error) {
 	gets := make([]rueidis.Completed, len(names))
 	for i, name := range names {
-		gets[i] = v.build.Get().Key(name).Build()
+		gets[i] = t.build.Get().Key(name).Build()
 	}
-	replies, err := s.ask(ctx, v, gets)
+	replies, err := s.send(ctx, t, gets)
 	if err != nil {
 		return nil, err
 	}
@@ -116,66 +117,66 @@ func (s *Store) readShards(ctx context.Context, v *view, names []string, snap dr
 		text, err := replies[i].ToString()
 		switch {
 		case err == nil && len(text) == versionSize:
-			snap.States[i].Version = v.shard(gets[i].Slot()).info.identity.effective(text)
+			snap.States[i].Version = t.shard(gets[i].Slot()).info.identity.effective(text)
 		case isAsk(err):
-			snap.States[i] = moving()
+			snap.States[i] = movingTag()
 		default:
-			look = append(look, i)
+			unread = append(unread, i)
 		}
 	}
 	tags := len(names) - len(keys)
 	for i, key := range keys {
-		snap.Entries[i] = s.entry(key, replies[tags+i])
+		snap.Entries[i] = s.decodeEntry(key, replies[tags+i])
 	}
-	return look, nil
+	return unread, nil
 }
 
-// look has lookScript read those tags of names whose indexes are given.
-func (s *Store) look(ctx context.Context, v *view, names []string, indexes []int, states []driver.TagState) error {
+// readTags reads the tags whose indexes among names are given, by readTagScript.
+func (s *Store) readTags(ctx context.Context, t *topology, names []string, indexes []int, states []driver.TagState) error {
 	life := millis(s.cfg.TagLife)
 	scripts := make([]rueidis.Completed, len(indexes))
-	looked := make([]string, len(indexes))
+	unread := make([]string, len(indexes))
 	for n, i := range indexes {
-		looked[n] = names[i]
+		unread[n] = names[i]
 	}
-	for _, whole := range []bool{false, true} {
-		for n := range looked {
+	for _, inFull := range []bool{false, true} {
+		for n := range unread {
 			fresh := driver.NewVersion()
-			scripts[n] = command{lookScript, nil, []string{string(fresh[:]), life}}.build(v.build, looked[n:n+1], whole)
+			scripts[n] = command{readTagScript, nil, []string{string(fresh[:]), life}}.build(t.build, unread[n:n+1], inFull)
 		}
-		replies, err := s.ask(ctx, v, scripts)
+		replies, err := s.send(ctx, t, scripts)
 		if err != nil {
 			return err
 		}
-		unknown := false
+		unknownScript := false
 		for n, i := range indexes {
 			text, err := replies[n].ToString()
 			switch {
 			case err == nil && wellFormed(text):
 				states[i] = driver.TagState{
-					Version: v.shard(scripts[n].Slot()).info.identity.effective(text),
+					Version: t.shard(scripts[n].Slot()).info.identity.effective(text),
 					Fenced:  len(text) > versionSize,
 				}
 			case isAsk(err):
-				states[i] = moving()
-			case isNoScript(err) && !whole:
-				unknown = true
+				states[i] = movingTag()
+			case isNoScript(err) && !inFull:
+				unknownScript = true
 			case err != nil:
 				return err
 			default:
-				return fmt.Errorf("tag %q: the script returned %d bytes", name(looked[n]), len(text))
+				return fmt.Errorf("tag %q: the script returned %d bytes", shorten(unread[n]), len(text))
 			}
 		}
-		if !unknown {
+		if !unknownScript {
 			break
 		}
 	}
 	return nil
 }
 
-// moving is the state of a tag whose slot is on its way to another master: its version is
-// there already, but not yet under that master's identity. Nothing depends on it meanwhile.
-func moving() driver.TagState {
+// movingTag is the state of a tag whose slot is moving to another master: a fence, so that no
+// answer depends on it until the topology has changed.
+func movingTag() driver.TagState {
 	return driver.TagState{Version: driver.NewVersion(), Fenced: true}
 }
 
@@ -206,30 +207,30 @@ func (s *Store) appendNames(names []string, tags []driver.Tag, keys []string) []
 	return names
 }
 
-// ask sends commands to the masters of their slots, all at the same
-// time, and returns the replies in order. It returns replies only if all of them came from
-// the incarnations in v; among them there may be errors, but only those that concern one
-// key alone: absent, of another type, on its way to another master, unknown script.
-func (s *Store) ask(ctx context.Context, v *view, commands []rueidis.Completed) ([]rueidis.RedisResult, error) {
+// send sends commands over the read connections of their masters, all at the same time, and
+// returns the replies in order. It returns replies only if all of them came from the
+// incarnations in t. Some of them may be errors, but only errors that concern one key alone:
+// absent, of another type, moving to another master, unknown script.
+func (s *Store) send(ctx context.Context, t *topology, commands []rueidis.Completed) ([]rueidis.RedisResult, error) {
 	var replies []rueidis.RedisResult
-	if v.slots == nil {
-		sh := &v.shards[0]
-		if err := s.usable(sh); err != nil {
+	if t.slots == nil {
+		sh := &t.shards[0]
+		if err := s.checkShard(sh); err != nil {
 			return nil, err
 		}
-		replies = sh.lane.client.DoMulti(ctx, commands...)
-		if !sh.proven() {
-			return nil, s.interrupted(ctx, replies)
+		replies = sh.read.client.DoMulti(ctx, commands...)
+		if !sh.verified() {
+			return nil, s.connectionChanged(ctx, replies)
 		}
 	} else {
 		var err error
-		if replies, err = s.askShards(ctx, v, commands); err != nil {
+		if replies, err = s.sendToCluster(ctx, t, commands); err != nil {
 			return nil, err
 		}
 	}
 	for i := range replies {
 		if err := replies[i].Error(); err != nil {
-			if err := s.judge(ctx, err); err != nil {
+			if err := s.classifyError(ctx, err); err != nil {
 				return nil, err
 			}
 		}
@@ -237,12 +238,12 @@ func (s *Store) ask(ctx context.Context, v *view, commands []rueidis.Completed) 
 	return replies, nil
 }
 
-// askShards is ask for a Cluster.
-func (s *Store) askShards(ctx context.Context, v *view, commands []rueidis.Completed) ([]rueidis.RedisResult, error) {
-	groups := make(map[*shard][]int, len(v.shards))
+// sendToCluster is send for a Cluster.
+func (s *Store) sendToCluster(ctx context.Context, t *topology, commands []rueidis.Completed) ([]rueidis.RedisResult, error) {
+	groups := make(map[*shard][]int, len(t.shards))
 	for i := range commands {
-		sh := v.shard(commands[i].Slot())
-		if err := s.usable(sh); err != nil {
+		sh := t.shard(commands[i].Slot())
+		if err := s.checkShard(sh); err != nil {
 			return nil, err
 		}
 		groups[sh] = append(groups[sh], i)
@@ -253,7 +254,7 @@ func (s *Store) askShards(ctx context.Context, v *view, commands []rueidis.Compl
 		for n, i := range indexes {
 			batch[n] = commands[i]
 		}
-		for n, r := range sh.lane.client.DoMulti(ctx, batch...) {
+		for n, r := range sh.read.client.DoMulti(ctx, batch...) {
 			replies[indexes[n]] = r
 		}
 	}
@@ -261,24 +262,25 @@ func (s *Store) askShards(ctx context.Context, v *view, commands []rueidis.Compl
 	rest := len(groups)
 	for sh, indexes := range groups {
 		if rest--; rest == 0 {
-			run(sh, indexes) // the last one here: a key alone needs no goroutine
+			run(sh, indexes) // in this goroutine: one key alone starts none
 		} else {
 			wg.Go(func() { run(sh, indexes) })
 		}
 	}
 	wg.Wait()
 	for sh := range groups {
-		if !sh.proven() {
-			return nil, s.interrupted(ctx, replies)
+		if !sh.verified() {
+			return nil, s.connectionChanged(ctx, replies)
 		}
 	}
 	return replies, nil
 }
 
-// interrupted is the error for replies that something came between. A call that is alone
-// on its lane and runs out of time ends the connection itself, possibly a moment before
-// its context knows: that is no reason to doubt the server's identity.
-func (s *Store) interrupted(ctx context.Context, replies []rueidis.RedisResult) error {
+// connectionChanged returns the error for replies that came while the generation of a read
+// connection changed. A call that is alone on its connection and runs out of time ends the
+// connection itself, possibly a moment before its context ends. Such a call returns its own
+// error, and not ErrUnproven.
+func (s *Store) connectionChanged(ctx context.Context, replies []rueidis.RedisResult) error {
 	for i := range replies {
 		if err := replies[i].NonRedisError(); errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 			return err
@@ -287,30 +289,30 @@ func (s *Store) interrupted(ctx context.Context, replies []rueidis.RedisResult) 
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return s.lost()
+	return s.unavailable()
 }
 
-// usable fails if what sh answers could not be believed.
-func (s *Store) usable(sh *shard) error {
+// checkShard fails if sh is not verified.
+func (s *Store) checkShard(sh *shard) error {
 	switch {
 	case sh == nil:
-		return s.stray()
+		return s.slotUnknown()
 	case sh.err != nil:
 		return sh.err
-	case !sh.proven():
-		return s.lost()
+	case !sh.verified():
+		return s.unavailable()
 	}
 	return nil
 }
 
-// stray is the error for a key that nobody known has: the next survey finds out who does.
-func (s *Store) stray() error {
-	s.kick()
+// slotUnknown returns the error for a key whose slot no known master has, and wakes monitor.
+func (s *Store) slotUnknown() error {
+	s.wake()
 	return driver.ErrUnproven
 }
 
-// judge returns nil for errors that concern one key alone.
-func (s *Store) judge(ctx context.Context, err error) error {
+// classifyError returns nil for errors that concern one key alone, else the error of the call.
+func (s *Store) classifyError(ctx context.Context, err error) error {
 	if rueidis.IsRedisNil(err) {
 		return nil
 	}
@@ -319,15 +321,15 @@ func (s *Store) judge(ctx context.Context, err error) error {
 	case !answered && (ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded)):
 		return err
 	case !answered:
-		return s.lost() // the connection
+		return s.unavailable() // the connection
 	case isWrongType(err), isAsk(err), re.IsNoScript():
 		return nil
 	}
 	if _, moved := re.IsMoved(); moved {
-		return s.stray()
+		return s.slotUnknown()
 	}
 	if strings.Contains(err.Error(), "READONLY") {
-		s.distrust()
+		s.unverify()
 	}
 	return err
 }
@@ -351,8 +353,8 @@ func isNoScript(err error) bool {
 	return ok && re.IsNoScript()
 }
 
-// name shortens what a message quotes.
-func name(s string) string {
+// shorten shortens what a message quotes.
+func shorten(s string) string {
 	const most = 100
 	if len(s) > most {
 		return s[:most] + "… (" + strconv.Itoa(len(s)) + " bytes)"

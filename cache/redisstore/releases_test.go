@@ -58,8 +58,8 @@ func newRelease(t *testing.T, r *testservers.Redis, prefix string, revision int,
 // answerOf is large enough to be compressed.
 func answerOf(id int) string { return strings.Repeat(fmt.Sprint("course ", id, " "), 1000) }
 
-// ask asks for the answer, which must be right, and returns what became of it.
-func (p *release) ask(id int) cache.Status {
+// lookup gets the answer, which must be right, and returns its status.
+func (p *release) lookup(id int) cache.Status {
 	p.t.Helper()
 	a, err := p.Lookup(p.t.Context(), id)
 	if err != nil || a.Value != answerOf(id) {
@@ -68,11 +68,11 @@ func (p *release) ask(id int) cache.Status {
 	return a.Status
 }
 
-// hits waits until the answer comes from the store: a load tells its caller before it stores.
-func (p *release) hits(id int) {
+// awaitHit waits until the answer comes from the store: a load returns before it stores.
+func (p *release) awaitHit(id int) {
 	p.t.Helper()
 	testservers.Eventually(p.t, 30*time.Second, func() (bool, string) {
-		s := p.ask(id)
+		s := p.lookup(id)
 		return s == cache.Hit, "the answer is not stored: " + s.String()
 	})
 }
@@ -95,8 +95,8 @@ func TestUnreadableEntriesInRedisAreMissesAndCounted(t *testing.T) {
 	r := testservers.SharedRedis(t)
 	p := prefix()
 	q := newRelease(t, r, p, 0, nil)
-	q.ask(1)
-	q.hits(1)
+	q.lookup(1)
+	q.awaitHit(1)
 	key := p + "courses:detail:1"
 	// A flight that has landed is a hit before its answer is stored, and would replace what is put
 	// in its place here.
@@ -151,7 +151,7 @@ func TestUnreadableEntriesInRedisAreMissesAndCounted(t *testing.T) {
 		loads, counted := q.loads.Load(), q.unreadable()
 		testservers.Must(t, r.Do(t.Context(), "DEL", key).Error())
 		testservers.Must(t, r.Do(t.Context(), write...).Error())
-		if status := q.ask(1); status != cache.Miss {
+		if status := q.lookup(1); status != cache.Miss {
 			t.Errorf("%s in place of an entry: %v", name, status)
 		}
 		if q.loads.Load() != loads+1 {
@@ -160,7 +160,7 @@ func TestUnreadableEntriesInRedisAreMissesAndCounted(t *testing.T) {
 		if q.unreadable() == counted {
 			t.Errorf("%s in place of an entry was not counted", name)
 		}
-		q.hits(1)
+		q.awaitHit(1)
 		if q.loads.Load() != loads+1 {
 			t.Errorf("%s in place of an entry was not replaced: %d loads", name, q.loads.Load()-loads)
 		}
@@ -189,14 +189,14 @@ func TestReleasesWithTheirOwnRevisionLeaveEachOtherAlone(t *testing.T) {
 	before, after := newRelease(t, r, p, 0, nil), newRelease(t, r, p, 1, reversed{})
 	both := []*release{before, after}
 	for _, q := range both {
-		q.ask(1)
-		q.hits(1)
+		q.lookup(1)
+		q.awaitHit(1)
 	}
 	keys := []string{p + "courses:detail:1", p + "courses:detail@1:1"}
 	stored := []string{raw(t, r, keys[0]), raw(t, r, keys[1])}
 	for range 20 {
 		for i, q := range both {
-			if status := q.ask(1); status != cache.Hit {
+			if status := q.lookup(1); status != cache.Hit {
 				t.Errorf("release %d: %v", i, status)
 			}
 		}
@@ -213,15 +213,15 @@ func TestReleasesWithTheirOwnRevisionLeaveEachOtherAlone(t *testing.T) {
 	writer := open(t, redisstore.Config{URL: r.URL(), Prefix: p})
 	bump(t, writer, tag)
 	for i, q := range both {
-		if status := q.ask(1); status != cache.Miss {
+		if status := q.lookup(1); status != cache.Miss {
 			t.Errorf("release %d after a write: %v", i, status)
 		}
-		q.hits(1)
+		q.awaitHit(1)
 	}
 	if n, err := writer.Purge(t.Context(), "courses:detail:*"); n != 1 || err != nil {
 		t.Errorf("a purge of what one release keeps removed %d: %v", n, err)
 	}
-	if status := after.ask(1); status != cache.Hit {
+	if status := after.lookup(1); status != cache.Hit {
 		t.Errorf("a purge of what one release keeps took the other's: %v", status)
 	}
 }
@@ -235,8 +235,8 @@ func TestWhatReleasesShare(t *testing.T) {
 	r := testservers.SharedRedis(t)
 	p := prefix()
 	q := newRelease(t, r, p, 0, nil)
-	q.ask(1)
-	q.hits(1)
+	q.lookup(1)
+	q.awaitHit(1)
 	s := open(t, redisstore.Config{URL: r.URL(), Prefix: p, CompressAbove: -1})
 	mark := driver.Mark{0xab}
 	testservers.Must(t, s.Fence(t.Context(), []driver.Tag{tag}, mark, time.Hour))
@@ -267,8 +267,8 @@ func TestWhatReleasesShare(t *testing.T) {
 	}
 }
 
-// A lease of a release that writes it otherwise stands in nobody's way: two loads rather
-// than none.
+// A lease in the format of another release does not block a claim: two loads are better than
+// none.
 func TestLeaseOfAnotherReleaseIsTakenOver(t *testing.T) {
 	t.Parallel()
 	r := testservers.SharedRedis(t)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// script is Lua that the server runs. The client computes the digest that EVALSHA names it by.
+// script is Lua that the server runs. EVALSHA names it by digest.
 type script struct{ source, digest string }
 
 func newScript(parts ...string) *script {
@@ -16,12 +16,12 @@ func newScript(parts ...string) *script {
 }
 
 // Everything here runs from Redis 6.2 on: no GT option, no script flags. The scripts write
-// random bytes that the client made and times that they read, so replicas must receive
-// what they did rather than run them again; that is the default since Redis 5.
+// random bytes from the client and times that they read. So replicas must receive the effects
+// of a script rather than run it again; that is the default since Redis 5.
 
-// luaNow is the server's clock in ms. A value of another type or shape than ours reads as
-// no value: it is replaced as a missing one is.
-const luaNow = `
+// luaClock is the server's clock in ms. get reads a value of another type as no value, and its
+// callers treat one of another shape so too: both are replaced as a missing one is.
+const luaClock = `
 local function now()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
@@ -33,7 +33,7 @@ local function get(key)
 end
 `
 
-const luaTag = luaNow + `
+const luaTag = luaClock + `
 -- marks of the tag's value v that live at t, but for the one named gone; nil if v is no
 -- value of a tag
 local function marks(v, gone, t)
@@ -49,9 +49,9 @@ end
 `
 
 var (
-	// lookScript returns the value of a tag without the marks that have expired, and gives
-	// a tag that has none the version in ARGV[1], for ARGV[2] ms.
-	lookScript = newScript(luaTag, `
+	// readTagScript returns the value of a tag without the marks that have expired. A tag
+	// that has no value gets the version in ARGV[1], for ARGV[2] ms.
+	readTagScript = newScript(luaTag, `
 local v = get(KEYS[1])
 local m = marks(v, '', now())
 if not m then
@@ -63,10 +63,10 @@ if #rest < #v then redis.call('SET', KEYS[1], rest, 'KEEPTTL') end
 return rest
 `)
 
-	// turnScript gives the tag in KEYS[i] the version in ARGV[3 + i] for at least ARGV[1] ms,
-	// and takes the mark ARGV[2] from it or, if ARGV[3] is more than 0, lets it bear that mark
-	// for so many ms. It never shortens the life of the key: a longer one protects an entry.
-	turnScript = newScript(luaTag, `
+	// setVersionScript gives the tag in KEYS[i] the version in ARGV[3 + i] for at least ARGV[1]
+	// ms. It sets the mark ARGV[2] for ARGV[3] ms or, if that is 0, removes it. It never
+	// shortens the life of the key: a longer one protects an entry.
+	setVersionScript = newScript(luaTag, `
 local t = now()
 local life = tonumber(ARGV[1])
 local lease = tonumber(ARGV[3])
@@ -79,9 +79,10 @@ for i, key in ipairs(KEYS) do
 end
 `)
 
-	// keepScript lets those of KEYS that exist live for about ARGV[1] ms, seven eighths at
-	// least: not every entry of a busy tag has to write it, and replicas to hear of it.
-	keepScript = newScript(`
+	// extendScript extends the life of those of KEYS that exist to ARGV[1] ms, unless seven
+	// eighths of that are left. So not every entry of a busy tag costs a write that replicas
+	// receive.
+	extendScript = newScript(`
 for _, key in ipairs(KEYS) do
   local left = redis.call('PTTL', key)
   if left ~= -2 and left < ARGV[1] * 7 / 8 then redis.call('PEXPIRE', key, ARGV[1]) end
@@ -89,10 +90,10 @@ end
 `)
 )
 
-// luaLease reads and writes who loads a key: a byte for the format, token and guard of the
-// load, when its lease ends, whether anybody waits, when a failure may be retried, when it
-// is forgotten, and what was remembered of it. A part that has ended reads as absent.
-const luaLease = luaNow + `
+// luaLease reads and writes the lease of a key: a byte for the format, token and guard of the
+// load, when its lease ends, whether another load was refused it, when a failure may be retried,
+// when it is forgotten, and what was remembered of it. A part that has ended reads as absent.
+const luaLease = luaClock + `
 local function open(key, t)
   local l = {token = '', guard = '', ends = 0, awaited = '0', retry = 0, forget = 0, failure = ''}
   local v = get(key)
@@ -119,7 +120,7 @@ end
 var (
 	// claimScript asks for the lease for the load ARGV[1] under the guard ARGV[2], for
 	// ARGV[3] ms. It returns a driver.ClaimState, the ms to wait, and the failure or false.
-	// Who asks again under its own token repeats a claim whose answer it did not get.
+	// A claim under the token that holds the lease repeats one whose answer was lost.
 	claimScript = newScript(luaLease, `
 local t = now()
 local l = open(KEYS[1], t)
@@ -136,8 +137,8 @@ save(KEYS[1], l, t)
 return {1, 0, l.forget > 0 and l.failure}
 `)
 
-	// renewScript extends the lease of ARGV[1] to ARGV[2] ms from now and returns 1, or 0
-	// if another has it or nobody.
+	// renewScript extends the lease of ARGV[1] to ARGV[2] ms from now and returns 1. It returns
+	// 0 if ARGV[1] does not hold the lease.
 	renewScript = newScript(luaLease, `
 local t = now()
 local l = open(KEYS[1], t)
@@ -149,9 +150,9 @@ return 1
 
 	// settleScript ends the load ARGV[1] with the outcome ARGV[2]: "filled", "failed" with
 	// the failure ARGV[3] for ARGV[4] ms, or neither. It announces the key ARGV[6] on the
-	// channel ARGV[5] if anybody was refused the lease, and also if the load no longer had
-	// it: who was refused then may wait for that load all the same. An account that may
-	// not publish settles nevertheless.
+	// channel ARGV[5] if another load was refused the lease, and also if this load no longer
+	// had it: a load that was refused earlier may still wait for this one. It settles even if
+	// the account may not publish.
 	settleScript = newScript(luaLease, `
 local t = now()
 local l = open(KEYS[1], t)

@@ -47,12 +47,12 @@ func (m *withCluster) Run() int {
 
 var sharedCluster struct {
 	sync.Mutex
-	servers *testservers.Cluster // nil until somebody asks; guarded by the Mutex
+	servers *testservers.Cluster // nil until a test needs it; guarded by the Mutex
 }
 
 // cluster returns the URL of the one cluster of this test process, for tests that only
-// store something under a prefix of their own. Whoever breaks one starts another: it takes two
-// seconds of a busy machine.
+// store something under a prefix of their own. A test that breaks a cluster starts its own, which
+// takes two seconds on a busy machine.
 func cluster(t testing.TB) string {
 	t.Helper()
 	testservers.SharedRedis(t) // skips where there is no Redis

@@ -28,7 +28,7 @@ import (
 //	master                  name of the master that Sentinel watches, instead of the path
 //	sentinel_user, sentinel_password   for the sentinels, which share nothing with the master
 //	client_name             shown by CLIENT LIST
-//	ca, cert, key           PEM files: whom to trust instead of the system, and who we are
+//	ca, cert, key           PEM files: authorities to trust instead of the system's, and our certificate
 //	server_name             to expect in the certificate, instead of the host
 //	skip_verify=true        take any certificate
 //
@@ -101,7 +101,7 @@ type redisURL struct {
 	query          url.Values
 }
 
-// splitURL takes s apart by hand: net/url allows one host only, and its errors repeat the
+// splitURL does not use net/url.Parse, which allows only one host, and whose errors repeat the
 // whole URL with the password in it.
 func splitURL(s string) (redisURL, error) {
 	var u redisURL
@@ -117,7 +117,7 @@ func splitURL(s string) (redisURL, error) {
 		authority, tail = rest[:i], rest[i:]
 	}
 	if strings.Contains(tail, "@") {
-		// What looks like the host may be half of a password: nothing of it is repeated.
+		// What looks like the host may be half of a password, so the error repeats nothing.
 		return u, errors.New("redis URL: an @ behind the host: write / ? # @ : in user, password and parameters as %2F %3F %23 %40 %3A")
 	}
 	if i := strings.LastIndexByte(authority, '@'); i >= 0 {

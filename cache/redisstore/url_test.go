@@ -113,7 +113,7 @@ func TestParseURLErrors(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want %q in it", url, err, want)
 		} else if strings.Contains(err.Error(), "quux") || strings.Contains(err.Error(), "corge") {
-			t.Errorf("%q: the error tells the password: %v", url, err)
+			t.Errorf("%q: the error contains the password: %v", url, err)
 		}
 	}
 }
@@ -144,11 +144,11 @@ func FuzzParseURL(f *testing.F) {
 		if err == nil && (len(opt.InitAddress) == 0 || opt.SelectDB < 0) {
 			t.Errorf("%q parsed to %+v", s, opt)
 		}
-		// A password, however it is written, is not told by the error for whatever follows.
+		// No error contains the password, however it is written and whatever follows it.
 		const secret = "s3cr3tS3CR3T"
 		for _, password := range []string{secret, secret + "/", "?" + secret, "#" + secret, "@" + secret, secret + "%", "a@b/" + secret, secret + "@:/"} {
 			if _, err := ParseURL("redis://u:" + password + "@" + s); err != nil && strings.Contains(err.Error(), secret) {
-				t.Errorf("password %q before %q: the error tells it: %v", password, s, err)
+				t.Errorf("password %q before %q: the error contains it: %v", password, s, err)
 			}
 		}
 	})

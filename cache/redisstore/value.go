@@ -6,12 +6,13 @@ import (
 	"github.com/klauspost/compress/s2"
 )
 
-// The first byte of a stored entry tells how the rest is packed. What a reader does not
-// know, as in the middle of a rollout, or cannot unpack is an entry without bytes, which the
-// cache takes for a miss and counts: absent would be a miss that nobody hears of.
+// The first byte of a stored entry says how the rest is packed. A reader may not know the
+// packing, as in the middle of a rollout, or fail to unpack it. Then it returns an entry without
+// bytes, which the cache counts as undecodable and treats as a miss. An absent entry would be a
+// miss that no counter shows.
 //
-// Two releases that each write what the other cannot read would replace each other's entries
-// for as long as a rollout takes, and load for it. So a new packing is read by one release and
+// Two releases that each write what the other cannot read would replace each other's entries,
+// and load again each time, until the rollout ends. So a new packing is read by one release and
 // written by the next.
 const (
 	packedPlain byte = 1
@@ -22,8 +23,8 @@ const (
 // cannot make every reader allocate at will.
 const maxUnpacked = 8 << 20
 
-// S2 rather than zstd, because each entry is packed once and unpacked at every hit. Lists
-// of courses as JSON, one core, BenchmarkPack; zstd at its fastest level:
+// S2 rather than zstd, because an entry is packed once and unpacked at every hit. Lists of
+// courses as JSON, one core, BenchmarkPack; zstd at its fastest level:
 //
 //	size      S2: smaller to   pack   unpack    zstd: smaller to   pack   unpack
 //	1 KiB               66 %   1 µs   0.7 µs                51 %   8 µs     3 µs
@@ -41,7 +42,7 @@ func (s *Store) pack(entry []byte) string {
 		packed := make([]byte, 1+s2.MaxEncodedLen(len(entry)))
 		packed[0] = packedS2
 		packed = packed[:1+len(s2.Encode(packed[1:], entry))]
-		if len(packed) < len(entry)-len(entry)/8 { // else unpacking costs more than it saves
+		if len(packed) < len(entry)-len(entry)/8 { // a smaller gain costs more to unpack than it saves
 			return unsafe.String(&packed[0], len(packed))
 		}
 	}
@@ -51,17 +52,16 @@ func (s *Store) pack(entry []byte) string {
 	return unsafe.String(&plain[0], len(plain))
 }
 
-// unreadable stands for an entry that is there, and that no release has written or this one
-// cannot unpack.
+// unreadable stands for an entry that is present and cannot be unpacked by this release.
 var unreadable = []byte{}
 
-// entry reads a stored value: nil if there is no entry, unreadable if it is none of ours. A
-// plain entry shares the memory of the reply.
-func (s *Store) entry(key string, reply interface{ ToString() (string, error) }) []byte {
+// decodeEntry reads a stored value. It returns nil if there is no entry, and unreadable if the
+// value cannot be unpacked. A plain entry shares the memory of the reply.
+func (s *Store) decodeEntry(key string, reply interface{ ToString() (string, error) }) []byte {
 	stored, err := reply.ToString()
 	switch {
 	case isWrongType(err):
-		s.log.Debug("a value of another type in place of an entry", "key", key)
+		s.log.Debug("value of another type in place of an entry", "key", key)
 		return unreadable
 	case err != nil:
 		return nil

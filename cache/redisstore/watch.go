@@ -13,11 +13,11 @@ import (
 )
 
 // Watch implements driver.Watcher, by client tracking. It fails at once where a server
-// refuses that, and says what is missing; a server that is lost is looked for until ctx
-// ends. Each call has a connection of its own to each master.
+// refuses that, and says what is missing. A server that is unavailable is tried again until
+// ctx ends. Each call has a connection of its own to each master.
 //
-// What Proven says is the least of what the masters proved. While one of them is silent,
-// nothing is proven.
+// Proven reports the least of what the masters proved. While one of them is silent, nothing
+// is proven.
 func (s *Store) Watch(ctx context.Context, w driver.Listener) error {
 	s.mu.Lock()
 	if s.ctx.Err() != nil {
@@ -31,15 +31,15 @@ func (s *Store) Watch(ctx context.Context, w driver.Listener) error {
 	watching, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	defer context.AfterFunc(s.ctx, func() { end(errClosed) })()
-	a := &audience{store: s, refuse: end, watcher: w}
-	defer a.leave()
+	session := &watchSession{store: s, fail: end, listener: w}
+	defer session.stop()
 	for watching.Err() == nil {
-		v, renewed := s.current()
-		if v != nil {
-			a.follow(watching, v)
+		t, changed := s.currentTopology()
+		if t != nil {
+			session.follow(watching, t)
 		}
 		select {
-		case <-renewed:
+		case <-changed:
 		case <-watching.Done():
 		}
 	}
@@ -49,123 +49,125 @@ func (s *Store) Watch(ctx context.Context, w driver.Listener) error {
 	return fmt.Errorf("redisstore: watch: %w", context.Cause(watching))
 }
 
-// audience is one call of Watch: the ears of a Watcher, one at each master.
-type audience struct {
-	store  *Store
-	refuse context.CancelCauseFunc // ends the call with an error
+// watchSession is one call of Watch: the tracking connections of one driver.Listener, one to
+// each master.
+type watchSession struct {
+	store *Store
+	fail  context.CancelCauseFunc // ends the call with an error
 
-	// All reports are made under mu, so that none comes after Watch has returned, and none
-	// under a view that is not the present one.
-	mu      sync.Mutex
-	watcher driver.Listener // nil when Watch has returned; guarded by mu
-	view    *view           // that ears belong to; guarded by mu
-	ears    map[place]*ear  // changed by follow alone, under mu
-	proven  time.Time       // what watcher was told last; guarded by mu
+	// All reports are made under mu, so that none comes after Watch has returned, and no
+	// proof under a topology that has been replaced.
+	mu       sync.Mutex
+	listener driver.Listener               // nil when Watch has returned; guarded by mu
+	topology *topology                     // that tracking belongs to; guarded by mu
+	tracking map[incarnation]*trackingConn // changed by follow alone, under mu
+	proven   time.Time                     // reported to listener last; guarded by mu
 }
 
-// place is where an ear listens: another incarnation of a server is another place.
-type place struct {
+// incarnation is one server process, with its data, at one address.
+type incarnation struct {
 	addr     string
 	identity identity
 }
 
-// follow sends ears to the masters in v, and ends those elsewhere.
-func (a *audience) follow(ctx context.Context, v *view) {
-	places := make(map[place]string, len(v.shards)) // → key to probe it with
-	for i := range v.shards {
-		sh := &v.shards[i]
-		places[place{sh.addr, sh.info.identity}] = v.probe(a.store.names, sh)
+// follow starts tracking connections to the masters in t, and stops those to others.
+func (w *watchSession) follow(ctx context.Context, t *topology) {
+	keys := make(map[incarnation]string, len(t.shards)) // → key to ask it for
+	for i := range t.shards {
+		sh := &t.shards[i]
+		keys[incarnation{sh.addr, sh.info.identity}] = t.keyOf(w.store.names, sh)
 	}
-	ears := make(map[place]*ear, len(places))
-	var gone, begun []*ear
-	for p, e := range a.ears {
-		if _, stays := places[p]; stays {
-			ears[p] = e
+	tracking := make(map[incarnation]*trackingConn, len(keys))
+	var stopped, started []*trackingConn
+	for in, c := range w.tracking {
+		if _, stays := keys[in]; stays {
+			tracking[in] = c
 		} else {
-			e.stop()
-			gone = append(gone, e)
+			c.stop()
+			stopped = append(stopped, c)
 		}
 	}
-	for p := range places {
-		if ears[p] == nil {
-			ears[p] = newEar(ctx, a, p)
-			begun = append(begun, ears[p])
+	for in := range keys {
+		if tracking[in] == nil {
+			tracking[in] = newTrackingConn(ctx, w, in)
+			started = append(started, tracking[in])
 		}
 	}
 
-	a.mu.Lock()
-	prev := a.view
-	a.view, a.ears = v, ears
-	for p, e := range ears {
-		e.probe = places[p]
+	w.mu.Lock()
+	prev := w.topology
+	w.topology, w.tracking = t, tracking
+	for in, c := range tracking {
+		c.proofKey = keys[in]
 	}
-	if prev != nil && !prev.sameMasters(v) {
-		a.watcher.Missed()
+	if prev != nil && !prev.sameMasters(t) {
+		w.listener.Missed()
 	}
-	a.mu.Unlock()
+	w.mu.Unlock()
 
-	for _, e := range gone {
-		<-e.done
+	for _, c := range stopped {
+		<-c.done
 	}
-	for _, e := range begun {
-		go e.listen()
+	for _, c := range started {
+		go c.run()
 	}
 }
 
-// leave ends the ears. Nothing is reported after it.
-func (a *audience) leave() {
-	a.mu.Lock()
-	a.watcher = nil
-	a.mu.Unlock()
-	for _, e := range a.ears {
-		e.stop()
+// stop stops the tracking connections. Nothing is reported after it.
+func (w *watchSession) stop() {
+	w.mu.Lock()
+	w.listener = nil
+	w.mu.Unlock()
+	for _, c := range w.tracking {
+		c.stop()
 	}
-	for _, e := range a.ears {
-		<-e.done
+	for _, c := range w.tracking {
+		<-c.done
 	}
 }
 
-// changed reports what a server has pushed: the names of keys.
-func (a *audience) changed(keys []string) {
+// changed reports the names of keys that a server has pushed.
+func (w *watchSession) changed(keys []string) {
 	tags := make([]driver.Tag, 0, len(keys))
 	for _, key := range keys {
-		if tag, ok := strings.CutPrefix(key, a.store.names.tag("")); ok {
+		if tag, ok := strings.CutPrefix(key, w.store.names.tag("")); ok {
 			tags = append(tags, driver.Tag(tag))
 		}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.watcher != nil && len(tags) > 0 {
-		a.watcher.Changed(tags...)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.listener != nil && len(tags) > 0 {
+		w.listener.Changed(tags...)
 	}
 }
 
 // missed reports a gap.
-func (a *audience) missed() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.watcher != nil {
-		a.watcher.Missed()
+func (w *watchSession) missed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.listener != nil {
+		w.listener.Missed()
 	}
 }
 
-// proved notes that e has reported everything before at, after a gap if it is the first
-// time on a connection. It returns false if that counts for nothing, because the masters
-// have changed and e may listen to one that nobody writes to any more.
-func (a *audience) proved(e *ear, at time.Time, first bool) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.watcher == nil || a.store.view.Load() != a.view {
+// proved notes that c has reported every change before at. first says that it is the first
+// proof over a network connection, which ends a gap. proved returns false if the proof counts
+// for nothing because the topology has changed: c may lead to a master that no process writes
+// to any more.
+func (w *watchSession) proved(c *trackingConn, at time.Time, first bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.listener == nil || w.store.topology.Load() != w.topology {
 		return false
 	}
 	if first {
-		a.watcher.Missed()
+		w.listener.Missed()
 	}
-	e.proven = at
-	oldest := slices.MinFunc(slices.Collect(maps.Values(a.ears)), func(x, y *ear) int { return x.proven.Compare(y.proven) })
-	if oldest.proven.After(a.proven) {
-		a.proven = oldest.proven
-		a.watcher.Proven(a.proven)
+	c.proven = at
+	oldest := slices.MinFunc(slices.Collect(maps.Values(w.tracking)), func(x, y *trackingConn) int { return x.proven.Compare(y.proven) })
+	if oldest.proven.After(w.proven) {
+		w.proven = oldest.proven
+		w.listener.Proven(w.proven)
 	}
 	return true
 }

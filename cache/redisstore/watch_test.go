@@ -18,8 +18,8 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// watcher is a driver.Listener that remembers what it was told.
-type watcher struct {
+// recorder is a driver.Listener that records what is reported to it.
+type recorder struct {
 	t     *testing.T
 	ended chan error // receives what Watch returned
 
@@ -29,7 +29,7 @@ type watcher struct {
 	proven  time.Time          // guarded by mu
 }
 
-func (w *watcher) Changed(tags ...driver.Tag) {
+func (w *recorder) Changed(tags ...driver.Tag) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, tag := range tags {
@@ -37,35 +37,35 @@ func (w *watcher) Changed(tags ...driver.Tag) {
 	}
 }
 
-func (w *watcher) Missed() {
+func (w *recorder) Missed() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.gaps++
 }
 
-func (w *watcher) Proven(at time.Time) {
+func (w *recorder) Proven(at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.proven = at
 }
 
-// told returns how often tag was reported as changed, and how many gaps there were.
-func (w *watcher) told(tag driver.Tag) (changes, gaps int) {
+// reported returns how often tag was reported as changed, and how many gaps there were.
+func (w *recorder) reported(tag driver.Tag) (changes, gaps int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.changes[tag], w.gaps
 }
 
-func (w *watcher) lastProof() time.Time {
+func (w *recorder) lastProof() time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.proven
 }
 
 // watch watches s until the test ends.
-func watch(t *testing.T, s *redisstore.Store) *watcher {
+func watch(t *testing.T, s *redisstore.Store) *recorder {
 	t.Helper()
-	w := &watcher{t: t, ended: make(chan error, 1), changes: map[driver.Tag]int{}}
+	w := &recorder{t: t, ended: make(chan error, 1), changes: map[driver.Tag]int{}}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		w.ended <- s.Watch(ctx, w)
@@ -80,8 +80,8 @@ func watch(t *testing.T, s *redisstore.Store) *watcher {
 	return w
 }
 
-// hears waits until everything that happened before is reported.
-func (w *watcher) hears() {
+// awaitProof waits until everything that happened before is reported.
+func (w *recorder) awaitProof() {
 	w.t.Helper()
 	begin := time.Now()
 	testservers.Eventually(w.t, 30*time.Second, func() (bool, string) {
@@ -89,35 +89,35 @@ func (w *watcher) hears() {
 	})
 }
 
-// deaf waits until nothing was proven for some time.
-func (w *watcher) deaf(why string) {
+// awaitSilence waits until nothing was proven for a second.
+func (w *recorder) awaitSilence(why string) {
 	w.t.Helper()
 	testservers.Eventually(w.t, 30*time.Second, func() (bool, string) {
 		return time.Since(w.lastProof()) > time.Second, "there are proofs although " + why
 	})
 }
 
-// hearsOf fails unless do is reported as a change of tag, or as a gap.
-func (w *watcher) hearsOf(tag driver.Tag, what string, do func()) {
+// expectReport fails unless do is reported as a change of tag, or as a gap.
+func (w *recorder) expectReport(tag driver.Tag, what string, do func()) {
 	w.t.Helper()
-	changes, gaps := w.told(tag)
+	changes, gaps := w.reported(tag)
 	do()
-	w.hears()
-	if c, g := w.told(tag); c == changes && g == gaps {
+	w.awaitProof()
+	if c, g := w.reported(tag); c == changes && g == gaps {
 		w.t.Errorf("%s was proven to be reported; it was not", what)
 	}
 }
 
-// gapAfter fails unless do is reported as a gap.
-func (w *watcher) gapAfter(what string, do func()) {
+// expectGap fails unless do is reported as a gap.
+func (w *recorder) expectGap(what string, do func()) {
 	w.t.Helper()
-	_, gaps := w.told("")
+	_, gaps := w.reported("")
 	do()
 	testservers.Eventually(w.t, 30*time.Second, func() (bool, string) {
-		_, now := w.told("")
+		_, now := w.reported("")
 		return now > gaps, "no gap was reported after " + what
 	})
-	w.hears()
+	w.awaitProof()
 }
 
 // connections returns the ids of the connections that track, or of those that do not.
@@ -156,16 +156,16 @@ func TestGapsAreReported(t *testing.T) {
 	p := prefix()
 	s, peer := open(t, redisstore.Config{URL: r.URL(), Prefix: p}), open(t, redisstore.Config{URL: r.URL(), Prefix: p})
 	w := watch(t, s)
-	w.hears()
+	w.awaitProof()
 	state(t, peer, tag)
 
-	w.gapAfter("FLUSHALL", func() { testservers.Must(t, r.Do(t.Context(), "FLUSHALL").Error()) })
-	w.gapAfter("the connection was killed", func() { killConnections(t, r, true) })
-	w.gapAfter("a restart", func() {
+	w.expectGap("FLUSHALL", func() { testservers.Must(t, r.Do(t.Context(), "FLUSHALL").Error()) })
+	w.expectGap("the connection was killed", func() { killConnections(t, r, true) })
+	w.expectGap("a restart", func() {
 		testservers.Must(t, r.Kill())
 		testservers.Must(t, r.Restart(t.Context()))
 	})
-	w.hearsOf(tag, "a bump after all this", func() {
+	w.expectReport(tag, "a bump after all this", func() {
 		read(t, peer, []driver.Tag{tag}, nil)
 		bump(t, peer, tag)
 	})
@@ -182,9 +182,9 @@ func TestConnectionsAreKilledWhileTagsChange(t *testing.T) {
 	p := prefix()
 	s, peer := open(t, redisstore.Config{URL: r.URL(), Prefix: p}), open(t, redisstore.Config{URL: r.URL(), Prefix: p})
 	w := watch(t, s)
-	w.hears()
+	w.awaitProof()
 	for i := range 30 {
-		w.hearsOf(tag, fmt.Sprint("bump ", i), func() {
+		w.expectReport(tag, fmt.Sprint("bump ", i), func() {
 			var killed sync.WaitGroup
 			killed.Go(func() { _ = r.Do(t.Context(), "CLIENT", "KILL", "ID", connections(t, r, true)[0]).Error() })
 			bump(t, peer, tag)
@@ -203,10 +203,10 @@ func TestProofsOverASlowNetwork(t *testing.T) {
 	s := open(t, redisstore.Config{URL: "redis://" + proxy.Addr(), Prefix: p})
 	peer := open(t, redisstore.Config{URL: r.URL(), Prefix: p})
 	w := watch(t, s)
-	w.hears()
+	w.awaitProof()
 	proxy.Delay(300*time.Millisecond, testservers.Replies) // longer than between proofs: one is always on its way
 	for i := range 4 {
-		w.hearsOf(tag, fmt.Sprint("bump ", i), func() { bump(t, peer, tag) })
+		w.expectReport(tag, fmt.Sprint("bump ", i), func() { bump(t, peer, tag) })
 	}
 }
 
@@ -214,13 +214,13 @@ func TestExpiryIsAChange(t *testing.T) {
 	t.Parallel()
 	s := open(t, redisstore.Config{URL: testservers.SharedRedis(t).URL(), TagLife: time.Second})
 	w := watch(t, s)
-	w.hears()
+	w.awaitProof()
 	state(t, s, tag)
-	w.hears()
-	before, _ := w.told(tag)
+	w.awaitProof()
+	before, _ := w.reported(tag)
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
-		now, _ := w.told(tag)
-		return now > before, "nobody heard that the tag is gone"
+		now, _ := w.reported(tag)
+		return now > before, "the expiry of the tag is not reported"
 	})
 }
 
@@ -234,15 +234,15 @@ func TestWatchWaitsForAServerThatIsNotThere(t *testing.T) {
 		t.Fatal("the server is there: the test shows nothing")
 	}
 	testservers.Must(t, r.Restart(t.Context()))
-	w.hears()
-	w.hearsOf(tag, "a bump", func() { bump(t, s, tag) })
+	w.awaitProof()
+	w.expectReport(tag, "a bump", func() { bump(t, s, tag) })
 }
 
 func TestWatchEndsWithItsStore(t *testing.T) {
 	t.Parallel()
 	s := open(t, redisstore.Config{URL: testservers.SharedRedis(t).URL()})
 	w := watch(t, s)
-	w.hears()
+	w.awaitProof()
 	testservers.Must(t, s.Close())
 	if err := <-w.ended; err == nil || !strings.Contains(err.Error(), "closed") {
 		t.Errorf("Watch on a store that was closed returned %v", err)
@@ -257,11 +257,11 @@ func TestWatchEndsWhateverTheServerDoes(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
 	s := open(t, redisstore.Config{URL: r.URL()})
-	watch(t, s).hears()
+	watch(t, s).awaitProof()
 	testservers.Must(t, r.Freeze())
 	for i := range 5 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*50*time.Millisecond)
-		err := s.Watch(ctx, &watcher{changes: map[driver.Tag]int{}})
+		err := s.Watch(ctx, &recorder{changes: map[driver.Tag]int{}})
 		deadline, _ := ctx.Deadline()
 		if late := time.Since(deadline); err != nil || late > slack {
 			t.Errorf("Watch returned %v, %v after its context ended", err, late)
@@ -298,7 +298,7 @@ func TestRefusedTrackingIsAnError(t *testing.T) {
 			case <-time.After(30 * time.Second):
 				t.Error("Watch goes on where nothing is reported")
 			}
-			if _, gaps := w.told(tag); gaps > 0 || !w.lastProof().IsZero() {
+			if _, gaps := w.reported(tag); gaps > 0 || !w.lastProof().IsZero() {
 				t.Error("something was proven, or missed, where nothing is reported")
 			}
 		})
@@ -311,11 +311,11 @@ func TestDemotedMasterProvesNothing(t *testing.T) {
 	old := testservers.StartRedis(t, testservers.RedisConfig{})
 	replica := old.StartReplica(t)
 	w := watch(t, open(t, redisstore.Config{URL: old.URL()}))
-	w.hears()
+	w.awaitProof()
 	testservers.Must(t, replica.Promote(t.Context()))
 	testservers.Must(t, old.Follow(t.Context(), replica))
-	w.deaf("the server is a replica")
-	w.gapAfter("it was promoted again", func() { testservers.Must(t, old.Promote(t.Context())) })
+	w.awaitSilence("the server is a replica")
+	w.expectGap("it was promoted again", func() { testservers.Must(t, old.Promote(t.Context())) })
 }
 
 // A server that is replaced behind its address, while some connections to the old one go on:
@@ -334,27 +334,27 @@ func TestServerReplacedBehindItsAddressInPart(t *testing.T) {
 		},
 	}})
 	w := watch(t, s)
-	w.hears()
+	w.awaitProof()
 	for i := range 2 {
 		now := int64(i+1) % 2
-		w.gapAfter("the server was replaced", func() {
+		w.expectGap("the server was replaced", func() {
 			target.Store(now)
 			killConnections(t, servers[1-now], false)
-			state(t, s, tag) // a lane that is not in use is not missed
+			state(t, s, tag) // opens the read connection
 		})
 		before := state(t, s, tag)
-		w.hearsOf(tag, "a bump", func() { bump(t, s, tag) })
+		w.expectReport(tag, "a bump", func() { bump(t, s, tag) })
 		if state(t, s, tag) == before {
 			t.Error("a bump went to another server than reads come from")
 		}
 	}
 	target.Store(1)
 	killConnections(t, servers[0], true)
-	w.deaf("it could listen to another server than reads come from")
+	w.awaitSilence("it could track another server than reads come from")
 	killConnections(t, servers[0], false)
 	state(t, s, tag)
-	w.hears()
-	w.hearsOf(tag, "a bump", func() { bump(t, s, tag) })
+	w.awaitProof()
+	w.expectReport(tag, "a bump", func() { bump(t, s, tag) })
 }
 
 func TestWatchFollowsAFailover(t *testing.T) {
@@ -362,19 +362,19 @@ func TestWatchFollowsAFailover(t *testing.T) {
 	set := testservers.StartSentinel(t, testservers.SentinelConfig{})
 	s := open(t, redisstore.Config{URL: "redis+sentinel://" + strings.Join(set.Addrs(), ",") + "/" + testservers.MasterName})
 	w := watch(t, s)
-	w.hears()
+	w.awaitProof()
 	master, err := set.Master(t.Context())
 	testservers.Must(t, err)
-	w.gapAfter("a failover", func() {
+	w.expectGap("a failover", func() {
 		testservers.Must(t, master.Kill())
 		_, err = set.WaitForOther(t.Context(), master)
 		testservers.Must(t, err)
 	})
 	state(t, s, tag)
-	w.hearsOf(tag, "a bump at the new master", func() { bump(t, s, tag) })
+	w.expectReport(tag, "a bump at the new master", func() { bump(t, s, tag) })
 }
 
-// Slots move, and one is lost: what is reported is proven, and what cannot be is not.
+// Slots move, and one is removed. Nothing is proven that was not reported.
 func TestWatchFollowsSlots(t *testing.T) {
 	t.Parallel()
 	c := testservers.StartCluster(t, testservers.ClusterConfig{})
@@ -391,27 +391,27 @@ func TestWatchFollowsSlots(t *testing.T) {
 		to = c.Nodes[1]
 	}
 	state(t, writer, tag)
-	w.hears()
-	// Nobody tells s that the slot moves: from reports that it has lost the key, or a bump
-	// at the new place would concern nobody.
-	w.hearsOf(tag, "the move", func() {
+	w.awaitProof()
+	// s does not know yet that the slot moves. Its old master must report that it has given
+	// the key away, or a bump at the new master would not be reported.
+	w.expectReport(tag, "the move", func() {
 		testservers.Must(t, c.MoveSlot(t.Context(), slot, to, func() error {
-			w.hearsOf(tag, "a bump during the move", func() { bump(t, writer, tag) })
+			w.expectReport(tag, "a bump during the move", func() { bump(t, writer, tag) })
 			return nil
 		}))
 	})
-	w.hearsOf(tag, "a bump after the move", func() { bump(t, writer, tag) })
+	w.expectReport(tag, "a bump after the move", func() { bump(t, writer, tag) })
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
 		st := state(t, s, tag)
 		return !st.Fenced, "the slot is on its way"
 	})
-	w.hearsOf(tag, "a bump where s knows it to be", func() { bump(t, writer, tag) })
+	w.expectReport(tag, "a bump where s knows it to be", func() { bump(t, writer, tag) })
 
 	// A master without its Cluster answers, and serves nothing.
 	owner, err := c.Owner(t.Context(), 0)
 	testservers.Must(t, err)
 	testservers.Must(t, owner.Do(t.Context(), "CLUSTER", "DELSLOTS", "0").Error())
-	w.deaf("a master says that the cluster is down")
+	w.awaitSilence("a master says that the cluster is down")
 	testservers.Must(t, owner.Do(t.Context(), "CLUSTER", "ADDSLOTS", "0").Error())
-	w.hears()
+	w.awaitProof()
 }

@@ -13,8 +13,8 @@ import (
 )
 
 // sent returns the commands that the server runs on behalf of clients while f does, and
-// how often. What the Store does by itself (its heartbeat, pings of the client) and what
-// this function asks for is left out.
+// how often. What the Store does by itself (its probes, pings of the client) and what this
+// function does is left out.
 func sent(t *testing.T, r *testservers.Redis, f func()) map[string]int {
 	t.Helper()
 	before := commandCounts(t, r)

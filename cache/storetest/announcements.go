@@ -8,20 +8,20 @@ import (
 )
 
 var announcementRules = []rule{
-	{"who was refused a lease hears of a value, a failure and a release", checkAnnounced},
-	{"every waiter hears", checkEveryWaiterHears},
-	{"who does not listen keeps nobody waiting", checkDeafWaiter},
-	{"a subscription that ended takes no other with it", checkUnsubscribe},
+	{"a load that was refused the lease receives the announcement of a value, a failure and a release", checkAnnounced},
+	{"every waiter receives the announcement", checkEveryWaiterHears},
+	{"a waiter that does not receive blocks no other", checkWaiterThatDoesNotReceive},
+	{"the end of a subscription ends no other", checkUnsubscribe},
 	{"subscriptions come and go while loads are settled", checkSubscribeConcurrently},
 }
 
-// listen subscribes and waits until the subscription is live: until then, announcements
-// may be lost. The channel it returns has said what it heard so far.
-func (k *kit) listen(key string) (<-chan struct{}, func()) {
-	k.Helper()
-	announced, cancel := k.store.Announced(key)
-	k.until(time.Now(), "the first announcement", func() bool {
-		k.settle(driver.Fill{Key: key, Token: newToken()})
+// subscribe subscribes to key and waits until the subscription works: until then, announcements
+// may be lost. The channel that it returns is empty.
+func (h *helpers) subscribe(key string) (<-chan struct{}, func()) {
+	h.Helper()
+	announced, cancel := h.store.Announced(key)
+	h.eventually(time.Now(), "the first announcement", func() bool {
+		h.settle(driver.Fill{Key: key, Token: newToken()})
 		select {
 		case <-announced:
 			return true
@@ -39,7 +39,7 @@ func (k *kit) listen(key string) (<-chan struct{}, func()) {
 	}
 }
 
-func checkAnnounced(k *kit) {
+func checkAnnounced(h *helpers) {
 	// A failure last: it would stand in the way of the others.
 	settled := map[string]driver.Fill{
 		"a value":           {Entry: []byte("v"), Life: long},
@@ -49,64 +49,64 @@ func checkAnnounced(k *kit) {
 		"a value too large": {Entry: make([]byte, 1<<20), Life: long},
 	}
 	for what, fill := range settled {
-		for _, h := range []*kit{k, k.swapped()} {
+		for _, handle := range []*helpers{h, h.swapped()} {
 			key, token, guard := "k:"+what, newToken(), newGuard()
-			if h != k {
+			if handle != h {
 				key += ":other handle"
 			}
-			announced, cancel := h.listen(key)
-			k.lease(key, token, guard, long)
-			h.wantState(h.claim(key, newToken(), guard, long), driver.Held, "the waiter")
+			announced, cancel := handle.subscribe(key)
+			h.lease(key, token, guard, long)
+			handle.wantState(handle.claim(key, newToken(), guard, long), driver.Held, "the waiter")
 			fill.Key, fill.Token = key, token
-			k.settle(fill)
-			h.hears(announced, "who waits for "+what)
+			h.settle(fill)
+			handle.awaitAnnouncement(announced, "the waiter for "+what)
 			cancel()
 		}
 	}
 }
 
-func checkEveryWaiterHears(k *kit) {
+func checkEveryWaiterHears(h *helpers) {
 	var waiters []<-chan struct{}
 	for i := range 20 {
-		h := k
+		handle := h
 		if i%2 == 1 {
-			h = k.swapped()
+			handle = h.swapped()
 		}
-		announced, cancel := h.listen("k")
+		announced, cancel := handle.subscribe("k")
 		defer cancel()
 		waiters = append(waiters, announced)
 	}
 	for range 3 {
-		for _, w := range waiters { // those that came first heard the others subscribe
+		for _, w := range waiters { // the first ones received what the subscriptions of the others announced
 			select {
 			case <-w:
 			default:
 			}
 		}
-		k.settle(driver.Fill{Key: "k", Token: newToken()})
+		h.settle(driver.Fill{Key: "k", Token: newToken()})
 		for _, w := range waiters {
-			k.hears(w, "a waiter among twenty")
+			h.awaitAnnouncement(w, "a waiter among twenty")
 		}
 	}
 }
 
-func checkDeafWaiter(k *kit) {
-	_, cancel := k.listen("k")
+func checkWaiterThatDoesNotReceive(h *helpers) {
+	_, cancel := h.subscribe("k")
 	defer cancel()
 	for range 50 {
-		k.settle(driver.Fill{Key: "k", Token: newToken(), Entry: []byte("v"), Life: long})
+		h.settle(driver.Fill{Key: "k", Token: newToken(), Entry: []byte("v"), Life: long})
 	}
-	announced, cancel := k.listen("k")
+	announced, cancel := h.subscribe("k")
 	defer cancel()
-	k.settle(driver.Fill{Key: "k", Token: newToken()})
-	k.hears(announced, "a waiter beside one who does not listen")
+	h.settle(driver.Fill{Key: "k", Token: newToken()})
+	h.awaitAnnouncement(announced, "a waiter beside one that does not receive")
 }
 
-func checkUnsubscribe(k *kit) {
-	stays, cancel := k.listen("k")
+func checkUnsubscribe(h *helpers) {
+	stays, cancel := h.subscribe("k")
 	defer cancel()
 	for range 3 {
-		left, leave := k.listen("k")
+		left, leave := h.subscribe("k")
 		leave()
 		leave() // harmless
 		for len(stays) > 0 {
@@ -115,33 +115,33 @@ func checkUnsubscribe(k *kit) {
 		for len(left) > 0 {
 			<-left
 		}
-		k.settle(driver.Fill{Key: "k", Token: newToken()})
-		k.hears(stays, "a waiter whose neighbour left")
+		h.settle(driver.Fill{Key: "k", Token: newToken()})
+		h.awaitAnnouncement(stays, "a waiter whose neighbour left")
 		if len(left) > 0 {
-			k.Error("a subscription that ended heard a later announcement")
+			h.Error("a subscription that ended received a later announcement")
 		}
 	}
 	cancel()
-	again, cancelAgain := k.listen("k") // also when nobody was left
+	again, cancelAgain := h.subscribe("k") // also after the last subscription has ended
 	defer cancelAgain()
-	k.settle(driver.Fill{Key: "k", Token: newToken()})
-	k.hears(again, "a waiter who came when all had left")
+	h.settle(driver.Fill{Key: "k", Token: newToken()})
+	h.awaitAnnouncement(again, "a waiter after the last subscription had ended")
 }
 
-func checkSubscribeConcurrently(k *kit) {
+func checkSubscribeConcurrently(h *helpers) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for range 25 {
-				_, cancel := k.store.Announced("k")
-				_ = k.store.Settle(k.Context(), []driver.Fill{{Key: "k", Token: newToken()}})
+				_, cancel := h.store.Announced("k")
+				_ = h.store.Settle(h.Context(), []driver.Fill{{Key: "k", Token: newToken()}})
 				cancel()
 			}
 		})
 	}
 	wg.Wait()
-	announced, cancel := k.listen("k")
+	announced, cancel := h.subscribe("k")
 	defer cancel()
-	k.settle(driver.Fill{Key: "k", Token: newToken()})
-	k.hears(announced, "a waiter after many came and left")
+	h.settle(driver.Fill{Key: "k", Token: newToken()})
+	h.awaitAnnouncement(announced, "a waiter after many came and left")
 }

@@ -8,7 +8,7 @@ import (
 
 var failureRules = []rule{
 	{"a failure holds claims off, then is remembered for as long again", checkFailure},
-	{"a failure is told to every handle, with the time to wait", checkFailureIsTold},
+	{"a failure is reported to claims by every handle, with the time to wait", checkFailureIsReported},
 	{"a failure ends the lease, and stores no entry", checkFailureEndsLease},
 	{"a later failure replaces the one before", checkFailureReplaced},
 	{"a load that succeeds clears the failure", checkFailureCleared},
@@ -17,142 +17,142 @@ var failureRules = []rule{
 }
 
 // fail claims key and reports a failure. It returns a time before that.
-func (k *kit) fail(key string, failure string, hold time.Duration) time.Time {
-	k.Helper()
+func (h *helpers) fail(key string, failure string, hold time.Duration) time.Time {
+	h.Helper()
 	token := newToken()
-	k.lease(key, token, newGuard(), long)
+	h.lease(key, token, newGuard(), long)
 	start := time.Now()
-	k.settle(driver.Fill{Key: key, Token: token, Failure: []byte(failure), Hold: hold})
+	h.settle(driver.Fill{Key: key, Token: token, Failure: []byte(failure), Hold: hold})
 	return start
 }
 
 // afterHold claims key until it is granted, and gives the lease back.
-func (k *kit) afterHold(key string) driver.Claimed {
-	k.Helper()
+func (h *helpers) afterHold(key string) driver.Claimed {
+	h.Helper()
 	var answer driver.Claimed
-	k.until(time.Now(), "a grant after the failure", func() bool {
+	h.eventually(time.Now(), "a grant after the failure", func() bool {
 		token := newToken()
-		answer = k.claim(key, token, newGuard(), long)
+		answer = h.claim(key, token, newGuard(), long)
 		if answer.State == driver.Granted {
-			k.settle(driver.Fill{Key: key, Token: token})
+			h.settle(driver.Fill{Key: key, Token: token})
 		}
 		return answer.State == driver.Granted
 	})
 	return answer
 }
 
-func checkFailure(k *kit) {
+func checkFailure(h *helpers) {
 	const hold = short
-	start := k.fail("k", "down", hold)
+	start := h.fail("k", "down", hold)
 	var answer driver.Claimed
-	k.ends(start, hold, "the first grant after a failure", func() bool {
-		answer = k.afterHoldOnce("k")
+	h.expectAfter(start, hold, "the first grant after a failure", func() bool {
+		answer = h.afterHoldOnce("k")
 		return answer.State == driver.Granted
 	})
 	// On a machine that stood still for a whole hold there is nothing left to see.
 	if time.Since(start) < 2*hold-rounding && string(answer.Failure) != "down" {
-		k.Errorf("%v after a failure held for %v a grant shows %s, want \"down\"", time.Since(start), hold, show(answer.Failure))
+		h.Errorf("%v after a failure held for %v a grant shows %s, want \"down\"", time.Since(start), hold, show(answer.Failure))
 	}
-	k.ends(start, 2*hold, "the end of what is remembered", func() bool {
-		answer = k.afterHold("k")
+	h.expectAfter(start, 2*hold, "the end of what is remembered", func() bool {
+		answer = h.afterHold("k")
 		return answer.Failure == nil
 	})
 }
 
 // afterHoldOnce claims key, gives the lease back if it got it, and checks a refusal.
-func (k *kit) afterHoldOnce(key string) driver.Claimed {
-	k.Helper()
+func (h *helpers) afterHoldOnce(key string) driver.Claimed {
+	h.Helper()
 	token := newToken()
-	answer := k.claim(key, token, newGuard(), long)
+	answer := h.claim(key, token, newGuard(), long)
 	switch answer.State {
 	case driver.Granted:
-		k.settle(driver.Fill{Key: key, Token: token})
+		h.settle(driver.Fill{Key: key, Token: token})
 	case driver.Failed:
 		if string(answer.Failure) != "down" {
-			k.Errorf("a claim after a failure shows %s, want \"down\"", show(answer.Failure))
+			h.Errorf("a claim after a failure shows %s, want \"down\"", show(answer.Failure))
 		}
 		if answer.Wait <= 0 || answer.Wait > short {
-			k.Errorf("a failure held for %v is said to end in %v", short, answer.Wait)
+			h.Errorf("a failure held for %v is said to end in %v", short, answer.Wait)
 		}
 	default:
-		k.wantState(answer, driver.Failed, "a claim after a failure")
+		h.wantState(answer, driver.Failed, "a claim after a failure")
 	}
 	return answer
 }
 
-func checkFailureIsTold(k *kit) {
-	k.fail("k", "down", long)
-	for _, h := range []*kit{k, k.swapped()} {
-		answer := h.claim("k", newToken(), newGuard(), long)
-		h.wantState(answer, driver.Failed, "a claim after a failure")
+func checkFailureIsReported(h *helpers) {
+	h.fail("k", "down", long)
+	for _, handle := range []*helpers{h, h.swapped()} {
+		answer := handle.claim("k", newToken(), newGuard(), long)
+		handle.wantState(answer, driver.Failed, "a claim after a failure")
 		if string(answer.Failure) != "down" {
-			h.Errorf("a claim after a failure shows %s, want \"down\"", show(answer.Failure))
+			handle.Errorf("a claim after a failure shows %s, want \"down\"", show(answer.Failure))
 		}
 		if answer.Wait <= 0 || answer.Wait > long {
-			h.Errorf("a failure held for %v is said to end in %v", long, answer.Wait)
+			handle.Errorf("a failure held for %v is said to end in %v", long, answer.Wait)
 		}
 	}
-	k.lease("k2", newToken(), newGuard(), long) // another key has not failed
+	h.lease("k2", newToken(), newGuard(), long) // another key has not failed
 }
 
-func checkFailureEndsLease(k *kit) {
+func checkFailureEndsLease(h *helpers) {
 	token := newToken()
-	k.put("k", "v", long)
-	k.lease("k", token, newGuard(), long)
-	k.settle(driver.Fill{Key: "k", Token: token, Failure: []byte("down"), Hold: long})
-	k.wantLost("k", token, "that was settled as a failure")
-	k.wantEntry("k", []byte("v"))
-	if got := k.claim("k", newToken(), newGuard(), long).Entry; string(got) != "v" {
-		k.Errorf("a claim after a failure shows entry %s, want \"v\"", show(got))
+	h.put("k", "v", long)
+	h.lease("k", token, newGuard(), long)
+	h.settle(driver.Fill{Key: "k", Token: token, Failure: []byte("down"), Hold: long})
+	h.wantLeaseLost("k", token, "that was settled as a failure")
+	h.wantEntry("k", []byte("v"))
+	if got := h.claim("k", newToken(), newGuard(), long).Entry; string(got) != "v" {
+		h.Errorf("a claim after a failure shows entry %s, want \"v\"", show(got))
 	}
 }
 
-func checkFailureReplaced(k *kit) {
-	k.fail("k", "first", short)
-	k.afterHold("k")
-	k.fail("k", "second", long)
-	answer := k.claim("k", newToken(), newGuard(), long)
-	k.wantState(answer, driver.Failed, "a claim after the second failure")
+func checkFailureReplaced(h *helpers) {
+	h.fail("k", "first", short)
+	h.afterHold("k")
+	h.fail("k", "second", long)
+	answer := h.claim("k", newToken(), newGuard(), long)
+	h.wantState(answer, driver.Failed, "a claim after the second failure")
 	if string(answer.Failure) != "second" {
-		k.Errorf("a claim after the second failure shows %s", show(answer.Failure))
+		h.Errorf("a claim after the second failure shows %s", show(answer.Failure))
 	}
 }
 
-func checkFailureCleared(k *kit) {
-	k.fail("k", "down", short)
-	k.afterHold("k")
+func checkFailureCleared(h *helpers) {
+	h.fail("k", "down", short)
+	h.afterHold("k")
 	token, guard := newToken(), newGuard()
-	k.lease("k", token, guard, long)
-	k.settle(driver.Fill{Key: "k", Token: token, Entry: []byte("v"), Life: long})
-	if got := k.lease("k", newToken(), guard, long).Failure; got != nil {
-		k.Errorf("a claim after a load that succeeded shows failure %s", show(got))
+	h.lease("k", token, guard, long)
+	h.settle(driver.Fill{Key: "k", Token: token, Entry: []byte("v"), Life: long})
+	if got := h.lease("k", newToken(), guard, long).Failure; got != nil {
+		h.Errorf("a claim after a load that succeeded shows failure %s", show(got))
 	}
 }
 
-func checkEmptyFailure(k *kit) {
-	k.fail("k", "", long)
-	answer := k.claim("k", newToken(), newGuard(), long)
-	k.wantState(answer, driver.Failed, "a claim after an empty failure")
+func checkEmptyFailure(h *helpers) {
+	h.fail("k", "", long)
+	answer := h.claim("k", newToken(), newGuard(), long)
+	h.wantState(answer, driver.Failed, "a claim after an empty failure")
 	if answer.Failure == nil {
-		k.Error("an empty failure reads as none")
+		h.Error("an empty failure reads as none")
 	}
 }
 
-func checkFailureByOthers(k *kit) {
-	k.settle(driver.Fill{Key: "k", Token: newToken(), Failure: []byte("down"), Hold: long})
+func checkFailureByOthers(h *helpers) {
+	h.settle(driver.Fill{Key: "k", Token: newToken(), Failure: []byte("down"), Hold: long})
 	token, guard := newToken(), newGuard()
-	if got := k.lease("k", token, guard, long).Failure; got != nil {
-		k.Errorf("a failure reported without a lease is remembered as %s", show(got))
+	if got := h.lease("k", token, guard, long).Failure; got != nil {
+		h.Errorf("a failure reported without a lease is remembered as %s", show(got))
 	}
-	k.settle(driver.Fill{Key: "k", Token: newToken(), Failure: []byte("down"), Hold: long})
-	k.wantState(k.claim("k", newToken(), guard, long), driver.Held, "a claim after a stranger's failure")
+	h.settle(driver.Fill{Key: "k", Token: newToken(), Failure: []byte("down"), Hold: long})
+	h.wantState(h.claim("k", newToken(), guard, long), driver.Held, "a claim after a stranger's failure")
 
-	// A failure reported before keeps holding, whoever else succeeds.
-	k.settle(driver.Fill{Key: "k", Token: token, Failure: []byte("really down"), Hold: long})
-	k.put("k", "late", long)
-	answer := k.claim("k", newToken(), guard, long)
-	k.wantState(answer, driver.Failed, "a claim after a failure and a late success")
+	// A failure that was reported before stays, although another load succeeds.
+	h.settle(driver.Fill{Key: "k", Token: token, Failure: []byte("really down"), Hold: long})
+	h.put("k", "late", long)
+	answer := h.claim("k", newToken(), guard, long)
+	h.wantState(answer, driver.Failed, "a claim after a failure and a late success")
 	if string(answer.Entry) != "late" {
-		k.Errorf("a claim after a late success shows entry %s", show(answer.Entry))
+		h.Errorf("a claim after a late success shows entry %s", show(answer.Entry))
 	}
 }

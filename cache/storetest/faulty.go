@@ -17,7 +17,7 @@ type Op uint8
 // The methods that faults apply to and calls are counted of. OpAnnounced stands for the
 // announcements that arrive: when it fails or hangs, they are lost. OpWatch stands for the
 // reports of changes: when it fails or hangs they are lost, and nothing is proven, until
-// Heal, which Missed follows. While it fails, watching is refused to who begins.
+// Heal, which Missed follows. While it fails, Watch returns the error.
 const (
 	OpRead Op = iota
 	OpFence
@@ -32,27 +32,26 @@ const (
 	numOps
 )
 
-// Faulty is a handle on a real Store which goes wrong when it is told to, as the network
-// and servers do. With no fault switched on it keeps every rule of the suite. All its
-// methods are safe for concurrent use, and faults may be switched while calls are under
-// way.
+// Faulty is a handle on a real Store that fails on request, as the network and servers do.
+// With no fault switched on it keeps every rule of the suite. All its methods are safe for
+// concurrent use, and faults may be switched while calls run.
 //
 // A fault named without an Op is one of all of them.
 type Faulty struct {
 	inner driver.Store
 	owner bool // of inner, which Close closes
-	data  *losses
+	data  *lostData
 
-	calls [numOps]atomic.Int64
-	proof atomic.Int64 // the incarnation whose identity was last asked for; -1 for none
+	counts [numOps]atomic.Int64
+	proof  atomic.Int64 // the incarnation whose identity was last asked for; -1 for none
 
-	mu     sync.Mutex
-	faults [numOps]fault // guarded by mu
-	gaps   int           // how often the reports of changes began to be lost; guarded by mu
-	healed chan struct{} // closed when faults shrink, and then replaced; guarded by mu
-	closed bool          // guarded by mu
-	done   chan struct{} // closed by Close
-	relays sync.WaitGroup
+	mu         sync.Mutex
+	faults     [numOps]fault // guarded by mu
+	gaps       int           // how often the reports of changes began to be lost; guarded by mu
+	healed     chan struct{} // closed when faults shrink, and then replaced; guarded by mu
+	closed     bool          // guarded by mu
+	done       chan struct{} // closed by Close
+	forwarders sync.WaitGroup
 }
 
 var _ driver.Watcher = (*Faulty)(nil)
@@ -64,19 +63,19 @@ type fault struct {
 	after  error // instead of its answer
 }
 
-// loses reports whether what arrives by itself is lost.
+// loses reports whether announcements and reports are lost.
 func (x fault) loses() bool { return x.hang || x.before != nil || x.after != nil }
 
 // NewFaulty wraps s, which it closes when it is closed itself.
 func NewFaulty(s driver.Store) *Faulty {
-	return newFaulty(s, true, &losses{tags: make(map[driver.Tag]int), watches: make(map[*reports]bool)})
+	return newHandle(s, true, &lostData{tags: make(map[driver.Tag]int), watches: make(map[*faultyListener]bool)})
 }
 
 // Peer returns another handle on the same data, as another process has: with faults and
 // counts of its own, and with the same losses. Closing it leaves the store open.
-func (f *Faulty) Peer() *Faulty { return newFaulty(f.inner, false, f.data) }
+func (f *Faulty) Peer() *Faulty { return newHandle(f.inner, false, f.data) }
 
-func newFaulty(inner driver.Store, owner bool, data *losses) *Faulty {
+func newHandle(inner driver.Store, owner bool, data *lostData) *Faulty {
 	f := &Faulty{inner: inner, owner: owner, data: data, healed: make(chan struct{}), done: make(chan struct{})}
 	f.proof.Store(data.incarnation.Load())
 	return f
@@ -87,7 +86,7 @@ func (f *Faulty) Fail(err error, ops ...Op) {
 	f.set(ops, func(x *fault) { x.before = err })
 }
 
-// LoseReplies makes calls do their work and return err all the same: the answer was lost.
+// LoseReplies makes calls do their work and then return err, as when a reply is lost.
 func (f *Faulty) LoseReplies(err error, ops ...Op) {
 	f.set(ops, func(x *fault) { x.after = err })
 }
@@ -102,7 +101,7 @@ func (f *Faulty) Delay(d time.Duration, ops ...Op) {
 	f.set(ops, func(x *fault) { x.delay = d })
 }
 
-// DropAnnouncements makes this handle deaf: no announcement arrives.
+// DropAnnouncements makes all announcements to this handle get lost.
 func (f *Faulty) DropAnnouncements() { f.Hang(OpAnnounced) }
 
 // Heal ends the faults of ops. What was lost stays lost.
@@ -136,7 +135,7 @@ func (f *Faulty) LoseTags(tags ...driver.Tag) { f.data.loseTags(tags) }
 // No fault stands in its way.
 func (f *Faulty) LoseEntries(ctx context.Context, keys ...string) error {
 	for _, key := range keys {
-		if _, err := f.inner.Purge(ctx, exactly(f.data.key(key))); err != nil {
+		if _, err := f.inner.Purge(ctx, patternFor(f.data.key(key))); err != nil {
 			return err
 		}
 	}
@@ -144,7 +143,7 @@ func (f *Faulty) LoseEntries(ctx context.Context, keys ...string) error {
 }
 
 // Calls returns how often the method was called, whatever became of the calls.
-func (f *Faulty) Calls(op Op) int { return int(f.calls[op].Load()) }
+func (f *Faulty) Calls(op Op) int { return int(f.counts[op].Load()) }
 
 func (f *Faulty) set(ops []Op, change func(*fault)) {
 	f.mu.Lock()
@@ -159,7 +158,7 @@ func (f *Faulty) set(ops []Op, change func(*fault)) {
 	}
 }
 
-// fault returns the present faults of op, and a channel that tells when they are healed.
+// fault returns the present faults of op, and a channel that is closed when faults are healed.
 func (f *Faulty) fault(op Op) (fault, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -170,7 +169,7 @@ var errFaultyClosed = errors.New("storetest: faulty store is closed")
 
 // do runs call under the faults of op.
 func (f *Faulty) do(ctx context.Context, op Op, call func() error) error {
-	f.calls[op].Add(1)
+	f.counts[op].Add(1)
 	x, _ := f.fault(op)
 	if x.delay > 0 {
 		timer := time.NewTimer(x.delay)
@@ -197,7 +196,7 @@ func (f *Faulty) do(ctx context.Context, op Op, call func() error) error {
 		case x.before != nil:
 			return x.before
 		case x.after != nil:
-			_ = call() // whatever became of it
+			_ = call() // its result is lost
 			return x.after
 		default:
 			return call()
@@ -254,13 +253,13 @@ func (f *Faulty) Settle(ctx context.Context, fills []driver.Fill) error {
 
 // Announced implements driver.Store.
 func (f *Faulty) Announced(key string) (<-chan struct{}, func()) {
-	f.calls[OpAnnounced].Add(1)
+	f.counts[OpAnnounced].Add(1)
 	heard, leave := f.inner.Announced(f.data.key(key))
 	passed, ended := make(chan struct{}, 1), make(chan struct{})
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.closed {
-		f.relays.Go(func() { f.relay(heard, passed, ended) })
+		f.forwarders.Go(func() { f.forward(heard, passed, ended) })
 	}
 	return passed, sync.OnceFunc(func() {
 		close(ended)
@@ -268,8 +267,8 @@ func (f *Faulty) Announced(key string) (<-chan struct{}, func()) {
 	})
 }
 
-// relay passes announcements on while nothing is wrong.
-func (f *Faulty) relay(heard <-chan struct{}, passed chan<- struct{}, ended <-chan struct{}) {
+// forward passes announcements on while no fault stands in the way.
+func (f *Faulty) forward(heard <-chan struct{}, passed chan<- struct{}, ended <-chan struct{}) {
 	for {
 		select {
 		case <-heard:
@@ -341,7 +340,7 @@ func (f *Faulty) Close() error {
 		close(f.done)
 	}
 	f.mu.Unlock()
-	f.relays.Wait()
+	f.forwarders.Wait()
 	if !f.owner {
 		return nil
 	}

@@ -179,21 +179,21 @@ func TestDropAnnouncements(t *testing.T) {
 	virtually(t, func(t *testing.T, f *storetest.Faulty) {
 		p := f.Peer()
 		defer p.Close()
-		deaf, leave := f.Announced("k")
+		dropped, leave := f.Announced("k")
 		defer leave()
-		hears, leavePeer := p.Announced("k")
+		received, leavePeer := p.Announced("k")
 		defer leavePeer()
 		f.DropAnnouncements()
 		put(t, f, "k")
 		synctest.Wait()
-		if len(deaf) != 0 || len(hears) != 1 {
-			t.Errorf("the deaf handle heard %d announcements, its peer %d", len(deaf), len(hears))
+		if len(dropped) != 0 || len(received) != 1 {
+			t.Errorf("the handle that drops announcements received %d of them, its peer %d", len(dropped), len(received))
 		}
 		f.Heal()
 		put(t, f, "k")
 		synctest.Wait()
-		if len(deaf) != 1 {
-			t.Error("the handle stays deaf after Heal")
+		if len(dropped) != 1 {
+			t.Error("the handle drops announcements after Heal")
 		}
 	})
 }

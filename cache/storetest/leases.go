@@ -22,160 +22,160 @@ var leaseRules = []rule{
 	{"claims and fills of one call are each their own", checkManyClaims},
 }
 
-func checkLeaseHeld(k *kit) {
+func checkLeaseHeld(h *helpers) {
 	token, guard := newToken(), newGuard()
-	granted := k.lease("k", token, guard, long)
+	granted := h.lease("k", token, guard, long)
 	if granted.Entry != nil || granted.Failure != nil {
-		k.Errorf("the first claim of a key shows entry %s and failure %s", show(granted.Entry), show(granted.Failure))
+		h.Errorf("the first claim of a key shows entry %s and failure %s", show(granted.Entry), show(granted.Failure))
 	}
-	for _, h := range []*kit{k, k.swapped()} {
-		held := h.claim("k", newToken(), guard, long)
-		h.wantState(held, driver.Held, "a second claim under the same guard")
+	for _, handle := range []*helpers{h, h.swapped()} {
+		held := handle.claim("k", newToken(), guard, long)
+		handle.wantState(held, driver.Held, "a second claim under the same guard")
 		if held.Wait <= 0 || held.Wait > long {
-			h.Errorf("a lease of %v is said to end in %v", long, held.Wait)
+			handle.Errorf("a lease of %v is said to end in %v", long, held.Wait)
 		}
 	}
-	k.lease("k2", newToken(), guard, long) // another key is free
-	k.renew("k", token, long)              // refusing others took nothing from the holder
+	h.lease("k2", newToken(), guard, long) // another key is free
+	h.renew("k", token, long)              // refusing others took nothing from the holder
 }
 
-func checkLeaseTakenOver(k *kit) {
+func checkLeaseTakenOver(h *helpers) {
 	old, token, guard := newToken(), newToken(), newGuard()
-	k.lease("k", old, newGuard(), long)
-	k.wantState(k.swapped().claim("k", token, guard, long), driver.Granted, "a claim under another guard")
-	k.wantLost("k", old, "by the token that was overtaken")
+	h.lease("k", old, newGuard(), long)
+	h.wantState(h.swapped().claim("k", token, guard, long), driver.Granted, "a claim under another guard")
+	h.wantLeaseLost("k", old, "by the token that was overtaken")
 
-	k.settle(driver.Fill{Key: "k", Token: old, Entry: []byte("old"), Life: long})
-	k.wantEntry("k", []byte("old")) // its guard protects readers
-	k.settle(driver.Fill{Key: "k", Token: old, Failure: []byte("down"), Hold: long})
-	k.settle(driver.Fill{Key: "k", Token: old})
-	k.wantState(k.claim("k", newToken(), guard, long), driver.Held, "a claim after the overtaken load was settled")
-	k.renew("k", token, long)
+	h.settle(driver.Fill{Key: "k", Token: old, Entry: []byte("old"), Life: long})
+	h.wantEntry("k", []byte("old")) // its guard protects readers
+	h.settle(driver.Fill{Key: "k", Token: old, Failure: []byte("down"), Hold: long})
+	h.settle(driver.Fill{Key: "k", Token: old})
+	h.wantState(h.claim("k", newToken(), guard, long), driver.Held, "a claim after the overtaken load was settled")
+	h.renew("k", token, long)
 }
 
-func checkLeaseEnds(k *kit) {
+func checkLeaseEnds(h *helpers) {
 	token, guard := newToken(), newGuard()
 	start := time.Now()
-	k.lease("k", token, guard, short)
+	h.lease("k", token, guard, short)
 	var last driver.Claimed
-	k.ends(start, short, "the end of the lease", func() bool {
-		last = k.claim("k", newToken(), guard, long)
+	h.expectAfter(start, short, "the end of the lease", func() bool {
+		last = h.claim("k", newToken(), guard, long)
 		if last.State == driver.Held && (last.Wait <= 0 || last.Wait > short) {
-			k.Errorf("a lease of %v is said to end in %v", short, last.Wait)
+			h.Errorf("a lease of %v is said to end in %v", short, last.Wait)
 		}
 		return last.State != driver.Held
 	})
-	k.wantState(last, driver.Granted, "a claim after the lease ended")
-	k.wantLost("k", token, "by the token whose lease ended")
+	h.wantState(last, driver.Granted, "a claim after the lease ended")
+	h.wantLeaseLost("k", token, "by the token whose lease ended")
 }
 
-func checkLeaseRenewed(k *kit) {
+func checkLeaseRenewed(h *helpers) {
 	token, guard := newToken(), newGuard()
-	k.until(time.Now(), "a Renew within the time of the lease", func() bool {
+	h.eventually(time.Now(), "a Renew within the time of the lease", func() bool {
 		start := time.Now()
-		k.lease("k", token, guard, short)
-		err := k.store.Renew(k.Context(), "k", token, long)
+		h.lease("k", token, guard, short)
+		err := h.store.Renew(h.Context(), "k", token, long)
 		if err != nil && time.Since(start) < short-rounding { // or the machine stood still
-			k.Fatalf("Renew by the holder of k failed: %v", err)
+			h.Fatalf("Renew by the holder of k failed: %v", err)
 		}
 		return err == nil
 	})
-	k.pass(short + 50*time.Millisecond)
-	held := k.claim("k", newToken(), guard, long)
-	k.wantState(held, driver.Held, "a claim after the first time of a renewed lease")
-	if held.Wait > long || held.Wait < long-patience {
-		k.Errorf("a lease renewed for %v is said to end in %v", long, held.Wait)
+	h.sleep(short + 50*time.Millisecond)
+	held := h.claim("k", newToken(), guard, long)
+	h.wantState(held, driver.Held, "a claim after the first time of a renewed lease")
+	if held.Wait > long || held.Wait < long-waitLimit {
+		h.Errorf("a lease renewed for %v is said to end in %v", long, held.Wait)
 	}
 
 	start := time.Now()
-	k.renew("k", token, short) // from now: also to an earlier end
-	k.ends(start, short, "the end of the renewed lease", func() bool {
-		return k.claim("k", newToken(), guard, long).State == driver.Granted
+	h.renew("k", token, short) // from now: also to an earlier end
+	h.expectAfter(start, short, "the end of the renewed lease", func() bool {
+		return h.claim("k", newToken(), guard, long).State == driver.Granted
 	})
 }
 
-func checkRenewByOthers(k *kit) {
+func checkRenewByOthers(h *helpers) {
 	token, guard := newToken(), newGuard()
-	k.wantLost("k", token, "that nobody claimed")
-	k.wantState(k.claim("k", newToken(), guard, long), driver.Granted, "a claim after a Renew that failed")
-	k.wantLost("k", token, "that another holds")
+	h.wantLeaseLost("k", token, "that was not claimed")
+	h.wantState(h.claim("k", newToken(), guard, long), driver.Granted, "a claim after a Renew that failed")
+	h.wantLeaseLost("k", token, "that another holds")
 }
 
-// Whoever lost the answer to its claim asks again, and must not wait for itself.
-func checkClaimRepeated(k *kit) {
+// A load that lost the answer to its claim claims again, and must not wait for itself.
+func checkClaimRepeated(h *helpers) {
 	token, guard := newToken(), newGuard()
-	k.lease("k", token, guard, long)
-	k.wantState(k.claim("k", token, guard, long), driver.Granted, "a claim repeated under its own token")
-	k.wantState(k.claim("k", newToken(), guard, long), driver.Held, "a claim under another token")
-	k.renew("k", token, long)
+	h.lease("k", token, guard, long)
+	h.wantState(h.claim("k", token, guard, long), driver.Granted, "a claim repeated under its own token")
+	h.wantState(h.claim("k", newToken(), guard, long), driver.Held, "a claim under another token")
+	h.renew("k", token, long)
 }
 
-func checkSettleEntry(k *kit) {
+func checkSettleEntry(h *helpers) {
 	token, guard := newToken(), newGuard()
-	k.lease("k", token, guard, long)
-	k.settle(driver.Fill{Key: "k", Token: token, Entry: []byte("v"), Life: long})
-	k.wantLost("k", token, "that was settled")
-	granted := k.swapped().claim("k", newToken(), guard, long)
-	k.wantState(granted, driver.Granted, "a claim after the load was settled")
+	h.lease("k", token, guard, long)
+	h.settle(driver.Fill{Key: "k", Token: token, Entry: []byte("v"), Life: long})
+	h.wantLeaseLost("k", token, "that was settled")
+	granted := h.swapped().claim("k", newToken(), guard, long)
+	h.wantState(granted, driver.Granted, "a claim after the load was settled")
 	if string(granted.Entry) != "v" {
-		k.Errorf("a claim after the load shows entry %s, want \"v\"", show(granted.Entry))
+		h.Errorf("a claim after the load shows entry %s, want \"v\"", show(granted.Entry))
 	}
 }
 
-func checkSettleNothing(k *kit) {
+func checkSettleNothing(h *helpers) {
 	token, guard := newToken(), newGuard()
-	k.put("k", "v", long)
-	k.lease("k", token, guard, long)
-	k.settle(driver.Fill{Key: "k", Token: token})
-	k.wantLost("k", token, "that was given back")
-	granted := k.lease("k", newToken(), guard, long)
+	h.put("k", "v", long)
+	h.lease("k", token, guard, long)
+	h.settle(driver.Fill{Key: "k", Token: token})
+	h.wantLeaseLost("k", token, "that was given back")
+	granted := h.lease("k", newToken(), guard, long)
 	if string(granted.Entry) != "v" || granted.Failure != nil {
-		k.Errorf("after a lease was given back a claim shows entry %s and failure %s", show(granted.Entry), show(granted.Failure))
+		h.Errorf("after a lease was given back a claim shows entry %s and failure %s", show(granted.Entry), show(granted.Failure))
 	}
 }
 
-func checkLateFill(k *kit) {
+func checkLateFill(h *helpers) {
 	late, token, guard := newToken(), newToken(), newGuard()
-	k.lease("k", late, guard, short)
-	k.until(time.Now(), "the end of the late load's lease", func() bool {
-		return k.claim("k", token, guard, long).State == driver.Granted
+	h.lease("k", late, guard, short)
+	h.eventually(time.Now(), "the end of the late load's lease", func() bool {
+		return h.claim("k", token, guard, long).State == driver.Granted
 	})
-	k.settle(driver.Fill{Key: "k", Token: late, Entry: []byte("late"), Life: long})
-	k.wantEntry("k", []byte("late"))
-	held := k.claim("k", newToken(), guard, long)
-	k.wantState(held, driver.Held, "a claim after a late load was settled")
+	h.settle(driver.Fill{Key: "k", Token: late, Entry: []byte("late"), Life: long})
+	h.wantEntry("k", []byte("late"))
+	held := h.claim("k", newToken(), guard, long)
+	h.wantState(held, driver.Held, "a claim after a late load was settled")
 	if string(held.Entry) != "late" {
-		k.Errorf("a claim after a late load shows entry %s", show(held.Entry))
+		h.Errorf("a claim after a late load shows entry %s", show(held.Entry))
 	}
-	k.renew("k", token, long)
+	h.renew("k", token, long)
 }
 
-func checkSettleRepeated(k *kit) {
+func checkSettleRepeated(h *helpers) {
 	token, next, guard := newToken(), newToken(), newGuard()
 	fill := driver.Fill{Key: "k", Token: token, Entry: []byte("v"), Life: long}
-	k.lease("k", token, guard, long)
-	k.settle(fill)
-	k.lease("k", next, guard, long)
-	k.settle(fill)
-	k.wantEntry("k", []byte("v"))
-	k.renew("k", next, long)
+	h.lease("k", token, guard, long)
+	h.settle(fill)
+	h.lease("k", next, guard, long)
+	h.settle(fill)
+	h.wantEntry("k", []byte("v"))
+	h.renew("k", next, long)
 }
 
-func checkHeldShowsEntry(k *kit) {
+func checkHeldShowsEntry(h *helpers) {
 	guard := newGuard()
-	k.put("k", "before", long)
-	if got := k.lease("k", newToken(), guard, long).Entry; string(got) != "before" {
-		k.Errorf("a granted claim shows entry %s, want \"before\"", show(got))
+	h.put("k", "before", long)
+	if got := h.lease("k", newToken(), guard, long).Entry; string(got) != "before" {
+		h.Errorf("a granted claim shows entry %s, want \"before\"", show(got))
 	}
-	k.put("k", "since", long)
-	held := k.claim("k", newToken(), guard, long)
-	k.wantState(held, driver.Held, "a second claim")
+	h.put("k", "since", long)
+	held := h.claim("k", newToken(), guard, long)
+	h.wantState(held, driver.Held, "a second claim")
 	if string(held.Entry) != "since" {
-		k.Errorf("a claim that is held off shows entry %s, want \"since\"", show(held.Entry))
+		h.Errorf("a claim that is held off shows entry %s, want \"since\"", show(held.Entry))
 	}
 }
 
-func checkManyClaims(k *kit) {
+func checkManyClaims(h *helpers) {
 	const n = 60
 	// By key number: every third is held by another, every third has failed.
 	kinds := []driver.ClaimState{driver.Granted, driver.Held, driver.Failed}
@@ -186,31 +186,31 @@ func checkManyClaims(k *kit) {
 	for i := range n {
 		if kinds[i%3] != driver.Granted {
 			token := newToken()
-			k.lease(key(i), token, guard, long)
+			h.lease(key(i), token, guard, long)
 			if kinds[i%3] == driver.Failed {
 				fails = append(fails, driver.Fill{Key: key(i), Token: token, Failure: []byte("failure of " + key(i)), Hold: long})
 			}
 		}
 		claims = append(claims, driver.Claim{Key: key(i), Token: newToken(), Guard: guard, TTL: long})
 	}
-	k.settle(fails...)
+	h.settle(fails...)
 	claims = append(claims, driver.Claim{Key: key(0), Token: newToken(), Guard: guard, TTL: long}) // a key twice
-	answers := k.claims(claims...)
+	answers := h.claims(claims...)
 	for i := range n {
-		k.wantState(answers[i], kinds[i%3], fmt.Sprintf("claim %d of a call of %d", i, n+1))
+		h.wantState(answers[i], kinds[i%3], fmt.Sprintf("claim %d of a call of %d", i, n+1))
 		failed := kinds[i%3] == driver.Failed
 		if want := "failure of " + key(i); failed && string(answers[i].Failure) != want {
-			k.Errorf("claim %d shows failure %s, want %q", i, show(answers[i].Failure), want)
+			h.Errorf("claim %d shows failure %s, want %q", i, show(answers[i].Failure), want)
 		}
 		if kinds[i%3] == driver.Granted {
 			fills = append(fills, driver.Fill{Key: key(i), Token: claims[i].Token, Entry: []byte("entry of " + key(i)), Life: long})
 		}
 	}
-	k.wantState(answers[n], driver.Held, "the second claim of a key in one call")
+	h.wantState(answers[n], driver.Held, "the second claim of a key in one call")
 
-	k.settle(fills...)
+	h.settle(fills...)
 	for _, f := range fills {
-		k.wantEntry(f.Key, f.Entry)
-		k.wantLost(f.Key, f.Token, "that was settled")
+		h.wantEntry(f.Key, f.Entry)
+		h.wantLeaseLost(f.Key, f.Token, "that was settled")
 	}
 }

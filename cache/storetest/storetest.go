@@ -1,5 +1,5 @@
-// Package storetest holds the rules that every driver.Store keeps, as a suite that anyone
-// can run against theirs, and Faulty, a Store that fails on request.
+// Package storetest holds the rules that every driver.Store keeps, as a suite for any
+// implementation, and Faulty, a Store that fails on request.
 //
 //	func TestStore(t *testing.T) {
 //		storetest.Run(t, func(t *testing.T) driver.Store { return memstore.New(memstore.Config{}) })
@@ -26,7 +26,7 @@ type Suite struct {
 	Peer func(t *testing.T, store driver.Store) driver.Store
 
 	// Virtual runs each rule in a testing/synctest bubble: hours pass in no time. It is
-	// for Stores in process, which tell the time with package time. Default: real time,
+	// for Stores in process, which read the time by package time. Default: real time,
 	// and rules run in parallel.
 	Virtual bool
 }
@@ -46,11 +46,11 @@ func (s Suite) Run(t *testing.T) {
 	for _, r := range rules {
 		t.Run(r.name, func(t *testing.T) {
 			if s.Virtual {
-				synctest.Test(t, func(t *testing.T) { r.check(s.open(t)) })
+				synctest.Test(t, func(t *testing.T) { r.check(s.newHelpers(t)) })
 				return
 			}
 			t.Parallel() // most rules wait for something to expire
-			r.check(s.open(t))
+			r.check(s.newHelpers(t))
 		})
 	}
 }
@@ -58,7 +58,7 @@ func (s Suite) Run(t *testing.T) {
 // rule is one promise of the Store interface; its name is the promise.
 type rule struct {
 	name  string
-	check func(k *kit)
+	check func(h *helpers)
 }
 
-var rules = slices.Concat(tagRules, fenceRules, entryRules, leaseRules, failureRules, announcementRules, conductRules, hammerRules, watchRules)
+var rules = slices.Concat(tagRules, fenceRules, entryRules, leaseRules, failureRules, announcementRules, purgeRules, lifecycleRules, concurrencyRules, watchRules)

@@ -24,7 +24,7 @@ import (
 type fleet struct {
 	t         *testing.T
 	dir       string
-	database  string // as strangers reach it
+	database  string // as external writers reach it
 	redis     *testservers.Redis
 	env       map[string]string
 	processes []*process
@@ -84,49 +84,49 @@ func (f *fleet) token(user string) string {
 	return token
 }
 
-// A look is a question to the API and what its answer is to be.
-type look struct {
+// An expectation is a request to the API and what its answer must be.
+type expectation struct {
 	path, token string
 	status      int // default 200
 	contains    string
 }
 
-func (l look) String() string {
-	return fmt.Sprintf("%d with %q", cmp.Or(l.status, http.StatusOK), l.contains)
+func (e expectation) String() string {
+	return fmt.Sprintf("%d with %q", cmp.Or(e.status, http.StatusOK), e.contains)
 }
 
-func (l look) at(ctx context.Context, p *process) (ok, hit bool, got string) {
-	status, header, body, err := request(ctx, "GET", p.api+l.path, l.token)
+func (e expectation) check(ctx context.Context, p *process) (ok, hit bool, got string) {
+	status, header, body, err := request(ctx, "GET", p.api+e.path, e.token)
 	if err != nil {
 		return false, false, err.Error()
 	}
-	return status == cmp.Or(l.status, http.StatusOK) && strings.Contains(string(body), l.contains),
+	return status == cmp.Or(e.status, http.StatusOK) && strings.Contains(string(body), e.contains),
 		strings.Contains(header.Get("Cache-Status"), "; hit"), fmt.Sprintf("%d %.600s", status, body)
 }
 
-// keepsOther waits until every process answers each question from its cache, and other than it
-// is to be: what is seen then was not loaded by chance.
-func (f *fleet) keepsOther(looks ...look) {
+// waitOldCached waits until every process answers each request from its cache, with the old
+// value: a new value seen later was not loaded by chance.
+func (f *fleet) waitOldCached(looks ...expectation) {
 	f.t.Helper()
 	for _, p := range f.processes {
-		for _, l := range looks {
-			testservers.Eventually(f.t, seenWithin, func() (bool, string) {
-				ok, hit, got := l.at(f.t.Context(), p)
-				return hit && !ok, fmt.Sprintf("%s is not yet kept as it was before it is %s: %s", l.path, l, got)
+		for _, e := range looks {
+			testservers.Eventually(f.t, visibilityTimeout, func() (bool, string) {
+				ok, hit, got := e.check(f.t.Context(), p)
+				return hit && !ok, fmt.Sprintf("%s is not yet kept as it was before it is %s: %s", e.path, e, got)
 			})
 		}
 	}
 }
 
-// seenWithin is when a test gives up. It is generous: a busy machine is not a broken promise.
+// visibilityTimeout is when a test gives up. It is generous: a busy machine is not a broken promise.
 // The true times are logged.
-const seenWithin = 5 * time.Second
+const visibilityTimeout = 5 * time.Second
 
-// sees asks every process at once until all its answers are as they are to be, and returns how
+// waitSeen asks every process at once until all its answers are as they are to be, and returns how
 // long after began that was, for each.
-func (f *fleet) sees(began time.Time, looks ...look) []time.Duration {
+func (f *fleet) waitSeen(began time.Time, looks ...expectation) []time.Duration {
 	f.t.Helper()
-	ctx, cancel := context.WithDeadline(f.t.Context(), began.Add(seenWithin))
+	ctx, cancel := context.WithDeadline(f.t.Context(), began.Add(visibilityTimeout))
 	defer cancel()
 	took := make([]time.Duration, len(f.processes))
 	var wg sync.WaitGroup
@@ -134,10 +134,10 @@ func (f *fleet) sees(began time.Time, looks ...look) []time.Duration {
 		wg.Go(func() {
 			tick := time.NewTicker(2 * time.Millisecond)
 			defer tick.Stop()
-			for _, l := range looks {
+			for _, e := range looks {
 				got := "nothing"
 				for {
-					ok, _, answer := l.at(ctx, p)
+					ok, _, answer := e.check(ctx, p)
 					took[i] = time.Since(began)
 					if ok {
 						break
@@ -148,7 +148,7 @@ func (f *fleet) sees(began time.Time, looks ...look) []time.Duration {
 					select {
 					case <-tick.C:
 					case <-ctx.Done():
-						f.t.Errorf("process %d: after %v %s is not yet %s, but %s", i, took[i], l.path, l, got)
+						f.t.Errorf("process %d: after %v %s is not yet %s, but %s", i, took[i], e.path, e, got)
 						return
 					}
 				}
@@ -159,7 +159,7 @@ func (f *fleet) sees(began time.Time, looks ...look) []time.Duration {
 	return took
 }
 
-// psql is a person with a SQL shell, who knows of no cache.
+// psql is an external writer: a SQL shell that knows of no cache.
 type psql struct {
 	t      *testing.T
 	in     io.WriteCloser

@@ -21,7 +21,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// environment is what a command sees of the world.
+// environment is what a command reads and writes.
 type environment struct {
 	ctx            context.Context // ends when the program is to stop
 	getenv         func(string) string
@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { helped = true }), // only --help calls it
 		kong.Resolvers(fromEnvironment(getenv)),
-		kong.ValueFormatter(nameVariable),
+		kong.ValueFormatter(helpWithVariable),
 		kong.Bind(env),
 	)
 	if err != nil {
@@ -86,10 +86,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 }
 
 // settingsGroup is the group of the flags that the environment may set too. Others, such
-// as --user, must not be taken for a variable that means something else.
+// as --user, must not be read from a variable with another meaning.
 const settingsGroup = "Settings"
 
-func variable(flag *kong.Flag) string {
+func variableOf(flag *kong.Flag) string {
 	if flag == nil || flag.Group == nil || flag.Group.Key != settingsGroup {
 		return ""
 	}
@@ -100,7 +100,7 @@ func variable(flag *kong.Flag) string {
 // good as none.
 func fromEnvironment(getenv func(string) string) kong.Resolver {
 	return kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-		if name := variable(flag); name != "" {
+		if name := variableOf(flag); name != "" {
 			if value := getenv(name); value != "" {
 				return value, nil
 			}
@@ -109,8 +109,8 @@ func fromEnvironment(getenv func(string) string) kong.Resolver {
 	})
 }
 
-func nameVariable(value *kong.Value) string {
-	if name := variable(value.Flag); name != "" {
+func helpWithVariable(value *kong.Value) string {
+	if name := variableOf(value.Flag); name != "" {
 		return value.Help + " ($" + name + ")"
 	}
 	return kong.DefaultHelpValueFormatter(value)

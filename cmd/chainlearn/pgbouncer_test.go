@@ -12,7 +12,7 @@ import (
 )
 
 // With a PgBouncer that pools transactions between them and the database, processes are one
-// service all the same, and strangers' writes show after a poll. Each process says once
+// service all the same, and external writes show after a poll. Each process logs once
 // what is different.
 //
 //	go test ./cmd/chainlearn -run TestServiceThroughPgBouncer -v
@@ -24,38 +24,38 @@ func TestServiceThroughPgBouncer(t *testing.T) {
 	if out, err := command(t, f.dir, f.env, "seed", "--courses", "3", "--users", "5", "--enrollments", "9", "--submissions", "5", "--credentials", "2").CombinedOutput(); err != nil {
 		t.Fatalf("seed: %v\n%s", err, out)
 	}
-	stranger := f.psql() // past the PgBouncer
+	external := f.psql() // past the PgBouncer
 	course, learner := courseID(1), userID(0)
-	stranger.run(`INSERT INTO courses (id, title) VALUES ('%s', 'Title 0')`, course)
-	stranger.run(`INSERT INTO users (id, stellar_address) VALUES ('%[1]s', '%[1]s')`, learner)
+	external.run(`INSERT INTO courses (id, title) VALUES ('%s', 'Title 0')`, course)
+	external.run(`INSERT INTO users (id, stellar_address) VALUES ('%[1]s', '%[1]s')`, learner)
 
 	var took []time.Duration
 	detail := "/courses/" + course
 	for i := range 10 {
-		title := look{path: detail, contains: fmt.Sprintf(`"title":"Title %d"`, i+1)}
-		f.keepsOther(title)
+		title := expectation{path: detail, contains: fmt.Sprintf(`"title":"Title %d"`, i+1)}
+		f.waitOldCached(title)
 		began := time.Now()
-		stranger.run(retitle, i+1, course)
-		took = append(took, f.sees(began, title)...)
+		external.run(retitle, i+1, course)
+		took = append(took, f.waitSeen(began, title)...)
 	}
-	t.Logf("strangers' writes, found by polling: %s", percentiles(took))
+	t.Logf("external writes, found by polling: %s", percentiles(took))
 
-	enrolled := look{path: detail, contains: `"enrolledCount":1,`}
-	f.keepsOther(enrolled)
+	enrolled := expectation{path: detail, contains: `"enrolledCount":1,`}
+	f.waitOldCached(enrolled)
 	status, _, body, err := request(t.Context(), "POST", f.processes[0].api+detail+"/enroll", f.token(learner))
 	if err != nil || status != http.StatusCreated {
 		t.Fatalf("enrol: %d %s, %v", status, body, err)
 	}
 	for _, p := range f.processes { // at once, for the writer knows the protocol
-		if ok, _, got := enrolled.at(t.Context(), p); !ok {
+		if ok, _, got := enrolled.check(t.Context(), p); !ok {
 			t.Errorf("enrolled by way of one, and not seen by way of another: %s", got)
 		}
 	}
 	f.delivered()
 	const polled = "outbox is polled instead of listened to"
 	for _, p := range f.processes {
-		testservers.Eventually(t, 2*seenWithin, func() (bool, string) {
-			return strings.Contains(p.stderr.String(), polled), "it has not found out that it hears nothing"
+		testservers.Eventually(t, 2*visibilityTimeout, func() (bool, string) {
+			return strings.Contains(p.stderr.String(), polled), "it has not found out that notifications are unavailable"
 		})
 		p.stop(syscall.SIGTERM)
 		for _, said := range []string{polled, "a proxy refuses startup parameters", "a proxy answers for the database"} {

@@ -35,7 +35,7 @@ const (
 func (f *fleet) delivered() {
 	f.t.Helper()
 	for _, p := range f.processes {
-		testservers.Eventually(f.t, 2*seenWithin, func() (bool, string) {
+		testservers.Eventually(f.t, 2*visibilityTimeout, func() (bool, string) {
 			rows, ok1 := p.gauge(outboxRows)
 			age, ok2 := p.gauge(outboxAge)
 			return ok1 && ok2 && rows == 0 && age == 0, fmt.Sprintf("%v rows are in the outbox, the oldest for %v s", rows, age)
@@ -43,30 +43,30 @@ func (f *fleet) delivered() {
 	}
 }
 
-// titles returns looks at courses whose titles are numbered as given.
-func titles(of []int) (looks []look) {
+// titles expects courses whose titles are numbered as given.
+func titles(of []int) (looks []expectation) {
 	for course, n := range of {
-		looks = append(looks, look{path: "/courses/" + courseID(course), contains: fmt.Sprintf(`"title":"Title %d"`, n)})
+		looks = append(looks, expectation{path: "/courses/" + courseID(course), contains: fmt.Sprintf(`"title":"Title %d"`, n)})
 	}
 	return looks
 }
 
-func addCourses(stranger *psql, n int) {
+func addCourses(external *psql, n int) {
 	for course := range n {
-		stranger.run(`INSERT INTO courses (id, title) VALUES ('%s', 'Title 0')`, courseID(course))
+		external.run(`INSERT INTO courses (id, title) VALUES ('%s', 'Title 0')`, courseID(course))
 	}
 }
 
 const retitle = `UPDATE courses SET title = 'Title %d' WHERE id = '%s'`
 
 // Any process may be delivering when it dies. What it had claimed is delivered by another; when
-// there is none, by the next, before it answers anybody.
-func TestRelaysAreKilledWhileStrangersWrite(t *testing.T) {
+// there is none, by the next, before its first answer.
+func TestRelaysAreKilledDuringExternalWrites(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 4, nil)
 	const courses, deaths = 6, 4
-	stranger := f.psql()
-	addCourses(stranger, courses)
+	external := f.psql()
+	addCourses(external, courses)
 
 	last := make([]int, courses)
 	enough := make(chan struct{})
@@ -78,7 +78,7 @@ func TestRelaysAreKilledWhileStrangersWrite(t *testing.T) {
 				return
 			default:
 			}
-			if _, err := stranger.try(fmt.Sprintf(retitle, n, courseID(n%courses))); err != nil {
+			if _, err := external.try(fmt.Sprintf(retitle, n, courseID(n%courses))); err != nil {
 				t.Error(err)
 				return
 			}
@@ -86,10 +86,10 @@ func TestRelaysAreKilledWhileStrangersWrite(t *testing.T) {
 		}
 	})
 	for range deaths {
-		for _, l := range titles(make([]int, courses)) { // so that there are answers to be outdated
+		for _, e := range titles(make([]int, courses)) { // so that there are answers to be outdated
 			for _, p := range f.processes {
-				if status, _, body := p.get(p.api + l.path); status != http.StatusOK {
-					t.Errorf("while strangers write: %d %s", status, body)
+				if status, _, body := p.get(p.api + e.path); status != http.StatusOK {
+					t.Errorf("during external writes: %d %s", status, body)
 				}
 			}
 		}
@@ -98,27 +98,27 @@ func TestRelaysAreKilledWhileStrangersWrite(t *testing.T) {
 	}
 	close(enough)
 	writing.Wait()
-	f.sees(time.Now(), titles(last)...)
+	f.waitSeen(time.Now(), titles(last)...)
 	f.delivered()
 	t.Logf("%d writes, and %d processes killed meanwhile", slices.Max(last), deaths)
 
-	f.keepsOther(titles(make([]int, courses))...)
+	f.waitOldCached(titles(make([]int, courses))...)
 	for len(f.processes) > 0 {
 		f.kill(0)
 	}
-	// A backlog comes first, or all would be delivered by the time that anybody asks.
-	stranger.run(`SELECT cache_record(VARIADIC array_agg('other:' || i)) FROM generate_series(1, 20000) i`)
+	// A backlog comes first, or all would be delivered before the first request.
+	external.run(`SELECT cache_record(VARIADIC array_agg('other:' || i)) FROM generate_series(1, 20000) i`)
 	for course := range last {
 		last[course]++
-		stranger.run(retitle, last[course], courseID(course))
+		external.run(retitle, last[course], courseID(course))
 	}
-	if rows := stranger.run(`SELECT count(*) > 0 FROM cache_outbox`); rows != "t" {
-		t.Fatal("somebody delivers who should be dead")
+	if rows := external.run(`SELECT count(*) > 0 FROM cache_outbox`); rows != "t" {
+		t.Fatal("a killed process still delivers")
 	}
 	p := f.start()
-	for _, l := range titles(last) {
-		if ok, _, got := l.at(t.Context(), p); !ok {
-			t.Errorf("the first answer of the next process is without %q: %s", l.contains, got)
+	for _, e := range titles(last) {
+		if ok, _, got := e.check(t.Context(), p); !ok {
+			t.Errorf("the first answer of the next process is without %q: %s", e.contains, got)
 		}
 	}
 	f.delivered()
@@ -130,8 +130,8 @@ func TestOutboxIsBlocked(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 4, nil)
 	const courses = 3
-	stranger, other := f.psql(), f.psql()
-	addCourses(stranger, courses)
+	external, other := f.psql(), f.psql()
+	addCourses(external, courses)
 	now := make([]int, courses)
 	write := func(by *psql, n, course int) {
 		by.run(retitle, n, courseID(course))
@@ -139,35 +139,35 @@ func TestOutboxIsBlocked(t *testing.T) {
 	}
 
 	t.Log("a transaction stays open for long")
-	f.sees(time.Now(), titles(now)...)
+	f.waitSeen(time.Now(), titles(now)...)
 	other.run(`BEGIN`)
 	other.run(retitle, 1, courseID(0))
-	f.keepsOther(titles([]int{1, 1, 1})...)
-	write(stranger, 1, 1)
-	write(stranger, 1, 2)
-	f.sees(time.Now(), titles(now)...) // and nothing of the open one
+	f.waitOldCached(titles([]int{1, 1, 1})...)
+	write(external, 1, 1)
+	write(external, 1, 2)
+	f.waitSeen(time.Now(), titles(now)...) // and nothing of the open one
 	f.delivered()
 	other.run(`COMMIT`)
 	now[0] = 1
-	f.sees(time.Now(), titles(now)...)
+	f.waitSeen(time.Now(), titles(now)...)
 
 	t.Log("the table of the outbox is locked")
-	f.keepsOther(titles([]int{2, 2, 2})...)
+	f.waitOldCached(titles([]int{2, 2, 2})...)
 	other.run(`BEGIN`)
 	other.run(`LOCK TABLE cache_outbox`)
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
-		if _, err := stranger.try(fmt.Sprintf(retitle, 2, courseID(0))); err != nil {
+		if _, err := external.try(fmt.Sprintf(retitle, 2, courseID(0))); err != nil {
 			t.Error(err)
 		}
 	})
-	testservers.Eventually(t, seenWithin, func() (bool, string) {
+	testservers.Eventually(t, visibilityTimeout, func() (bool, string) {
 		all := other.run(`SELECT count(*) > %d FROM pg_locks WHERE NOT granted AND relation = 'cache_outbox'::regclass`, len(f.processes))
-		return all == "t", "not every relay and the stranger wait for the lock yet"
+		return all == "t", "not every relay and the external writer wait for the lock yet"
 	})
 	for _, p := range f.processes {
-		for _, l := range titles(now) {
-			if ok, hit, got := l.at(t.Context(), p); !ok || !hit {
+		for _, e := range titles(now) {
+			if ok, hit, got := e.check(t.Context(), p); !ok || !hit {
 				t.Errorf("while the outbox is locked: %s", got)
 			}
 		}
@@ -178,24 +178,24 @@ func TestOutboxIsBlocked(t *testing.T) {
 	other.run(`COMMIT`)
 	waiting.Wait()
 	now[0] = 2
-	f.sees(time.Now(), titles(now)...)
+	f.waitSeen(time.Now(), titles(now)...)
 	f.delivered()
 
 	t.Log("Redis does not answer")
 	testservers.Must(t, f.redis.Freeze())
 	for course := range courses {
-		write(stranger, 3, course)
+		write(external, 3, course)
 	}
 	for _, p := range f.processes {
-		testservers.Eventually(t, 2*seenWithin, func() (bool, string) {
+		testservers.Eventually(t, 2*visibilityTimeout, func() (bool, string) {
 			rows, _ := p.gauge(outboxRows)
 			age, _ := p.gauge(outboxAge)
 			return rows >= courses && age > 0.5, fmt.Sprintf("it reports %v rows, the oldest for %v s", rows, age)
 		})
 	}
-	f.sees(time.Now(), titles(now)...) // from the database
+	f.waitSeen(time.Now(), titles(now)...) // from the database
 	testservers.Must(t, f.redis.Thaw())
 	f.delivered()
-	f.keepsOther(titles([]int{4, 4, 4})...)
-	f.sees(time.Now(), titles(now)...)
+	f.waitOldCached(titles([]int{4, 4, 4})...)
+	f.waitSeen(time.Now(), titles(now)...)
 }

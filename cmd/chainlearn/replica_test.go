@@ -23,10 +23,10 @@ func TestServiceWithAReplica(t *testing.T) {
 	if out, err := command(t, t.TempDir(), env, "migrate").CombinedOutput(); err != nil {
 		t.Fatalf("migrate: %v\n%s", err, out)
 	}
-	stranger, err := pgx.Connect(t.Context(), primary.DatabaseURL(name))
+	external, err := pgx.Connect(t.Context(), primary.DatabaseURL(name))
 	testservers.Must(t, err)
-	defer stranger.Close(t.Context())
-	_, err = stranger.Exec(t.Context(), `INSERT INTO courses (id, title) VALUES ($1, 'Title 0')`, courseID(1))
+	defer external.Close(t.Context())
+	_, err = external.Exec(t.Context(), `INSERT INTO courses (id, title) VALUES ($1, 'Title 0')`, courseID(1))
 	testservers.Must(t, err)
 	standby := primary.StartStandby(t)
 	follower, err := pgx.Connect(t.Context(), standby.DatabaseURL(name))
@@ -50,7 +50,7 @@ func TestServiceWithAReplica(t *testing.T) {
 		t.Error("the replica has not been asked")
 	}
 	testservers.Must(t, standby.PauseReplay(t.Context()))
-	_, err = stranger.Exec(t.Context(), `UPDATE courses SET title = 'Title 1'`)
+	_, err = external.Exec(t.Context(), `UPDATE courses SET title = 'Title 1'`)
 	testservers.Must(t, err)
 	shows("Title 1")
 	testservers.Must(t, standby.ResumeReplay(t.Context()))

@@ -16,7 +16,7 @@ import (
 
 // tokens returns what tokens are signed and checked with: the secret of the settings, or
 // the one beside the embedded database, which is made if need be.
-func (s secretSettings) tokens(db database) (*httpapi.Tokens, error) {
+func (s secretSettings) tokens(db databaseConfig) (*httpapi.Tokens, error) {
 	if s.JWTSecret != "" {
 		return httpapi.NewTokens([]byte(s.JWTSecret))
 	}
@@ -43,7 +43,7 @@ func readSecret(path string) ([]byte, error) {
 		return nil, err
 	}
 	if open := info.Mode().Perm() & 0o077; open != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("%s can be read by others (mode %04o): chmod 600 it, or remove it if they may have read it", path, info.Mode().Perm())
+		return nil, fmt.Errorf("%s can be read by other users (mode %04o): chmod 600 it, or remove it if they may have read it", path, info.Mode().Perm())
 	}
 	secret, err := os.ReadFile(path)
 	return []byte(strings.TrimSpace(string(secret))), err

@@ -41,7 +41,7 @@ func (s *seedCommand) Run(env *environment) error {
 	if err := wrong.err(); err != nil {
 		return err
 	}
-	storage, err := openStorage(env.ctx, db, forCache{}, log)
+	storage, err := openStorage(env.ctx, db, cacheOptions{}, log)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ var demoLearner = learning.UserID{UUID: seed.DemoLearner}
 
 // demo fills an empty database with the demonstration catalogue, and leaves any other as
 // it is.
-func demo(ctx context.Context, storage storage, log *slog.Logger) error {
+func seedDemo(ctx context.Context, storage storage, log *slog.Logger) error {
 	courses, err := storage.CountCourses(ctx, "")
 	if err != nil || courses > 0 {
 		return err

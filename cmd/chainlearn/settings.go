@@ -35,8 +35,8 @@ func (e *settingsError) err() error {
 	return e
 }
 
-// database says which one.
-type database struct {
+// databaseConfig says which database.
+type databaseConfig struct {
 	url string // whole, for PostgreSQL
 	// path of the file, for the embedded database; else empty.
 	path string
@@ -49,27 +49,27 @@ type databaseSettings struct {
 	DatabaseURL string `group:"Settings" placeholder:"URL" default:"sqlite:var/chainlearn.db" help:"The database: sqlite:PATH for the embedded one, or postgres://…; default ${default}."`
 }
 
-func (s databaseSettings) parse(e *settingsError) database {
+func (s databaseSettings) parse(e *settingsError) databaseConfig {
 	const remedy = "use sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME"
 	if path, ok := strings.CutPrefix(s.DatabaseURL, "sqlite:"); ok {
 		if path == "" || strings.HasPrefix(path, ":memory:") {
 			e.add("DATABASE_URL", "is %q: name a file, such as sqlite:var/chainlearn.db", s.DatabaseURL)
 		}
-		return database{path: path}
+		return databaseConfig{path: path}
 	}
 	u, err := url.Parse(s.DatabaseURL)
 	switch {
 	case err != nil: // which would quote the password
 		e.add("DATABASE_URL", "is not a URL: %s", remedy)
 	case u.Scheme != "postgres" && u.Scheme != "postgresql":
-		e.add("DATABASE_URL", "is %s: %s", shown(u, s.DatabaseURL), remedy)
+		e.add("DATABASE_URL", "is %s: %s", redacted(u, s.DatabaseURL), remedy)
 	}
-	return database{url: s.DatabaseURL}
+	return databaseConfig{url: s.DatabaseURL}
 }
 
-// shown quotes a URL without its password; a URL so wrong that it cannot be said where that is,
+// redacted quotes a URL without its password; a URL so wrong that it cannot be said where that is,
 // not at all.
-func shown(u *url.URL, raw string) string {
+func redacted(u *url.URL, raw string) string {
 	if u.User == nil && strings.Contains(raw, "@") {
 		return "not a URL of a database"
 	}
@@ -78,11 +78,11 @@ func shown(u *url.URL, raw string) string {
 
 // poolSettings are for a service on PostgreSQL.
 type poolSettings struct {
-	DatabaseReplicaURL string `group:"Settings" placeholder:"URL" help:"A streaming replica of the PostgreSQL database. It answers what the cache does not know when it has replayed every write that went before. Default: none."`
+	DatabaseReplicaURL string `group:"Settings" placeholder:"URL" help:"A streaming replica of the PostgreSQL database. It answers cache misses, once it has replayed every earlier write. Default: none."`
 	DatabaseMaxConns   string `group:"Settings" default:"16" placeholder:"N" help:"The most connections of this process to the PostgreSQL database, and as many to its replica; default ${default}."`
 }
 
-func (s poolSettings) parse(db *database, e *settingsError) {
+func (s poolSettings) parse(db *databaseConfig, e *settingsError) {
 	var err error
 	if db.maxConns, err = strconv.Atoi(s.DatabaseMaxConns); err != nil || db.maxConns < 2 || db.maxConns > 10_000 {
 		e.add("DATABASE_MAX_CONNS", "is %q: use a number from 2 to 10000", s.DatabaseMaxConns)
@@ -96,17 +96,17 @@ func (s poolSettings) parse(db *database, e *settingsError) {
 	case err != nil: // which would quote the password
 		e.add("DATABASE_REPLICA_URL", "is not a URL: use postgres://USER:PASSWORD@HOST/NAME")
 	case u.Scheme != "postgres" && u.Scheme != "postgresql":
-		e.add("DATABASE_REPLICA_URL", "is %s: use postgres://USER:PASSWORD@HOST/NAME", shown(u, s.DatabaseReplicaURL))
+		e.add("DATABASE_REPLICA_URL", "is %s: use postgres://USER:PASSWORD@HOST/NAME", redacted(u, s.DatabaseReplicaURL))
 	case db.path != "":
 		e.add("DATABASE_REPLICA_URL", "is set, but DATABASE_URL is of the embedded database, which has no replicas: name a PostgreSQL database there, or leave the replica out")
 	}
 }
 
 type secretSettings struct {
-	JWTSecret string `group:"Settings" name:"jwt-secret" placeholder:"SECRET" help:"What tokens are signed with, at least 32 bytes. Needed with PostgreSQL; with the embedded database, one is made and kept beside it."`
+	JWTSecret string `group:"Settings" name:"jwt-secret" placeholder:"SECRET" help:"The secret that signs tokens, at least 32 bytes. Required with PostgreSQL. With the embedded database, one is generated and stored beside it."`
 }
 
-func (s secretSettings) check(db database, e *settingsError) {
+func (s secretSettings) check(db databaseConfig, e *settingsError) {
 	switch {
 	case s.JWTSecret == "" && db.path == "":
 		e.add("JWT_SECRET", "is missing: give all replicas the same, of at least %d bytes, such as openssl rand -base64 32 prints", httpapi.MinSecret)
@@ -143,16 +143,16 @@ type serverSettings struct {
 	Port            string `group:"Settings" default:"3000" placeholder:"PORT" help:"Port of the API, 0 for any free one; default ${default}."`
 	AdminHost       string `group:"Settings" default:"127.0.0.1" placeholder:"HOST" help:"Address of the private listener, for metrics and profiles; default ${default}."`
 	AdminPort       string `group:"Settings" default:"3001" placeholder:"PORT" help:"Port of the private listener, 0 for any free one; default ${default}."`
-	RedisURL        string `group:"Settings" placeholder:"URL" help:"Redis or Valkey that replicas share: redis://, rediss://, redis+cluster://, redis+sentinel://. Default: none, a cache in this process."`
-	RateLimitMax    string `group:"Settings" default:"6000" placeholder:"N" help:"Requests that a learner or an address may send in each window, 0 for any number; default ${default}."`
+	RedisURL        string `group:"Settings" placeholder:"URL" help:"Redis or Valkey, shared by all processes: redis://, rediss://, redis+cluster://, redis+sentinel://. Default: none; the cache is in this process."`
+	RateLimitMax    string `group:"Settings" default:"6000" placeholder:"N" help:"Requests that a learner or an address may send in each window, 0 for no limit; default ${default}."`
 	RateLimitWindow string `group:"Settings" default:"1m" placeholder:"DURATION" help:"Length of the window, such as 30s; default ${default}."`
-	TrustedProxies  string `group:"Settings" placeholder:"CIDR,…" help:"Proxies to believe about whom they forward for. Default: none."`
-	CacheNear       string `group:"Settings" default:"0s" placeholder:"DURATION" help:"Serve the catalogue from this process's memory, without asking Redis, at most this far behind other processes' writes (usually milliseconds), such as 1s; default ${default}: never behind."`
+	TrustedProxies  string `group:"Settings" placeholder:"CIDR,…" help:"Proxies whose X-Forwarded-For header is believed. Default: none."`
+	CacheNear       string `group:"Settings" default:"0s" placeholder:"DURATION" help:"Serve the catalogue from this process's memory, without asking Redis. Answers may be stale by at most this duration, such as 1s, and usually by milliseconds. Default ${default}: never stale."`
 	CORSOrigins     string `group:"Settings" name:"cors-origins" placeholder:"ORIGIN,…" help:"Origins whose scripts may read answers, * for all. Default: none."`
 }
 
-// server is what serverSettings say.
-type server struct {
+// serverConfig is what serverSettings say.
+type serverConfig struct {
 	address, adminAddress string
 	redisURL              string
 	rateLimit             int
@@ -162,10 +162,10 @@ type server struct {
 	near                  time.Duration
 }
 
-func (s serverSettings) parse(e *settingsError) server {
-	c := server{
-		address:      net.JoinHostPort(s.Host, port("PORT", s.Port, e)),
-		adminAddress: net.JoinHostPort(s.AdminHost, port("ADMIN_PORT", s.AdminPort, e)),
+func (s serverSettings) parse(e *settingsError) serverConfig {
+	c := serverConfig{
+		address:      net.JoinHostPort(s.Host, parsePort("PORT", s.Port, e)),
+		adminAddress: net.JoinHostPort(s.AdminHost, parsePort("ADMIN_PORT", s.AdminPort, e)),
 		redisURL:     s.RedisURL,
 	}
 	if s.RedisURL != "" {
@@ -178,11 +178,11 @@ func (s serverSettings) parse(e *settingsError) server {
 	if c.rateLimit, err = strconv.Atoi(s.RateLimitMax); err != nil || c.rateLimit < 0 || c.rateLimit > most {
 		e.add("RATE_LIMIT_MAX", "is %q: use a number from 0 (no limit) to %d", s.RateLimitMax, most)
 	}
-	if c.rateWindow, err = window(s.RateLimitWindow); err != nil || c.rateWindow < time.Second || c.rateWindow > time.Hour {
+	if c.rateWindow, err = parseWindow(s.RateLimitWindow); err != nil || c.rateWindow < time.Second || c.rateWindow > time.Hour {
 		e.add("RATE_LIMIT_WINDOW", "is %q: use a duration from 1s to 1h; a bare number counts seconds", s.RateLimitWindow)
 	}
-	c.near = behind("CACHE_NEAR", s.CacheNear, e)
-	for _, proxy := range items(s.TrustedProxies) {
+	c.near = parseStaleness("CACHE_NEAR", s.CacheNear, e)
+	for _, proxy := range splitList(s.TrustedProxies) {
 		prefix, err := netip.ParsePrefix(proxy)
 		if addr, addrErr := netip.ParseAddr(proxy); addrErr == nil {
 			prefix, err = addr.Prefix(addr.BitLen())
@@ -192,7 +192,7 @@ func (s serverSettings) parse(e *settingsError) server {
 		}
 		c.trustedProxies = append(c.trustedProxies, prefix)
 	}
-	for _, origin := range items(s.CORSOrigins) {
+	for _, origin := range splitList(s.CORSOrigins) {
 		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme == "" || u.Scheme+"://"+u.Host != origin) {
 			e.add("CORS_ORIGINS", "names %q: use * or origins such as https://app.example.org", origin)
 		}
@@ -201,7 +201,7 @@ func (s serverSettings) parse(e *settingsError) server {
 	return c
 }
 
-func port(name, s string, e *settingsError) string {
+func parsePort(name, s string, e *settingsError) string {
 	if n, err := strconv.ParseUint(s, 10, 16); err != nil {
 		e.add(name, "is %q: use a number from 1 to 65535, or 0 for any free port", s)
 	} else {
@@ -210,15 +210,15 @@ func port(name, s string, e *settingsError) string {
 	return s
 }
 
-func window(s string) (time.Duration, error) {
+func parseWindow(s string) (time.Duration, error) {
 	if n, err := strconv.Atoi(s); err == nil && n <= int(time.Hour/time.Second) {
 		return time.Duration(n) * time.Second, nil
 	}
 	return time.ParseDuration(s)
 }
 
-// behind parses how far behind answers may be.
-func behind(name, s string, e *settingsError) time.Duration {
+// parseStaleness parses how stale answers may be.
+func parseStaleness(name, s string, e *settingsError) time.Duration {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 || d > time.Minute || d > 0 && d < 10*time.Millisecond {
 		e.add(name, "is %q: use a duration from 10ms to 1m, or 0 for never", s)
@@ -226,7 +226,7 @@ func behind(name, s string, e *settingsError) time.Duration {
 	return d
 }
 
-func items(list string) []string {
+func splitList(list string) []string {
 	var all []string
 	for item := range strings.SplitSeq(list, ",") {
 		if item = strings.TrimSpace(item); item != "" {

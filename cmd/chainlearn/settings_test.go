@@ -84,10 +84,10 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// Processes that start together agree on one secret, which nobody else may read.
+// Processes that start together agree on one secret, which no other user may read.
 func TestSecretIsMadeOnce(t *testing.T) {
 	t.Parallel()
-	db := database{path: filepath.Join(t.TempDir(), "x.db")}
+	db := databaseConfig{path: filepath.Join(t.TempDir(), "x.db")}
 	issued := make([]string, 8)
 	user := learning.Profile{ID: learning.NewID[learning.Profile](), StellarAddress: "G"}
 	var wg sync.WaitGroup

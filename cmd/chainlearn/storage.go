@@ -26,31 +26,31 @@ type storage interface {
 	Close() error
 }
 
-// forCache says what the storage is to invalidate. The zero value is for commands that
+// cacheOptions says what the storage is to invalidate. The zero value is for commands that
 // cache nothing: what they write is delivered by the services that do.
-type forCache struct {
+type cacheOptions struct {
 	cache *cache.Cache
-	// alone says that no other process shares the cache: then none may serve the same
-	// embedded database, for the two would not hear each other write.
-	alone bool
-	relay outbox.RelayConfig
+	// exclusive says that no other process shares the cache. Then no other may serve the same
+	// embedded database: each would miss the other's invalidations.
+	exclusive bool
+	relay     outbox.RelayConfig
 }
 
 // openStorage is the one place that chooses a database. It brings the schema up to date.
-func openStorage(ctx context.Context, db database, f forCache, log *slog.Logger) (storage, error) {
+func openStorage(ctx context.Context, db databaseConfig, cached cacheOptions, log *slog.Logger) (storage, error) {
 	if db.path == "" {
-		if f.cache != nil && f.alone {
-			log.WarnContext(ctx, "PostgreSQL without REDIS_URL: this process caches for itself, so it must be the only one that serves this database")
+		if cached.cache != nil && cached.exclusive {
+			log.WarnContext(ctx, "PostgreSQL without REDIS_URL: the cache is in this process, so no other process may serve this database")
 		}
 		s, err := postgres.Open(ctx, db.url, postgres.Config{
-			Cache: f.cache, Relay: f.relay, ReplicaURL: db.replicaURL, MaxConns: db.maxConns, Logger: log,
+			Cache: cached.cache, Relay: cached.relay, ReplicaURL: db.replicaURL, MaxConns: db.maxConns, Logger: log,
 		})
 		if err != nil {
 			return nil, err // not a nil *postgres.Storage in an interface
 		}
 		return s, nil
 	}
-	s, err := sqlite.Open(ctx, db.path, sqlite.Config{Cache: f.cache, Relay: f.relay, Exclusive: f.cache != nil && f.alone})
+	s, err := sqlite.Open(ctx, db.path, sqlite.Config{Cache: cached.cache, Relay: cached.relay, Exclusive: cached.cache != nil && cached.exclusive})
 	if errors.Is(err, sqlite.ErrInUse) {
 		return nil, fmt.Errorf("%w: stop the other chainlearn first, or give both the same REDIS_URL", err)
 	}
@@ -60,6 +60,9 @@ func openStorage(ctx context.Context, db database, f forCache, log *slog.Logger)
 	return s, nil
 }
 
+// redisPrefix begins the keys of every release of this program.
+const redisPrefix = "chainlearn:"
+
 // openStore is the one place that chooses where answers are kept, and says how long one
 // call of it may take; 0 is the cache's default.
 func openStore(ctx context.Context, redisURL string, log *slog.Logger) (driver.Store, time.Duration, error) {
@@ -68,7 +71,7 @@ func openStore(ctx context.Context, redisURL string, log *slog.Logger) (driver.S
 		// asking the database instead would make it busier.
 		return memstore.New(memstore.Config{}), time.Second, nil
 	}
-	s, err := redisstore.Open(ctx, redisstore.Config{URL: redisURL, Logger: log})
+	s, err := redisstore.Open(ctx, redisstore.Config{URL: redisURL, Prefix: redisPrefix, Logger: log})
 	if err != nil {
 		return nil, 0, fmt.Errorf("REDIS_URL: %w", err)
 	}
@@ -87,7 +90,7 @@ func (s *migrateCommand) Run(env *environment) error {
 	if err := wrong.err(); err != nil {
 		return err
 	}
-	storage, err := openStorage(env.ctx, db, forCache{}, log)
+	storage, err := openStorage(env.ctx, db, cacheOptions{}, log)
 	if err != nil {
 		return err
 	}

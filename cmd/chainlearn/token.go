@@ -16,8 +16,8 @@ import (
 type tokenCommand struct {
 	databaseSettings
 	secretSettings
-	User string        `required:"" placeholder:"ID" help:"Whom the token is for."`
-	TTL  time.Duration `name:"ttl" default:"24h" placeholder:"DURATION" help:"How long it is good for; default ${default}."`
+	User string        `required:"" placeholder:"ID" help:"The user that the token is for."`
+	TTL  time.Duration `name:"ttl" default:"24h" placeholder:"DURATION" help:"How long it is valid; default ${default}."`
 }
 
 func (s *tokenCommand) Run(env *environment) error {
@@ -37,7 +37,7 @@ func (s *tokenCommand) Run(env *environment) error {
 	if _, err := os.Stat(db.path); db.path != "" && errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("there is no database %s yet: start the service first", db.path) // opening would make one
 	}
-	storage, err := openStorage(env.ctx, db, forCache{}, slog.New(slog.DiscardHandler))
+	storage, err := openStorage(env.ctx, db, cacheOptions{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func (s *tokenCommand) Run(env *environment) error {
 	if err != nil {
 		return err
 	}
-	token, err := issue(env.ctx, storage, tokens, id, s.TTL)
+	token, err := issueToken(env.ctx, storage, tokens, id, s.TTL)
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func (s *tokenCommand) Run(env *environment) error {
 	return err
 }
 
-func issue(ctx context.Context, storage learning.Storage, tokens *httpapi.Tokens, id learning.UserID, ttl time.Duration) (string, error) {
+func issueToken(ctx context.Context, storage learning.Storage, tokens *httpapi.Tokens, id learning.UserID, ttl time.Duration) (string, error) {
 	user, err := storage.Profile(ctx, id)
 	if errors.Is(err, learning.ErrNoRow) {
 		return "", fmt.Errorf("there is no user %s", id)

@@ -9,8 +9,8 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-// learner is the authenticated caller.
-type learner struct {
+// principal is the authenticated caller.
+type principal struct {
 	id     learning.UserID
 	bearer cache.Answer[learning.Bearer]
 }
@@ -25,27 +25,27 @@ var (
 // of the cache.
 //
 // A client logs its user out on 401. So trouble on the way to the answer is never one.
-func (s *Server) authenticate(r *http.Request) (learner, error) {
-	x := exchangeOf(r)
+func (s *Server) authenticate(r *http.Request) (principal, error) {
+	scope := requestScopeOf(r)
 	switch {
-	case x.badToken != nil:
-		return learner{}, errBadToken
-	case x.claims == nil:
-		return learner{}, errNoToken
+	case scope.badToken != nil:
+		return principal{}, errBadToken
+	case scope.claims == nil:
+		return principal{}, errNoToken
 	}
-	bearer, err := s.platform.Bearer(r.Context(), learning.BearerParams{User: x.claims.user, Token: x.claims.ID})
+	bearer, err := s.platform.Bearer(r.Context(), learning.BearerParams{User: scope.claims.user, Token: scope.claims.ID})
 	switch {
-	case kindOf(err) == notFound:
-		return learner{}, errBadToken
+	case problemKindOf(err) == notFound:
+		return principal{}, errBadToken
 	case err != nil:
-		return learner{}, cannotCheck(err)
-	case bearer.Value.StellarAddress != x.claims.StellarAddress:
-		return learner{}, errBadToken
+		return principal{}, tokenCheckUnavailable(err)
+	case bearer.Value.StellarAddress != scope.claims.StellarAddress:
+		return principal{}, errBadToken
 	}
-	return learner{x.claims.user, bearer}, nil
+	return principal{scope.claims.user, bearer}, nil
 }
 
-func cannotCheck(err error) error {
+func tokenCheckUnavailable(err error) error {
 	retry := time.Second
 	if e, ok := errors.AsType[*cache.OverloadError](err); ok {
 		retry = e.RetryAfter

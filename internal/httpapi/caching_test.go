@@ -93,7 +93,7 @@ func TestPagesPastTheEnd(t *testing.T) {
 			}
 		}
 	})
-	if about(seen, "quiz_submissions") != 0 {
+	if countContaining(seen, "quiz_submissions") != 0 {
 		t.Errorf("rewards: %q", seen)
 	}
 }
@@ -133,7 +133,7 @@ var answers = map[string]string{
 }
 
 // warm asks for everything, and then again, when it must come from the cache.
-func (s *stack) warm(user string) {
+func (s *testService) warm(user string) {
 	s.t.Helper()
 	for range 2 {
 		for _, path := range answers {
@@ -183,7 +183,7 @@ func TestMutationsShowAtOnce(t *testing.T) {
 		shows   []shows
 	}{
 		{
-			"enrol", func() { s.act("POST", "/courses/"+golang+"/enroll", ada, "") },
+			"enrol", func() { s.mutate("POST", "/courses/"+golang+"/enroll", ada, "") },
 			[]string{"list", "beginner list", "detail", "progress"},
 			[]shows{
 				{"enrolled in the list", at(answers["list"], 0, "isEnrolled"), true},
@@ -196,7 +196,7 @@ func TestMutationsShowAtOnce(t *testing.T) {
 		},
 		{
 			"generate", func() {
-				s.act("POST", "/quizzes/generate", ada, fmt.Sprintf(`{"courseId":%q,"moduleId":"m-1"}`, golang))
+				s.mutate("POST", "/quizzes/generate", ada, fmt.Sprintf(`{"courseId":%q,"moduleId":"m-1"}`, golang))
 			},
 			nil, nil,
 		},
@@ -206,7 +206,7 @@ func TestMutationsShowAtOnce(t *testing.T) {
 			[]shows{{"progress", at(answers["progress"], "totalQuizScore"), 0.0}, {"module", at("/courses/"+golang+"/modules/m-1", "isCompleted"), false}},
 		},
 		{
-			"submit and pass", func() { submission = s.pass(ada, golang, "m-1") },
+			"submit and pass", func() { submission = s.passQuiz(ada, golang, "m-1") },
 			[]string{"progress", "rewards"},
 			[]shows{
 				{"score", at(answers["progress"], "totalQuizScore"), 3.0},
@@ -216,7 +216,7 @@ func TestMutationsShowAtOnce(t *testing.T) {
 			},
 		},
 		{
-			"pass the last module", func() { s.pass(ada, golang, "m-2") },
+			"pass the last module", func() { s.passQuiz(ada, golang, "m-2") },
 			[]string{"progress", "rewards"},
 			[]shows{
 				{"score", at(answers["progress"], "totalQuizScore"), 6.0},
@@ -225,7 +225,7 @@ func TestMutationsShowAtOnce(t *testing.T) {
 		},
 		{
 			"claim", func() {
-				s.act("POST", "/rewards/claim", ada, fmt.Sprintf(`{"submissionId":%q,"idempotencyKey":"claim"}`, submission))
+				s.mutate("POST", "/rewards/claim", ada, fmt.Sprintf(`{"submissionId":%q,"idempotencyKey":"claim"}`, submission))
 			},
 			[]string{"progress", "rewards", "profile"},
 			[]shows{
@@ -237,7 +237,7 @@ func TestMutationsShowAtOnce(t *testing.T) {
 		},
 		{
 			"mint", func() {
-				s.act("POST", "/credentials/mint", ada, fmt.Sprintf(`{"courseId":%q,"submissionId":%q,"idempotencyKey":"mint"}`, golang, submission))
+				s.mutate("POST", "/credentials/mint", ada, fmt.Sprintf(`{"courseId":%q,"submissionId":%q,"idempotencyKey":"mint"}`, golang, submission))
 			},
 			[]string{"progress", "credentials"},
 			[]shows{
@@ -247,7 +247,7 @@ func TestMutationsShowAtOnce(t *testing.T) {
 			},
 		},
 		{
-			"profile", func() { s.act("PUT", "/users/me", ada, `{"displayName":"<b>Countess</b> & Co","pace":"fast"}`) },
+			"profile", func() { s.mutate("PUT", "/users/me", ada, `{"displayName":"<b>Countess</b> & Co","pace":"fast"}`) },
 			[]string{"profile"},
 			[]shows{
 				{"name", at(answers["profile"], "displayName"), "Countess & Co"},
@@ -289,7 +289,7 @@ func TestMutationsShowAtOnce(t *testing.T) {
 func TestEnrolmentIsTheCallersOwn(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	s.act("POST", "/courses/"+golang+"/enroll", ada, "")
+	s.mutate("POST", "/courses/"+golang+"/enroll", ada, "")
 	for _, tt := range []struct {
 		user string
 		want bool
@@ -307,10 +307,10 @@ func TestEnrolmentIsTheCallersOwn(t *testing.T) {
 func TestPrivateAnswersAreApart(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	s.act("POST", "/courses/"+golang+"/enroll", ada, "")
-	submission := s.pass(ada, golang, "m-1")
-	s.act("POST", "/rewards/claim", ada, fmt.Sprintf(`{"submissionId":%q,"idempotencyKey":"k"}`, submission))
-	s.act("POST", "/credentials/mint", ada, fmt.Sprintf(`{"courseId":%q,"submissionId":%q,"idempotencyKey":"k"}`, golang, submission))
+	s.mutate("POST", "/courses/"+golang+"/enroll", ada, "")
+	submission := s.passQuiz(ada, golang, "m-1")
+	s.mutate("POST", "/rewards/claim", ada, fmt.Sprintf(`{"submissionId":%q,"idempotencyKey":"k"}`, submission))
+	s.mutate("POST", "/credentials/mint", ada, fmt.Sprintf(`{"courseId":%q,"submissionId":%q,"idempotencyKey":"k"}`, golang, submission))
 	s.warm(ada)
 	for path, want := range map[string]string{"/rewards/history": "[]", "/credentials": "[]"} {
 		if res := s.get(path, bob); string(res.body.Data) != want || res.cacheStatus() != "fwd=miss" {
@@ -326,7 +326,7 @@ func TestPrivateAnswersAreApart(t *testing.T) {
 }
 
 // What another program writes to the same file is visible within a second.
-func TestStrangersWritesAreSeen(t *testing.T) {
+func TestExternalWritesAreSeen(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.warm(ada)
@@ -346,7 +346,7 @@ func TestStrangersWritesAreSeen(t *testing.T) {
 		{"a new title in a credential", "/credentials", `"courseTitle":"Newer"`, `UPDATE courses SET title = 'Newer' WHERE id = ?`, []any{other}},
 		{"a module", "/courses/" + other, `"title":"Named"`, `INSERT INTO modules (course_id, module_id, title, position) VALUES (?, 'm-1', 'Named', 1)`, []any{other}},
 	} {
-		s.stranger(tt.query, tt.args...)
+		s.externalWrite(tt.query, tt.args...)
 		eventually(t, time.Second, func() string {
 			if res := s.get(tt.path, ada); !strings.Contains(string(res.body.Data), tt.want) {
 				return fmt.Sprintf("%s: no %s in %s", tt.name, tt.want, res.body.Data)
@@ -354,7 +354,7 @@ func TestStrangersWritesAreSeen(t *testing.T) {
 			return ""
 		})
 	}
-	s.stranger(`DELETE FROM courses WHERE id = ?`, newest)
+	s.externalWrite(`DELETE FROM courses WHERE id = ?`, newest)
 	eventually(t, time.Second, func() string {
 		if res := s.do(request{path: "/courses/" + newest}); res.status != http.StatusNotFound {
 			return fmt.Sprintf("a deleted course is still there: %s", res.raw)
@@ -367,14 +367,14 @@ func TestStrangersWritesAreSeen(t *testing.T) {
 func TestNotFoundIsCachedUntilItIsFound(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	path := "/courses/" + nobody
+	path := "/courses/" + unknownID
 	for i, want := range []string{"fwd=miss", "hit"} {
 		res := s.do(request{path: path})
 		if res.status != http.StatusNotFound || res.body.Message != "Course not found" || res.cacheStatus() != want {
 			t.Errorf("request %d: %s %s", i, res.raw, res.header.Get("Cache-Status"))
 		}
 	}
-	s.stranger(`INSERT INTO courses (id, title) VALUES (?, 'Here now')`, nobody)
+	s.externalWrite(`INSERT INTO courses (id, title) VALUES (?, 'Here now')`, unknownID)
 	eventually(t, time.Second, func() string {
 		if res := s.do(request{path: path}); res.status != http.StatusOK {
 			return string(res.raw)
@@ -404,7 +404,7 @@ func TestNearCatalogue(t *testing.T) {
 			t.Errorf("%s with no-cache: Cache-Status is %s", path, got)
 		}
 	}
-	s.act("POST", "/courses/"+golang+"/enroll", ada, "")
+	s.mutate("POST", "/courses/"+golang+"/enroll", ada, "")
 	if got := string(s.get("/courses/"+golang, "").body.Data); !strings.Contains(got, `"enrolledCount":1,`) {
 		t.Errorf("after an enrolment, the course is %s", got)
 	}

@@ -35,15 +35,15 @@ func TestBadInput(t *testing.T) {
 		{request{path: "/courses/x/modules/" + strings.Repeat("m", 101)}, 400, "VALIDATION_ERROR", map[string][]string{"params": {"id: " + uuid, "moduleId: must have 1 to 100 characters"}}},
 		{request{path: "/courses/" + golang + "/modules/m%00"}, 400, "VALIDATION_ERROR", map[string][]string{"params": {"moduleId: must not contain control characters"}}},
 		{request{path: "/courses/" + golang + "/modules/m-3"}, 404, "NOT_FOUND", nil},
-		{request{path: "/courses/" + nobody + "/modules/m-1"}, 404, "NOT_FOUND", nil},
+		{request{path: "/courses/" + unknownID + "/modules/m-1"}, 404, "NOT_FOUND", nil},
 
-		// Who the caller is comes before what the caller wants.
+		// Authentication comes before validation.
 		{request{method: "POST", path: "/courses/x/enroll"}, 401, "UNAUTHORIZED", nil},
 		{request{method: "POST", path: "/quizzes/generate", body: "{"}, 401, "UNAUTHORIZED", nil},
-		{request{method: "POST", path: "/courses/x/enroll", user: nobody}, 401, "UNAUTHORIZED", nil},
+		{request{method: "POST", path: "/courses/x/enroll", user: unknownID}, 401, "UNAUTHORIZED", nil},
 
 		{request{method: "POST", path: "/courses/x/enroll", user: ada}, 400, "VALIDATION_ERROR", map[string][]string{"params": {"id: " + uuid}}},
-		{request{method: "POST", path: "/courses/" + nobody + "/enroll", user: ada}, 404, "NOT_FOUND", nil},
+		{request{method: "POST", path: "/courses/" + unknownID + "/enroll", user: ada}, 404, "NOT_FOUND", nil},
 		{request{method: "POST", path: "/courses/" + hidden + "/enroll", user: ada}, 404, "NOT_FOUND", nil},
 
 		{request{method: "PUT", path: "/users/me", user: ada}, 400, "VALIDATION_ERROR", map[string][]string{"body": {"must be a JSON object; it is empty"}}},
@@ -56,14 +56,14 @@ func TestBadInput(t *testing.T) {
 
 		{request{method: "POST", path: "/quizzes/generate", user: ada, body: `{"courseId":"x"}`}, 400, "VALIDATION_ERROR", map[string][]string{"body": {"courseId: " + uuid, "moduleId: is required"}}},
 		{request{method: "POST", path: "/quizzes/generate", user: ada, body: fmt.Sprintf(`{"courseId":%q,"moduleId":"m-1"}`, golang)}, 403, "FORBIDDEN", nil},
-		{request{method: "POST", path: "/quizzes/generate", user: ada, body: fmt.Sprintf(`{"courseId":%q,"moduleId":"m-1"}`, nobody)}, 404, "NOT_FOUND", nil},
+		{request{method: "POST", path: "/quizzes/generate", user: ada, body: fmt.Sprintf(`{"courseId":%q,"moduleId":"m-1"}`, unknownID)}, 404, "NOT_FOUND", nil},
 		{request{method: "POST", path: "/quizzes/x/submit", user: ada, body: `{"answers":[{"selectedIndex":"a"}]}`}, 400, "VALIDATION_ERROR", map[string][]string{
 			"params": {"id: " + uuid}, "body": {"answers[0].questionId: is required", "answers[0].selectedIndex: must be a whole number"},
 		}},
-		{request{method: "POST", path: "/quizzes/" + nobody + "/submit", user: ada, body: `{"answers":[]}`}, 404, "NOT_FOUND", nil},
+		{request{method: "POST", path: "/quizzes/" + unknownID + "/submit", user: ada, body: `{"answers":[]}`}, 404, "NOT_FOUND", nil},
 
 		{request{method: "POST", path: "/rewards/claim", user: ada, body: `{"submissionId":"x","idempotencyKey":" "}`}, 400, "VALIDATION_ERROR", map[string][]string{"body": {"submissionId: " + uuid, "idempotencyKey: must not be empty"}}},
-		{request{method: "POST", path: "/rewards/claim", user: ada, body: fmt.Sprintf(`{"submissionId":%q,"idempotencyKey":"k"}`, nobody)}, 404, "NOT_FOUND", nil},
+		{request{method: "POST", path: "/rewards/claim", user: ada, body: fmt.Sprintf(`{"submissionId":%q,"idempotencyKey":"k"}`, unknownID)}, 404, "NOT_FOUND", nil},
 		{request{path: "/rewards/history?limit=0", user: ada}, 400, "VALIDATION_ERROR", map[string][]string{"query": {"limit: must be between 1 and 50"}}},
 		{request{method: "POST", path: "/credentials/mint", user: ada, body: `{}`}, 400, "VALIDATION_ERROR", map[string][]string{"body": {"courseId: is required", "submissionId: is required", "idempotencyKey: is required"}}},
 
@@ -102,13 +102,13 @@ var isoTime = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$`)
 func TestShapes(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	res := s.act("POST", "/courses/"+golang+"/enroll", ada, "")
+	res := s.mutate("POST", "/courses/"+golang+"/enroll", ada, "")
 	if res.status != http.StatusCreated || res.body.Message != "Enrolled successfully" {
 		t.Errorf("enrol: %d %s", res.status, res.raw)
 	}
-	submission := s.pass(ada, golang, "m-1")
-	s.act("POST", "/rewards/claim", ada, fmt.Sprintf(`{"submissionId":%q,"idempotencyKey":"k"}`, submission))
-	s.act("POST", "/credentials/mint", ada, fmt.Sprintf(`{"courseId":%q,"submissionId":%q,"idempotencyKey":"k"}`, golang, submission))
+	submission := s.passQuiz(ada, golang, "m-1")
+	s.mutate("POST", "/rewards/claim", ada, fmt.Sprintf(`{"submissionId":%q,"idempotencyKey":"k"}`, submission))
+	s.mutate("POST", "/credentials/mint", ada, fmt.Sprintf(`{"courseId":%q,"submissionId":%q,"idempotencyKey":"k"}`, golang, submission))
 	for path, want := range map[string]string{
 		"/courses":                            "description difficulty enrolledCount id isActive isEnrolled title",
 		"/courses/" + golang:                  "contentHash=null createdAt description difficulty enrolledCount id isActive isEnrolled modules title",
@@ -181,7 +181,7 @@ func TestTokensOverHTTP(t *testing.T) {
 	s.get("/users/me", ada)
 
 	// Of another's address.
-	s.stranger(`UPDATE users SET stellar_address = 'G-moved' WHERE id = ?`, ada)
+	s.externalWrite(`UPDATE users SET stellar_address = 'G-moved' WHERE id = ?`, ada)
 	eventually(t, time.Second, func() string {
 		if res := s.do(request{path: "/users/me", user: ada}); res.status != http.StatusUnauthorized {
 			return fmt.Sprintf("the address is no longer the user's, and still %d", res.status)
@@ -191,7 +191,7 @@ func TestTokensOverHTTP(t *testing.T) {
 
 	// Revoked.
 	s.get("/users/me", bob)
-	s.stranger(`INSERT INTO revoked_tokens (jti, expires_at) VALUES (?, '2100-01-01T00:00:00.000Z')`, jti(t, s.token(bob)))
+	s.externalWrite(`INSERT INTO revoked_tokens (jti, expires_at) VALUES (?, '2100-01-01T00:00:00.000Z')`, jti(t, s.token(bob)))
 	eventually(t, time.Second, func() string {
 		if res := s.do(request{path: "/users/me", user: bob}); res.status != http.StatusUnauthorized {
 			return fmt.Sprintf("the token is revoked, and still %d", res.status)

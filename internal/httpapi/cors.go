@@ -5,21 +5,21 @@ import (
 	"slices"
 )
 
-// origins may read answers from a browser.
-type origins struct {
-	all   bool
-	named []string
+// corsOrigins may read answers from a browser.
+type corsOrigins struct {
+	all     bool
+	allowed []string
 }
 
-func newOrigins(list []string) origins {
-	return origins{slices.Contains(list, "*"), list}
+func newCORSOrigins(list []string) corsOrigins {
+	return corsOrigins{slices.Contains(list, "*"), list}
 }
 
-// answer sets the CORS headers and says whether the request was a preflight, which has its
+// setHeaders sets the CORS headers and says whether the request was a preflight, which has its
 // whole answer with them. Tokens travel in a header that scripts set themselves, never in
 // cookies, so credentials need no permission.
-func (o origins) answer(h http.Header, r *http.Request) (preflight bool) {
-	if len(o.named) == 0 {
+func (o corsOrigins) setHeaders(h http.Header, r *http.Request) (preflight bool) {
+	if len(o.allowed) == 0 {
 		return false
 	}
 	origin := r.Header.Get("Origin")
@@ -28,7 +28,7 @@ func (o origins) answer(h http.Header, r *http.Request) (preflight bool) {
 		h.Set("Access-Control-Allow-Origin", "*")
 	default:
 		h.Add("Vary", "Origin")
-		if !slices.Contains(o.named, origin) {
+		if !slices.Contains(o.allowed, origin) {
 			return false
 		}
 		h.Set("Access-Control-Allow-Origin", origin)

@@ -7,27 +7,27 @@ import (
 )
 
 func (s *Server) listCourses(r *http.Request, viewer learning.UserID) (reply, error) {
-	f := faults{}
-	q := query(r, f)
-	p := learning.ListParams{Difficulty: difficultyOf(q, f)}
-	p.Page, p.Limit = pageOf(q, f)
-	if err := f.err(); err != nil {
+	errs := fieldErrors{}
+	q := query(r, errs)
+	p := learning.ListParams{Difficulty: difficultyOf(q, errs)}
+	p.Page, p.Limit = pageOf(q, errs)
+	if err := errs.err(); err != nil {
 		return reply{}, err
 	}
 	page, err := s.platform.Courses(r.Context(), viewer, p)
-	rep := overlaid(page, viewer)
+	rep := viewerReply(page, viewer)
 	rep.pagination = &pagination{p.Page, p.Limit, page.Value.Total}
 	return rep, err
 }
 
 func (s *Server) getCourse(r *http.Request, viewer learning.UserID) (reply, error) {
-	f := faults{}
-	id := idParam[learning.Course](r, "id", f)
-	if err := f.err(); err != nil {
+	errs := fieldErrors{}
+	id := idParam[learning.Course](r, "id", errs)
+	if err := errs.err(); err != nil {
 		return reply{}, err
 	}
 	course, err := s.platform.Course(r.Context(), viewer, id)
-	return overlaid(course, viewer), err
+	return viewerReply(course, viewer), err
 }
 
 type moduleView struct {
@@ -39,17 +39,17 @@ type moduleView struct {
 }
 
 func (s *Server) getModule(r *http.Request, viewer learning.UserID) (reply, error) {
-	f := faults{}
-	id := idParam[learning.Course](r, "id", f)
+	errs := fieldErrors{}
+	id := idParam[learning.Course](r, "id", errs)
 	module := r.PathValue("moduleId")
-	if problem := moduleProblem(module); problem != "" {
-		f.add("params", "moduleId", "%s", problem)
+	if problem := checkModuleID(module); problem != "" {
+		errs.add("params", "moduleId", "%s", problem)
 	}
-	if err := f.err(); err != nil {
+	if err := errs.err(); err != nil {
 		return reply{}, err
 	}
 	m, err := s.platform.Module(r.Context(), viewer, id, learning.ModuleID(module))
-	rep := reply{cached: fromCache(m.Answer, viewer != learning.Nobody)}
+	rep := reply{cacheInfo: cacheInfoOf(m.Answer, viewer != learning.Anonymous)}
 	if err != nil {
 		return rep, err
 	}
@@ -63,11 +63,11 @@ type enrollmentView struct {
 	EnrolledAt learning.Time     `json:"enrolledAt"`
 }
 
-// enroll needs no body, and whatever one it is sent it does not read.
-func (s *Server) enroll(r *http.Request, me learner) (reply, error) {
-	f := faults{}
-	id := idParam[learning.Course](r, "id", f)
-	if err := f.err(); err != nil {
+// enroll needs no body, and does not read one that is sent.
+func (s *Server) enroll(r *http.Request, me principal) (reply, error) {
+	errs := fieldErrors{}
+	id := idParam[learning.Course](r, "id", errs)
+	if err := errs.err(); err != nil {
 		return reply{}, err
 	}
 	e, err := s.platform.Enroll(r.Context(), me.id, id)

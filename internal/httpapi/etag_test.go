@@ -10,20 +10,20 @@ import (
 func TestNotModified(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	s.act("POST", "/courses/"+golang+"/enroll", ada, "")
+	s.mutate("POST", "/courses/"+golang+"/enroll", ada, "")
 	for _, tt := range []struct{ path, user string }{
 		{"/courses", ""}, {"/courses", ada}, {"/courses/" + golang, ""}, {"/courses/" + golang, ada}, {"/courses/" + golang + "/modules/m-1", ada},
 		{"/users/me", ada}, {"/users/me/progress", ada}, {"/rewards/history", ada}, {"/credentials", ada},
 	} {
 		first := s.get(tt.path, tt.user)
-		tag := first.header.Get("ETag")
-		if len(tag) < 20 || tag[0] != '"' {
-			t.Fatalf("%s: the entity tag is %s", tt.path, tag)
+		etag := first.header.Get("ETag")
+		if len(etag) < 20 || etag[0] != '"' {
+			t.Fatalf("%s: the entity tag is %s", tt.path, etag)
 		}
-		if again := s.get(tt.path, tt.user).header.Get("ETag"); again != tag {
-			t.Errorf("%s: the tag of the same answer was %s and is %s", tt.path, tag, again)
+		if again := s.get(tt.path, tt.user).header.Get("ETag"); again != etag {
+			t.Errorf("%s: the tag of the same answer was %s and is %s", tt.path, etag, again)
 		}
-		for _, match := range []string{tag, "W/" + tag, `"x", ` + tag, "*"} {
+		for _, match := range []string{etag, "W/" + etag, `"x", ` + etag, "*"} {
 			res := s.do(request{path: tt.path, user: tt.user, header: http.Header{"If-None-Match": {match}}})
 			if res.status != http.StatusNotModified || len(res.raw) > 0 {
 				t.Errorf("%s with %s: %d %q", tt.path, match, res.status, res.raw)
@@ -41,7 +41,7 @@ func TestNotModified(t *testing.T) {
 			t.Errorf("%s with another tag: %d", tt.path, res.status)
 		}
 		head := s.do(request{method: "HEAD", path: tt.path, user: tt.user})
-		if head.status != http.StatusOK || head.header.Get("ETag") != tag || len(head.raw) > 0 {
+		if head.status != http.StatusOK || head.header.Get("ETag") != etag || len(head.raw) > 0 {
 			t.Errorf("HEAD %s: %d %s", tt.path, head.status, head.header.Get("ETag"))
 		}
 	}
@@ -55,11 +55,11 @@ func TestEntityTagsDiffer(t *testing.T) {
 	tags := map[string]string{}
 	different := func(name, path, user string) {
 		t.Helper()
-		tag := s.get(path, user).header.Get("ETag")
-		if before, taken := tags[tag]; taken {
+		etag := s.get(path, user).header.Get("ETag")
+		if before, taken := tags[etag]; taken {
 			t.Errorf("%s and %s have the same tag", name, before)
 		}
-		tags[tag] = name
+		tags[etag] = name
 	}
 	different("list", "/courses", "")
 	different("page 2", "/courses?page=2", "")
@@ -68,11 +68,11 @@ func TestEntityTagsDiffer(t *testing.T) {
 	different("empty history", "/rewards/history", ada)
 	different("no credentials", "/credentials", ada)
 	different("detail", "/courses/"+golang, ada)
-	s.act("POST", "/courses/"+golang+"/enroll", bob, "")
+	s.mutate("POST", "/courses/"+golang+"/enroll", bob, "")
 	different("detail, one enrolled", "/courses/"+golang, ada)
 	different("list, one enrolled", "/courses", ada)
-	different("detail of who is enrolled", "/courses/"+golang, bob)
-	different("list of who is enrolled", "/courses", bob)
+	different("detail for an enrolled viewer", "/courses/"+golang, bob)
+	different("list for an enrolled viewer", "/courses", bob)
 	if got, want := s.get("/courses/"+golang, "").header.Get("ETag"), s.get("/courses/"+golang, ada).header.Get("ETag"); got != want {
 		t.Errorf("the same representation has tags %s and %s", got, want)
 	}
@@ -83,7 +83,7 @@ func TestNoStore(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	for _, r := range []request{
-		{path: "/courses/" + nobody}, {path: "/courses?page=0"}, {path: "/users/me"},
+		{path: "/courses/" + unknownID}, {path: "/courses?page=0"}, {path: "/users/me"},
 		{method: "POST", path: "/courses/" + golang + "/enroll", user: ada},
 	} {
 		res := s.do(r)

@@ -22,19 +22,19 @@ func FuzzCanonicalQuery(f *testing.F) {
 	} {
 		f.Add(s)
 	}
-	read := func(raw string) (learning.ListParams, faults) {
-		wrong := faults{}
+	read := func(raw string) (learning.ListParams, fieldErrors) {
+		errs := fieldErrors{}
 		r := httptest.NewRequest("GET", "/", nil)
 		r.URL = &url.URL{Path: "/", RawQuery: raw}
-		q := query(r, wrong)
-		p := learning.ListParams{Difficulty: difficultyOf(q, wrong)}
-		p.Page, p.Limit = pageOf(q, wrong)
-		return p, wrong
+		q := query(r, errs)
+		p := learning.ListParams{Difficulty: difficultyOf(q, errs)}
+		p.Page, p.Limit = pageOf(q, errs)
+		return p, errs
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		p, wrong := read(raw)
-		if wrong.err() != nil {
-			for place, problems := range wrong {
+		p, errs := read(raw)
+		if errs.err() != nil {
+			for place, problems := range errs {
 				if place != "query" || len(problems) == 0 || len(problems) > 4 {
 					t.Errorf("%q: %d problems in %q", raw, len(problems), place)
 				}
@@ -45,8 +45,8 @@ func FuzzCanonicalQuery(f *testing.F) {
 		if p.Difficulty != "" {
 			canonical.Set("difficulty", string(p.Difficulty))
 		}
-		if again, wrong := read(canonical.Encode()); wrong.err() != nil || again != p {
-			t.Errorf("%q was read as %+v, and that as %+v, %v", raw, p, again, wrong)
+		if again, errs := read(canonical.Encode()); errs.err() != nil || again != p {
+			t.Errorf("%q was read as %+v, and that as %+v, %v", raw, p, again, errs)
 		}
 		if p.Page < 1 || p.Page > learning.MaxPage || p.Limit < 1 || p.Limit > learning.MaxLimit {
 			t.Errorf("%q was read as %+v", raw, p)
@@ -68,28 +68,28 @@ func FuzzNoneMatchByTheRFC(f *testing.F) {
 	} {
 		f.Add(s)
 	}
-	const tag = `"abc"`
+	const etag = `"abc"`
 	f.Fuzz(func(t *testing.T, line string) {
-		got := noneMatch([]string{line}, tag)
+		got := noneMatch([]string{line}, etag)
 		if fieldOfTags.MatchString(line) {
 			want := false
 			for _, one := range oneTag.FindAllString(line, -1) {
-				want = want || one == tag
+				want = want || one == etag
 			}
 			if got != want {
 				t.Errorf("noneMatch(%q) is %t, want %t", line, got, want)
 			}
 		}
 		if got && strings.Trim(line, " \t,") != "*" {
-			if !strings.Contains(line, tag) {
+			if !strings.Contains(line, etag) {
 				t.Fatalf("noneMatch(%q) matched what is not there", line)
 			}
 		}
 		// Lines are one list, and what is malformed in one does not reach another.
-		if !noneMatch([]string{line, tag}, tag) || !noneMatch([]string{tag, line}, tag) {
+		if !noneMatch([]string{line, etag}, etag) || !noneMatch([]string{etag, line}, etag) {
 			t.Errorf("%q hides a tag on another line", line)
 		}
-		if other := noneMatch([]string{line, `"other"`}, tag); other != got {
+		if other := noneMatch([]string{line, `"other"`}, etag); other != got {
 			t.Errorf("noneMatch(%q) is %t, and %t with another line", line, got, other)
 		}
 	})

@@ -32,8 +32,8 @@ import (
 	"github.com/chainlearn/chainlearn/internal/sqlite"
 )
 
-// stack is the whole service in this process, on a database file of its own.
-type stack struct {
+// testService is the whole service in this process, on a database file of its own.
+type testService struct {
 	t       *testing.T
 	db      *sql.DB // another program on the same file
 	queries *queries
@@ -52,19 +52,19 @@ type stack struct {
 
 type option func(*httpapi.Config, *cache.Config)
 
-// patient lets a machine that is busy with a crowd take its time: the store is in process,
-// and what looks like a sick store would be the scheduler.
-func patient(_ *httpapi.Config, c *cache.Config) { c.StoreTimeout = 30 * time.Second }
+// withLongStoreTimeout lets a machine that is busy with a crowd take its time: the store is in process,
+// and what looks like a failing store would be the scheduler.
+func withLongStoreTimeout(_ *httpapi.Config, c *cache.Config) { c.StoreTimeout = 30 * time.Second }
 
 // start returns a service that has loaded nothing yet and that is ready.
-func start(t *testing.T, options ...option) *stack {
+func start(t *testing.T, options ...option) *testService {
 	t.Helper()
 	return startWith(t, learning.Config{}, options...)
 }
 
-func startWith(t *testing.T, platform learning.Config, options ...option) *stack {
+func startWith(t *testing.T, platform learning.Config, options ...option) *testService {
 	t.Helper()
-	s := &stack{t: t, queries: &queries{}, metrics: prometheus.NewRegistry(), log: &lockedBuffer{}, issued: map[string]string{}}
+	s := &testService{t: t, queries: &queries{}, metrics: prometheus.NewRegistry(), log: &lockedBuffer{}, issued: map[string]string{}}
 	path := filepath.Join(t.TempDir(), "chainlearn.db")
 	s.db = open(t, path)
 	logger := slog.New(slog.NewJSONHandler(s.log, nil))
@@ -87,7 +87,7 @@ func startWith(t *testing.T, platform learning.Config, options ...option) *stack
 			// second time because the machine is slow.
 			Grace: time.Minute,
 		},
-		OnQuery: s.queries.saw,
+		OnQuery: s.queries.record,
 	})
 	must(t, err)
 	s.tokens, err = httpapi.NewTokens(bytes.Repeat([]byte("s"), httpapi.MinSecret))
@@ -143,12 +143,12 @@ func eventually(t *testing.T, within time.Duration, f func() string) {
 
 // What is in the database of each test.
 const (
-	ada    = "00000000-0000-4000-8000-0000000000a1" // enrolled in nothing
-	bob    = "00000000-0000-4000-8000-0000000000b2"
-	golang = "00000000-0000-4000-8000-00000000c001" // the newest course; beginner; modules m-1 and m-2
-	other  = "00000000-0000-4000-8000-00000000c002" // beginner; module m-1
-	hidden = "00000000-0000-4000-8000-00000000c0ff" // not active
-	nobody = "00000000-0000-4000-8000-0000000000ff" // no user, and no course
+	ada       = "00000000-0000-4000-8000-0000000000a1" // enrolled in nothing
+	bob       = "00000000-0000-4000-8000-0000000000b2"
+	golang    = "00000000-0000-4000-8000-00000000c001" // the newest course; beginner; modules m-1 and m-2
+	other     = "00000000-0000-4000-8000-00000000c002" // beginner; module m-1
+	hidden    = "00000000-0000-4000-8000-00000000c0ff" // not active
+	unknownID = "00000000-0000-4000-8000-0000000000ff" // no user, and no course
 
 	courses = 45 // active ones: c001 to c045, newest first; the last 15 advanced, the others beginner
 )
@@ -227,15 +227,15 @@ func populate(db *sql.DB) error {
 		err = errors.Join(err, marshalErr)
 		exec(`INSERT INTO quizzes (course_id, module_id, questions) VALUES (?, ?, ?)`, quiz[0], quiz[1], string(b))
 	}
-	exec(`DELETE FROM cache_outbox`) // nobody has cached anything yet
+	exec(`DELETE FROM cache_outbox`) // nothing is cached yet
 	if err != nil {
 		return err
 	}
 	return tx.Commit()
 }
 
-// stranger changes the database behind the service's back.
-func (s *stack) stranger(query string, args ...any) {
+// externalWrite changes the database as another program.
+func (s *testService) externalWrite(query string, args ...any) {
 	s.t.Helper()
 	if _, err := s.db.ExecContext(s.t.Context(), query, args...); err != nil {
 		s.t.Fatalf("%s: %v", query, err)
@@ -243,7 +243,7 @@ func (s *stack) stranger(query string, args ...any) {
 }
 
 // token returns the user's, always the same, whether or not there is such a user.
-func (s *stack) token(user string) string {
+func (s *testService) token(user string) string {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -286,7 +286,7 @@ type response struct {
 }
 
 // try sends a request and returns what came of it, also from other goroutines.
-func (s *stack) try(r request) (response, error) {
+func (s *testService) try(r request) (response, error) {
 	var res response
 	if r.method == "" {
 		r.method = "GET"
@@ -323,7 +323,7 @@ func (s *stack) try(r request) (response, error) {
 	return res, nil
 }
 
-func (s *stack) do(r request) response {
+func (s *testService) do(r request) response {
 	s.t.Helper()
 	res, err := s.try(r)
 	must(s.t, err)
@@ -331,7 +331,7 @@ func (s *stack) do(r request) response {
 }
 
 // get sends a GET that must succeed.
-func (s *stack) get(path, user string) response {
+func (s *testService) get(path, user string) response {
 	s.t.Helper()
 	res := s.do(request{path: path, user: user})
 	if res.status != http.StatusOK {
@@ -340,8 +340,8 @@ func (s *stack) get(path, user string) response {
 	return res
 }
 
-// act sends a request that changes something and must succeed.
-func (s *stack) act(method, path, user, body string) response {
+// mutate sends a request that changes something and must succeed.
+func (s *testService) mutate(method, path, user, body string) response {
 	s.t.Helper()
 	res := s.do(request{method: method, path: path, user: user, body: body})
 	if res.status != http.StatusOK && res.status != http.StatusCreated {
@@ -368,25 +368,25 @@ func data[V any](t *testing.T, r response) V {
 
 type object = map[string]any
 
-// pass enrols nobody: it generates the user's quiz on a module, answers everything rightly,
+// passQuiz enrols no user: it generates the user's quiz on a module, answers everything rightly,
 // and returns the submission's ID.
-func (s *stack) pass(user, course, module string) string {
+func (s *testService) passQuiz(user, course, module string) string {
 	s.t.Helper()
 	return data[struct{ ID string }](s.t, s.submit(user, course, module, 0)).ID
 }
 
 // submit generates a quiz and chooses one option throughout; 0 is right.
-func (s *stack) submit(user, course, module string, option int) response {
+func (s *testService) submit(user, course, module string, option int) response {
 	s.t.Helper()
 	quiz := data[struct {
 		ID        string
 		Questions []struct{ ID string }
-	}](s.t, s.act("POST", "/quizzes/generate", user, fmt.Sprintf(`{"courseId":%q,"moduleId":%q}`, course, module)))
+	}](s.t, s.mutate("POST", "/quizzes/generate", user, fmt.Sprintf(`{"courseId":%q,"moduleId":%q}`, course, module)))
 	var answers []string
 	for _, q := range quiz.Questions {
 		answers = append(answers, fmt.Sprintf(`{"questionId":%q,"selectedIndex":%d}`, q.ID, option))
 	}
-	return s.act("POST", "/quizzes/"+quiz.ID+"/submit", user, `{"answers":[`+strings.Join(answers, ",")+`]}`)
+	return s.mutate("POST", "/quizzes/"+quiz.ID+"/submit", user, `{"answers":[`+strings.Join(answers, ",")+`]}`)
 }
 
 // queries are the statements that reached the driver, without the relay's own.
@@ -397,8 +397,8 @@ type queries struct {
 	held string
 }
 
-func (q *queries) saw(query string) {
-	if strings.Contains(query, "cache_outbox") || strings.Contains(query, "data_version") {
+func (q *queries) record(query string) {
+	if strings.Contains(query, "cache_outbox") || strings.Contains(query, "cache_consumers") || strings.Contains(query, "cache_delivered") || strings.Contains(query, "data_version") {
 		return
 	}
 	q.mu.Lock()
@@ -440,7 +440,7 @@ func (q *queries) release() {
 	}
 }
 
-func about(statements []string, text string) int {
+func countContaining(statements []string, text string) int {
 	n := 0
 	for _, s := range statements {
 		if strings.Contains(s, text) {
@@ -451,7 +451,7 @@ func about(statements []string, text string) int {
 }
 
 // metric returns a value from the page that operators scrape.
-func (s *stack) metric(series string) string {
+func (s *testService) metric(series string) string {
 	s.t.Helper()
 	req, err := http.NewRequestWithContext(s.t.Context(), "GET", s.private.URL+"/metrics", nil)
 	must(s.t, err)

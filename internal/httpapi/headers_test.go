@@ -14,7 +14,7 @@ import (
 
 func TestCacheStatusField(t *testing.T) {
 	t.Parallel()
-	for want, c := range map[string]cached{
+	for want, c := range map[string]cacheInfo{
 		"chainlearn; hit; ttl=27":                     {status: cache.Hit, ttl: 27*time.Second + 900*time.Millisecond},
 		"chainlearn; fwd=stale; ttl=-3":               {status: cache.Stale, ttl: -3 * time.Second},
 		"chainlearn; fwd=stale; ttl=-3; detail=error": {status: cache.Stale, ttl: -3 * time.Second, detail: cache.DetailError},
@@ -25,7 +25,7 @@ func TestCacheStatusField(t *testing.T) {
 		"": {},
 	} {
 		h := http.Header{}
-		c.setStatus(h)
+		c.writeHeader(h)
 		if got := h.Get("Cache-Status"); got != want {
 			t.Errorf("%+v gives %q, want %q", c, got, want)
 		}
@@ -89,16 +89,16 @@ func TestLimiterIsBounded(t *testing.T) {
 	t.Parallel()
 	l := newLimiter(1, time.Hour)
 	now := time.Now()
-	for i := range mostClients + 10 {
+	for i := range maxClients + 10 {
 		var a [4]byte
 		a[0], a[1], a[2], a[3] = byte(i>>24), byte(i>>16), byte(i>>8), byte(i)
 		err := l.admit(http.Header{}, netip.AddrFrom4(a).String(), now)
-		if (err != nil) != (i > mostClients) {
+		if (err != nil) != (i > maxClients) {
 			t.Fatalf("client %d: %v", i, err)
 		}
 	}
-	if len(l.counts) > mostClients+1 {
-		t.Errorf("%d clients are remembered", len(l.counts))
+	if len(l.counts) > maxClients+1 {
+		t.Errorf("%d clients are counted apart", len(l.counts))
 	}
 }
 
@@ -111,8 +111,8 @@ func TestClientAddr(t *testing.T) {
 		s          *Server
 		want       string // the key of the limiter
 	}{
-		{"nobody is trusted", "10.0.0.1:1", []string{"1.2.3.4"}, &Server{}, "10.0.0.1"},
-		{"a stranger forwards for himself only", "9.9.9.9:1", []string{"1.2.3.4"}, trusting, "9.9.9.9"},
+		{"no proxy is trusted", "10.0.0.1:1", []string{"1.2.3.4"}, &Server{}, "10.0.0.1"},
+		{"an untrusted address is not believed", "9.9.9.9:1", []string{"1.2.3.4"}, trusting, "9.9.9.9"},
 		{"a proxy", "10.0.0.1:1", []string{"1.2.3.4"}, trusting, "1.2.3.4"},
 		{"what the client claimed comes first and does not count", "10.0.0.1:1", []string{"6.6.6.6, 1.2.3.4"}, trusting, "1.2.3.4"},
 		{"two proxies, two lines", "10.0.0.1:1", []string{"6.6.6.6, 1.2.3.4", "10.0.0.2"}, trusting, "1.2.3.4"},

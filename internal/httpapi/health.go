@@ -12,20 +12,20 @@ import (
 type phase = int32
 
 const (
-	starting phase = iota
-	ready
-	stopping
+	phaseStarting phase = iota
+	phaseReady
+	phaseStopping
 )
 
 // Ready makes the server report that it may be sent requests, as far as its parts are well.
 // Until then, and again after Stopping, it says that it may not; it answers nonetheless.
-func (s *Server) Ready() { s.phase.CompareAndSwap(starting, ready) }
+func (s *Server) Ready() { s.phase.CompareAndSwap(phaseStarting, phaseReady) }
 
 // Stopping makes the server report that it wants no more requests.
-func (s *Server) Stopping() { s.phase.Store(stopping) }
+func (s *Server) Stopping() { s.phase.Store(phaseStopping) }
 
 func (s *Server) healthRoutes(mux *http.ServeMux, base string) {
-	mux.HandleFunc("GET "+base+"/health/live", s.live)
+	mux.HandleFunc("GET "+base+"/health/live", s.liveness)
 	mux.HandleFunc("GET "+base+"/health/ready", s.readiness)
 	mux.HandleFunc("GET "+base+"/health", s.readiness)
 }
@@ -47,7 +47,7 @@ type checks struct {
 	Cache    string `json:"cache"`    // ok, recovering, down
 }
 
-func (s *Server) live(w http.ResponseWriter, r *http.Request) {
+func (s *Server) liveness(w http.ResponseWriter, r *http.Request) {
 	answerProbe(w, r, http.StatusOK, health{Status: "ok"})
 }
 
@@ -71,17 +71,17 @@ func (s *Server) readiness(w http.ResponseWriter, r *http.Request) {
 		s.log.WarnContext(r.Context(), "database does not answer", "err", err)
 	}
 	switch s.phase.Load() {
-	case starting:
+	case phaseStarting:
 		h.Status, status = "starting", http.StatusServiceUnavailable
-	case stopping:
+	case phaseStopping:
 		h.Status, status = "stopping", http.StatusServiceUnavailable
 	}
 	answerProbe(w, r, status, h)
 }
 
 func answerProbe(w http.ResponseWriter, r *http.Request, status int, h health) {
-	if x, ok := r.Context().Value(exchangeKey{}).(*exchange); ok {
-		x.routed = true
+	if scope, ok := r.Context().Value(requestScopeKey{}).(*requestScope); ok {
+		scope.routed = true
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")

@@ -6,15 +6,15 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-func (s *Server) claimReward(r *http.Request, me learner) (reply, error) {
-	f := faults{}
-	o, err := body(r, f)
+func (s *Server) claimReward(r *http.Request, me principal) (reply, error) {
+	errs := fieldErrors{}
+	o, err := body(r, errs)
 	if err != nil {
 		return reply{}, err
 	}
-	submission := idField[learning.Submission](o, "submissionId")
+	submission := requiredID[learning.Submission](o, "submissionId")
 	key := o.idempotencyKey("idempotencyKey")
-	if err := f.err(); err != nil {
+	if err := errs.err(); err != nil {
 		return reply{}, err
 	}
 	claimed, err := s.platform.ClaimReward(r.Context(), me.id, submission, key)
@@ -24,29 +24,29 @@ func (s *Server) claimReward(r *http.Request, me learner) (reply, error) {
 	return reply{data: claimed}, nil
 }
 
-func (s *Server) rewardHistory(r *http.Request, me learner) (reply, error) {
-	f := faults{}
+func (s *Server) rewardHistory(r *http.Request, me principal) (reply, error) {
+	errs := fieldErrors{}
 	p := learning.RewardParams{User: me.id}
-	p.Page, p.Limit = pageOf(query(r, f), f)
-	if err := f.err(); err != nil {
+	p.Page, p.Limit = pageOf(query(r, errs), errs)
+	if err := errs.err(); err != nil {
 		return reply{}, err
 	}
 	history, err := s.platform.Rewards(r.Context(), p)
-	rep := private(history)
+	rep := privateReply(history)
 	rep.pagination = &pagination{p.Page, p.Limit, history.Value.Total}
 	return rep, err
 }
 
-func (s *Server) mintCredential(r *http.Request, me learner) (reply, error) {
-	f := faults{}
-	o, err := body(r, f)
+func (s *Server) mintCredential(r *http.Request, me principal) (reply, error) {
+	errs := fieldErrors{}
+	o, err := body(r, errs)
 	if err != nil {
 		return reply{}, err
 	}
-	course := idField[learning.Course](o, "courseId")
-	submission := idField[learning.Submission](o, "submissionId")
+	course := requiredID[learning.Course](o, "courseId")
+	submission := requiredID[learning.Submission](o, "submissionId")
 	key := o.idempotencyKey("idempotencyKey")
-	if err := f.err(); err != nil {
+	if err := errs.err(); err != nil {
 		return reply{}, err
 	}
 	minted, err := s.platform.MintCredential(r.Context(), me.id, course, submission, key)
@@ -56,7 +56,7 @@ func (s *Server) mintCredential(r *http.Request, me learner) (reply, error) {
 	return reply{status: http.StatusCreated, data: minted}, nil
 }
 
-func (s *Server) listCredentials(r *http.Request, me learner) (reply, error) {
+func (s *Server) listCredentials(r *http.Request, me principal) (reply, error) {
 	credentials, err := s.platform.Credentials(r.Context(), me.id)
-	return private(credentials), err
+	return privateReply(credentials), err
 }

@@ -24,8 +24,8 @@ func jti(t *testing.T, token string) string {
 func TestRewardIsPaidOnce(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	s.act("POST", "/courses/"+golang+"/enroll", ada, "")
-	submission := s.pass(ada, golang, "m-1")
+	s.mutate("POST", "/courses/"+golang+"/enroll", ada, "")
+	submission := s.passQuiz(ada, golang, "m-1")
 	count := map[int]int{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -53,8 +53,8 @@ func TestRewardIsPaidOnce(t *testing.T) {
 func TestIdempotency(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	s.act("POST", "/courses/"+golang+"/enroll", ada, "")
-	first, second := s.pass(ada, golang, "m-1"), s.pass(ada, golang, "m-2")
+	s.mutate("POST", "/courses/"+golang+"/enroll", ada, "")
+	first, second := s.passQuiz(ada, golang, "m-1"), s.passQuiz(ada, golang, "m-2")
 	for _, tt := range []struct {
 		path, body, again, other string
 		status                   int
@@ -103,10 +103,10 @@ func TestMint(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	for _, course := range []string{golang, other} {
-		s.act("POST", "/courses/"+course+"/enroll", ada, "")
+		s.mutate("POST", "/courses/"+course+"/enroll", ada, "")
 	}
 	failed := data[struct{ ID string }](t, s.submit(ada, golang, "m-2", 1)).ID
-	passed, elsewhere := s.pass(ada, golang, "m-1"), s.pass(ada, other, "m-1")
+	passed, elsewhere := s.passQuiz(ada, golang, "m-1"), s.passQuiz(ada, other, "m-1")
 	mint := func(user, course, submission, key string) response {
 		return s.do(request{method: "POST", path: "/credentials/mint", user: user, body: fmt.Sprintf(`{"courseId":%q,"submissionId":%q,"idempotencyKey":%q}`, course, submission, key)})
 	}
@@ -118,7 +118,7 @@ func TestMint(t *testing.T) {
 		{"not passed", mint(ada, golang, failed, "1"), 403},
 		{"of another course", mint(ada, golang, elsewhere, "2"), 400},
 		{"another's", mint(bob, golang, passed, "3"), 404},
-		{"unknown", mint(ada, golang, nobody, "4"), 404},
+		{"unknown", mint(ada, golang, unknownID, "4"), 404},
 		{"good", mint(ada, golang, passed, "5"), 201},
 		{"a second one", mint(ada, golang, passed, "6"), 409},
 	} {
@@ -140,7 +140,7 @@ func TestMint(t *testing.T) {
 func TestQuizzes(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	s.act("POST", "/courses/"+golang+"/enroll", ada, "")
+	s.mutate("POST", "/courses/"+golang+"/enroll", ada, "")
 	type quiz struct {
 		ID        string
 		Questions []struct {
@@ -149,7 +149,7 @@ func TestQuizzes(t *testing.T) {
 		}
 	}
 	generate := func() (quiz, response) {
-		res := s.act("POST", "/quizzes/generate", ada, fmt.Sprintf(`{"courseId":%q,"moduleId":"m-1"}`, golang))
+		res := s.mutate("POST", "/quizzes/generate", ada, fmt.Sprintf(`{"courseId":%q,"moduleId":"m-1"}`, golang))
 		return data[quiz](t, res), res
 	}
 	first, res := generate()
@@ -199,12 +199,12 @@ func TestQuizzes(t *testing.T) {
 		t.Errorf("passed: %s", res.raw)
 	}
 	if third, _ := generate(); third.ID != second.ID {
-		t.Error("a passed quiz is generated anew")
+		t.Error("a passed quiz is generated again")
 	}
 	// Leaving the course takes the right to submit with it.
-	s.act("POST", "/courses/"+other+"/enroll", ada, "")
-	left := data[quiz](t, s.act("POST", "/quizzes/generate", ada, fmt.Sprintf(`{"courseId":%q,"moduleId":"m-1"}`, other)))
-	s.stranger(`DELETE FROM enrollments WHERE user_id = ? AND course_id = ?`, ada, other)
+	s.mutate("POST", "/courses/"+other+"/enroll", ada, "")
+	left := data[quiz](t, s.mutate("POST", "/quizzes/generate", ada, fmt.Sprintf(`{"courseId":%q,"moduleId":"m-1"}`, other)))
+	s.externalWrite(`DELETE FROM enrollments WHERE user_id = ? AND course_id = ?`, ada, other)
 	if res := submit(ada, left.ID, "[]"); res.status != http.StatusForbidden {
 		t.Errorf("not enrolled any more: %d %s", res.status, res.raw)
 	}
@@ -214,10 +214,10 @@ func TestQuizzes(t *testing.T) {
 func TestCourseIsCompletedByARace(t *testing.T) {
 	t.Parallel()
 	s := start(t)
-	s.act("POST", "/courses/"+golang+"/enroll", ada, "")
+	s.mutate("POST", "/courses/"+golang+"/enroll", ada, "")
 	var wg sync.WaitGroup
 	for _, module := range []string{"m-1", "m-2"} {
-		quiz := data[struct{ ID string }](t, s.act("POST", "/quizzes/generate", ada, fmt.Sprintf(`{"courseId":%q,"moduleId":%q}`, golang, module)))
+		quiz := data[struct{ ID string }](t, s.mutate("POST", "/quizzes/generate", ada, fmt.Sprintf(`{"courseId":%q,"moduleId":%q}`, golang, module)))
 		wg.Go(func() {
 			body := `{"answers":[{"questionId":"q1","selectedIndex":0},{"questionId":"q2","selectedIndex":0},{"questionId":"q3","selectedIndex":0}]}`
 			if res, err := s.try(request{method: "POST", path: "/quizzes/" + quiz.ID + "/submit", user: ada, body: body}); err != nil || res.status != http.StatusOK {

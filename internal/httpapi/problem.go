@@ -13,30 +13,30 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-// kind of a problem: the status and the word for it that clients branch on.
-type kind struct {
+// problemKind of a problem: the status and the code for it that clients branch on.
+type problemKind struct {
 	status int
-	word   string
+	code   string
 }
 
 var (
-	validation       = kind{http.StatusBadRequest, "VALIDATION_ERROR"}
-	unauthorized     = kind{http.StatusUnauthorized, "UNAUTHORIZED"}
-	forbidden        = kind{http.StatusForbidden, "FORBIDDEN"}
-	notFound         = kind{http.StatusNotFound, "NOT_FOUND"}
-	methodNotAllowed = kind{http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED"}
-	conflict         = kind{http.StatusConflict, "CONFLICT"}
-	tooLarge         = kind{http.StatusRequestEntityTooLarge, "PAYLOAD_TOO_LARGE"}
-	rateLimited      = kind{http.StatusTooManyRequests, "RATE_LIMITED"}
-	internal         = kind{http.StatusInternalServerError, "INTERNAL_ERROR"}
-	overloaded       = kind{http.StatusServiceUnavailable, "OVERLOADED"}
+	validation       = problemKind{http.StatusBadRequest, "VALIDATION_ERROR"}
+	unauthorized     = problemKind{http.StatusUnauthorized, "UNAUTHORIZED"}
+	forbidden        = problemKind{http.StatusForbidden, "FORBIDDEN"}
+	notFound         = problemKind{http.StatusNotFound, "NOT_FOUND"}
+	methodNotAllowed = problemKind{http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED"}
+	conflict         = problemKind{http.StatusConflict, "CONFLICT"}
+	tooLarge         = problemKind{http.StatusRequestEntityTooLarge, "PAYLOAD_TOO_LARGE"}
+	rateLimited      = problemKind{http.StatusTooManyRequests, "RATE_LIMITED"}
+	internal         = problemKind{http.StatusInternalServerError, "INTERNAL_ERROR"}
+	overloaded       = problemKind{http.StatusServiceUnavailable, "OVERLOADED"}
 )
 
 // problem is an error as clients see it; err is for the log.
 type problem struct {
-	kind       kind
+	kind       problemKind
 	message    string
-	details    map[string][]string // place → what is wrong there
+	details    map[string][]string // part of the request → what is wrong there
 	retryAfter time.Duration       // 0: no Retry-After
 	err        error
 }
@@ -55,10 +55,10 @@ var (
 	errInternal = &problem{kind: internal, message: "Internal error"}
 )
 
-// kindOf returns the kind of problem that err is, the zero kind for nil.
-func kindOf(err error) kind {
+// problemKindOf returns the kind of problem that err is, the zero kind for nil.
+func problemKindOf(err error) problemKind {
 	if err == nil {
-		return kind{}
+		return problemKind{}
 	}
 	return problemOf(err).kind
 }
@@ -96,17 +96,17 @@ func problemOf(err error) *problem {
 	return &problem{kind: internal, message: errInternal.message, err: err}
 }
 
-// fail answers with err.
-func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
-	x := exchangeOf(r)
-	if errors.Is(r.Context().Err(), context.Canceled) { // the client hung up: nobody reads this
-		x.err = err
+// writeProblem answers with err.
+func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error) {
+	scope := requestScopeOf(r)
+	if errors.Is(r.Context().Err(), context.Canceled) { // the client has disconnected and reads no answer
+		scope.err = err
 		w.WriteHeader(statusClientGone)
 		return
 	}
 	p := problemOf(err)
 	if p.kind.status >= http.StatusInternalServerError {
-		x.err = err
+		scope.err = err
 	}
 	h := w.Header()
 	switch {
@@ -121,7 +121,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		Message    string              `json:"message"`
 		Details    map[string][]string `json:"details,omitempty"`
 		RequestID  string              `json:"requestId"`
-	}{p.kind.status, p.kind.word, p.message, p.details, x.requestID})
+	}{p.kind.status, p.kind.code, p.message, p.details, scope.requestID})
 	if err != nil { // strings always encode
 		panic(err)
 	}
@@ -132,7 +132,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	_, _ = w.Write(append(body, '\n')) // fails when the client is gone
 }
 
-// wholeSeconds rounds up, to at least 1: "retry after 0" would be an invitation to hammer.
+// wholeSeconds rounds up, to at least 1: "retry after 0" would invite clients to retry at once.
 func wholeSeconds(d time.Duration) int {
 	return max(1, int(math.Ceil(d.Seconds())))
 }

@@ -21,15 +21,15 @@ type quizView struct {
 	CreatedAt learning.Time     `json:"createdAt"`
 }
 
-func (s *Server) generateQuiz(r *http.Request, me learner) (reply, error) {
-	f := faults{}
-	o, err := body(r, f)
+func (s *Server) generateQuiz(r *http.Request, me principal) (reply, error) {
+	errs := fieldErrors{}
+	o, err := body(r, errs)
 	if err != nil {
 		return reply{}, err
 	}
-	course := idField[learning.Course](o, "courseId")
+	course := requiredID[learning.Course](o, "courseId")
 	module := o.moduleID("moduleId")
-	if err := f.err(); err != nil {
+	if err := errs.err(); err != nil {
 		return reply{}, err
 	}
 	quiz, err := s.platform.GenerateQuiz(r.Context(), me.id, course, module)
@@ -38,7 +38,7 @@ func (s *Server) generateQuiz(r *http.Request, me learner) (reply, error) {
 	}
 	questions := make([]questionView, len(quiz.Questions))
 	for i, q := range quiz.Questions {
-		questions[i] = questionView{q.ID, q.Text, list(q.Options)}
+		questions[i] = questionView{q.ID, q.Text, nonNil(q.Options)}
 	}
 	return reply{
 		status: http.StatusCreated,
@@ -59,19 +59,19 @@ type submissionView struct {
 // maxAnswers bounds what is looked at and reported on; no quiz has as many questions.
 const maxAnswers = 100
 
-func (s *Server) submitQuiz(r *http.Request, me learner) (reply, error) {
-	f := faults{}
-	id := idParam[learning.Quiz](r, "id", f)
-	o, err := body(r, f)
+func (s *Server) submitQuiz(r *http.Request, me principal) (reply, error) {
+	errs := fieldErrors{}
+	id := idParam[learning.Quiz](r, "id", errs)
+	o, err := body(r, errs)
 	if err != nil {
 		return reply{}, err
 	}
 	answers := []learning.QuizAnswer{}
 	for _, a := range o.objects("answers", maxAnswers) {
 		question, _ := a.requiredText("questionId")
-		answers = append(answers, learning.QuizAnswer{QuestionID: question, SelectedIndex: a.wholeNumber("selectedIndex")})
+		answers = append(answers, learning.QuizAnswer{QuestionID: question, SelectedIndex: a.requiredInt("selectedIndex")})
 	}
-	if err := f.err(); err != nil {
+	if err := errs.err(); err != nil {
 		return reply{}, err
 	}
 	sub, err := s.platform.SubmitQuiz(r.Context(), me.id, id, answers)
@@ -84,8 +84,8 @@ func (s *Server) submitQuiz(r *http.Request, me learner) (reply, error) {
 	}}, nil
 }
 
-// list makes an empty list of nil, which JSON would write as null.
-func list[V any](s []V) []V {
+// nonNil makes an empty list of nil, which JSON would write as null.
+func nonNil[V any](s []V) []V {
 	if s == nil {
 		return []V{}
 	}

@@ -14,51 +14,51 @@ import (
 // smoother, but needs its state kept for as long as it takes to fill: here the whole table
 // is dropped with its window, and no client can make it grow beyond its bound.
 type limiter struct {
-	most   int // 0: no limit
+	limit  int // 0: no limit
 	window time.Duration
 
-	mu     sync.Mutex
-	ends   time.Time
-	counts map[string]int // client → requests in this window
+	mu        sync.Mutex
+	windowEnd time.Time
+	counts    map[string]int // client → requests in this window
 }
 
-// mostClients are counted apart in one window. Those beyond share one count: a flood of
+// maxClients are counted apart in one window. Those beyond share one count: a flood of
 // addresses may slow itself down, but costs no more memory.
-const mostClients = 100_000
+const maxClients = 100_000
 
-func newLimiter(most int, window time.Duration) *limiter {
-	return &limiter{most: most, window: window, counts: map[string]int{}}
+func newLimiter(maximum int, window time.Duration) *limiter {
+	return &limiter{limit: maximum, window: window, counts: map[string]int{}}
 }
 
 // admit counts a request, tells the client where it stands, and returns a problem when it
 // has used up its window.
 func (l *limiter) admit(h http.Header, client string, now time.Time) error {
-	if l.most <= 0 {
+	if l.limit <= 0 {
 		return nil
 	}
 	l.mu.Lock()
-	if !now.Before(l.ends) {
-		l.ends = now.Add(l.window)
+	if !now.Before(l.windowEnd) {
+		l.windowEnd = now.Add(l.window)
 		l.counts = map[string]int{}
 	}
-	if _, known := l.counts[client]; !known && len(l.counts) >= mostClients {
+	if _, known := l.counts[client]; !known && len(l.counts) >= maxClients {
 		client = ""
 	}
 	l.counts[client]++
-	n, left := l.counts[client], l.ends.Sub(now)
+	n, left := l.counts[client], l.windowEnd.Sub(now)
 	l.mu.Unlock()
 
-	h.Set("RateLimit-Limit", strconv.Itoa(l.most))
-	h.Set("RateLimit-Remaining", strconv.Itoa(max(0, l.most-n)))
+	h.Set("RateLimit-Limit", strconv.Itoa(l.limit))
+	h.Set("RateLimit-Remaining", strconv.Itoa(max(0, l.limit-n)))
 	h.Set("RateLimit-Reset", strconv.Itoa(wholeSeconds(left)))
-	if n > l.most {
+	if n > l.limit {
 		return &problem{kind: rateLimited, message: "Too many requests", retryAfter: left}
 	}
 	return nil
 }
 
-// rateKey names whose requests are counted together: a learner's, by a token that we
-// signed, from wherever they come; else an address's.
+// rateKey groups requests that are counted together: by learner, with a token that we
+// signed, from any address; else by address.
 func (s *Server) rateKey(r *http.Request, c *claims) string {
 	if c != nil {
 		return "user " + c.user.String()
@@ -73,7 +73,7 @@ func (s *Server) rateKey(r *http.Request, c *claims) string {
 }
 
 // clientAddr returns the address a request comes from: its peer, or, for as long as that
-// is a trusted proxy, whom it forwards for.
+// is a trusted proxy, the address that it forwards for.
 func (s *Server) clientAddr(r *http.Request) netip.Addr {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -85,7 +85,7 @@ func (s *Server) clientAddr(r *http.Request) netip.Addr {
 		return addr
 	}
 	forwarded := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(forwarded) - 1; i >= 0 && s.trusts(addr); i-- {
+	for i := len(forwarded) - 1; i >= 0 && s.isTrustedProxy(addr); i-- {
 		next, err := netip.ParseAddr(strings.TrimSpace(forwarded[i]))
 		if err != nil {
 			break
@@ -95,7 +95,7 @@ func (s *Server) clientAddr(r *http.Request) netip.Addr {
 	return addr
 }
 
-func (s *Server) trusts(addr netip.Addr) bool {
+func (s *Server) isTrustedProxy(addr netip.Addr) bool {
 	for _, p := range s.cfg.TrustedProxies {
 		if p.Contains(addr) {
 			return true

@@ -14,7 +14,7 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-// reply is what a handler answers. With an error too, only cached is used.
+// reply is what a handler answers. With an error too, only cacheInfo is used.
 type reply struct {
 	status     int // 0: 200
 	message    string
@@ -22,32 +22,32 @@ type reply struct {
 	document   *learning.Document // which is
 	enrolled   map[learning.CourseID]bool
 	pagination *pagination
-	cached     *cached // nil: not a cached answer
+	cacheInfo  *cacheInfo // nil: not a cached answer
 }
 
 type pagination struct{ Page, Limit, Total int }
 
-// cached says how the cache came by an answer, and whom it may be shown to.
-type cached struct {
-	status  cache.Status
-	detail  string
-	ttl     time.Duration
-	etag    cache.ETag
-	private bool // holds something of the caller's own
+// cacheInfo says how the cache came by an answer, and whether it may be shown to others.
+type cacheInfo struct {
+	status    cache.Status
+	detail    string
+	ttl       time.Duration
+	etag      cache.ETag
+	perCaller bool // holds something of the caller's own
 }
 
-func fromCache[V any](a cache.Answer[V], private bool) *cached {
-	return &cached{a.Status, a.Detail, a.TTL, a.ETag, private}
+func cacheInfoOf[V any](a cache.Answer[V], private bool) *cacheInfo {
+	return &cacheInfo{a.Status, a.Detail, a.TTL, a.ETag, private}
 }
 
-// private is the reply of an answer that belongs to the caller.
-func private(a cache.Answer[learning.Document]) reply {
-	return reply{document: &a.Value, cached: fromCache(a, true)}
+// privateReply is the reply of an answer that belongs to the caller.
+func privateReply(a cache.Answer[learning.Document]) reply {
+	return reply{document: &a.Value, cacheInfo: cacheInfoOf(a, true)}
 }
 
-// overlaid is the reply of a public answer as viewer sees it.
-func overlaid(v learning.View, viewer learning.UserID) reply {
-	return reply{document: &v.Value, enrolled: v.Enrolled, cached: fromCache(v.Answer, viewer != learning.Nobody)}
+// viewerReply is the reply of a public answer as viewer sees it.
+func viewerReply(v learning.CatalogueView, viewer learning.UserID) reply {
+	return reply{document: &v.Value, enrolled: v.Enrolled, cacheInfo: cacheInfoOf(v.Answer, viewer != learning.Anonymous)}
 }
 
 // handle adds a route under both base paths. There is no redirect from one to the other:
@@ -55,26 +55,26 @@ func overlaid(v learning.View, viewer learning.UserID) reply {
 func (s *Server) handle(route string, f func(r *http.Request) (reply, error)) {
 	method, path, _ := strings.Cut(route, " ")
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		x := exchangeOf(r)
-		x.routed = true
+		scope := requestScopeOf(r)
+		scope.routed = true
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		rep, err := f(r)
-		if rep.cached != nil {
-			x.cached = rep.cached.status
-			rep.cached.setStatus(w.Header())
+		if rep.cacheInfo != nil {
+			scope.cacheStatus = rep.cacheInfo.status
+			rep.cacheInfo.writeHeader(w.Header())
 		}
 		if err != nil {
-			s.fail(w, r, err)
+			s.writeProblem(w, r, err)
 			return
 		}
-		s.send(w, r, route, rep)
+		s.writeReply(w, r, route, rep)
 	})
 	s.mux.Handle(method+" /api"+path, h)
 	s.mux.Handle(method+" /api/v1"+path, h)
 }
 
-// setStatus writes the Cache-Status field of RFC 9211.
-func (c *cached) setStatus(h http.Header) {
+// writeHeader writes the Cache-Status field of RFC 9211.
+func (c *cacheInfo) writeHeader(h http.Header) {
 	if c.status == 0 {
 		return
 	}
@@ -101,18 +101,18 @@ func (c *cached) setStatus(h http.Header) {
 	h.Set("Cache-Status", b.String())
 }
 
-// send writes the envelope around the reply. What lies between data and meta is the
+// writeReply writes the envelope around the reply. What lies between data and meta is the
 // representation that the entity tag stands for.
-func (s *Server) send(w http.ResponseWriter, r *http.Request, route string, rep reply) {
+func (s *Server) writeReply(w http.ResponseWriter, r *http.Request, route string, rep reply) {
 	h := w.Header()
 	h["Cache-Control"] = noStore
-	if rep.cached != nil {
+	if rep.cacheInfo != nil {
 		h["Vary"] = append(h["Vary"], "Authorization")
 		h["Cache-Control"] = publicAnswer
-		if rep.cached.private {
+		if rep.cacheInfo.perCaller {
 			h["Cache-Control"] = privateAnswer
 		}
-		if rep.document != nil && has(w, r, rep.tag(route)) {
+		if rep.document != nil && writeNotModified(w, r, rep.documentETag(route)) {
 			return
 		}
 	}
@@ -125,36 +125,37 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, route string, rep 
 	begin := len(b)
 	b, err := rep.append(b)
 	if err != nil {
-		s.fail(w, r, fmt.Errorf("encode answer of %s: %w", route, err))
+		s.writeProblem(w, r, fmt.Errorf("encode answer of %s: %w", route, err))
 		return
 	}
-	if rep.cached != nil && rep.document == nil && has(w, r, entityTag(route, b[begin:])) {
+	if rep.cacheInfo != nil && rep.document == nil && writeNotModified(w, r, computeETag(route, b[begin:])) {
 		return
 	}
 	b = append(b, `,"meta":{"version":"v1","timestamp":"`...)
 	b = learning.Time(time.Now()).AppendTo(b)
 	b = append(b, `","requestId":"`...)
-	b = append(b, exchangeOf(r).requestID...) // holds nothing that JSON would escape
+	b = append(b, requestScopeOf(r).requestID...) // holds nothing that JSON would escape
 	b = append(b, "\"}}\n"...)
 	*buffer = b // which may have grown
 
 	h["Content-Type"] = jsonType
 	h["Content-Length"] = []string{strconv.Itoa(len(b))}
 	w.WriteHeader(max(rep.status, http.StatusOK))
-	_, _ = w.Write(b) // fails when the client is gone: nobody is left to tell
+	_, _ = w.Write(b) // fails only when the client has disconnected
 }
 
-// has names the representation, and answers a client that has it already.
-func has(w http.ResponseWriter, r *http.Request, tag string) bool {
-	w.Header()["Etag"] = []string{tag}
-	if !noneMatch(r.Header["If-None-Match"], tag) {
+// writeNotModified sets the ETag. It answers a client that has the representation already, and
+// returns true.
+func writeNotModified(w http.ResponseWriter, r *http.Request, etag string) bool {
+	w.Header()["Etag"] = []string{etag}
+	if !noneMatch(r.Header["If-None-Match"], etag) {
 		return false
 	}
 	w.WriteHeader(http.StatusNotModified)
 	return true
 }
 
-// Values of fields that many answers share. Nobody changes them: fields are replaced.
+// Values of fields that many answers share. They are never changed: fields are replaced.
 var (
 	noStore       = []string{"no-store"}
 	publicAnswer  = []string{"public, no-cache"}
@@ -162,8 +163,8 @@ var (
 	jsonType      = []string{"application/json; charset=utf-8"}
 )
 
-// buffers are for whole bodies. One that a large answer has made large is not kept from the
-// others: the answers of an API are of a size.
+// buffers are for whole bodies. A buffer that a large answer has grown goes back too: the
+// answers of an API are of similar size.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // append appends the data and the pagination.
@@ -183,10 +184,10 @@ func (rep *reply) append(b []byte) (_ []byte, err error) {
 	return b, nil
 }
 
-// tag is the entity tag of a document: of what the cache knows it by, and of what is laid over
-// and written around it. So it costs about the same however long the document is.
-func (rep *reply) tag(route string) string {
-	b := append(make([]byte, 0, 128), rep.cached.etag[:]...)
+// documentETag is the entity tag of a document. It digests the cache's own tag, what is laid over
+// the document, and what is written around it. So it costs about the same however long the document is.
+func (rep *reply) documentETag(route string) string {
+	b := append(make([]byte, 0, 128), rep.cacheInfo.etag[:]...)
 	if len(rep.enrolled) > 0 {
 		for _, id := range rep.document.Courses() {
 			if rep.enrolled[id] {
@@ -197,12 +198,12 @@ func (rep *reply) tag(route string) string {
 	if p := rep.pagination; p != nil {
 		b = fmt.Appendf(b, "page %d of %d", p.Page, p.Limit)
 	}
-	return entityTag(route, b)
+	return computeETag(route, b)
 }
 
-// entityTag digests a representation. The route is part of it, so that a tag from one
+// computeETag digests a representation. The route is part of it, so that a tag from one
 // resource never matches another whose data happens to be alike.
-func entityTag(route string, representation []byte) string {
+func computeETag(route string, representation []byte) string {
 	h := sha256.New()
 	_, _ = h.Write([]byte(route))
 	_, _ = h.Write([]byte{0})

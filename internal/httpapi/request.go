@@ -18,33 +18,33 @@ import (
 // maxBody is the most bytes of a request's body.
 const maxBody = 100 << 10
 
-// faults collects what is wrong with a request, so that a client learns of everything at
+// fieldErrors collects what is wrong with a request, so that a client learns of everything at
 // once.
-type faults map[string][]string // place → "field: what is wrong"
+type fieldErrors map[string][]string // part of the request → "field: what is wrong"
 
-func (f faults) add(place, field, format string, args ...any) {
-	f[place] = append(f[place], field+": "+fmt.Sprintf(format, args...))
+func (errs fieldErrors) add(place, field, format string, args ...any) {
+	errs[place] = append(errs[place], field+": "+fmt.Sprintf(format, args...))
 }
 
-func (f faults) err() error {
-	if len(f) == 0 {
+func (errs fieldErrors) err() error {
+	if len(errs) == 0 {
 		return nil
 	}
-	return &problem{kind: validation, message: "The request is not valid", details: f}
+	return &problem{kind: validation, message: "The request is not valid", details: errs}
 }
 
 // idParam reads an ID from the path.
-func idParam[K any](r *http.Request, name string, f faults) learning.ID[K] {
+func idParam[K any](r *http.Request, name string, errs fieldErrors) learning.ID[K] {
 	id, err := learning.ParseID[K](r.PathValue(name))
 	if err != nil {
-		f.add("params", name, "%v", err)
+		errs.add("params", name, "%v", err)
 	}
 	return id
 }
 
 const maxModuleID = 100 // characters, as wide as its column
 
-func moduleProblem(id string) string {
+func checkModuleID(id string) string {
 	switch {
 	case id == "" || utf8.RuneCountInString(id) > maxModuleID:
 		return fmt.Sprintf("must have 1 to %d characters", maxModuleID)
@@ -54,47 +54,47 @@ func moduleProblem(id string) string {
 	return ""
 }
 
-// query parses the query part of the address. Parameters that nobody asks for are ignored.
-func query(r *http.Request, f faults) url.Values {
+// query parses the query part of the address. Unknown parameters are ignored.
+func query(r *http.Request, errs fieldErrors) url.Values {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		f["query"] = append(f["query"], "is malformed: "+err.Error())
+		errs["query"] = append(errs["query"], "is malformed: "+err.Error())
 	}
 	return q
 }
 
-// one returns the single value of a parameter.
-func one(q url.Values, name string, f faults) (value string, given bool) {
+// singleValue returns the single value of a parameter.
+func singleValue(q url.Values, name string, errs fieldErrors) (value string, given bool) {
 	switch values := q[name]; len(values) {
 	case 0:
 		return "", false
 	case 1:
 		return values[0], true
 	default:
-		f.add("query", name, "must be given once, not %d times", len(values))
+		errs.add("query", name, "must be given once, not %d times", len(values))
 		return "", false
 	}
 }
 
-func numberIn(q url.Values, name string, otherwise, most int, f faults) int {
-	s, given := one(q, name, f)
+func intParam(q url.Values, name string, fallback, maximum int, errs fieldErrors) int {
+	s, given := singleValue(q, name, errs)
 	if !given {
-		return otherwise
+		return fallback
 	}
 	n, err := strconv.Atoi(s)
-	if err != nil || n < 1 || n > most || strings.TrimLeft(s, "0123456789") != "" {
-		f.add("query", name, "must be between 1 and %d", most)
-		return otherwise
+	if err != nil || n < 1 || n > maximum || strings.TrimLeft(s, "0123456789") != "" {
+		errs.add("query", name, "must be between 1 and %d", maximum)
+		return fallback
 	}
 	return n
 }
 
-func pageOf(q url.Values, f faults) (page, limit int) {
-	return numberIn(q, "page", 1, learning.MaxPage, f), numberIn(q, "limit", learning.DefaultLimit, learning.MaxLimit, f)
+func pageOf(q url.Values, errs fieldErrors) (page, limit int) {
+	return intParam(q, "page", 1, learning.MaxPage, errs), intParam(q, "limit", learning.DefaultLimit, learning.MaxLimit, errs)
 }
 
-func difficultyOf(q url.Values, f faults) learning.Difficulty {
-	s, given := one(q, "difficulty", f)
+func difficultyOf(q url.Values, errs fieldErrors) learning.Difficulty {
+	s, given := singleValue(q, "difficulty", errs)
 	if !given {
 		return ""
 	}
@@ -103,22 +103,22 @@ func difficultyOf(q url.Values, f faults) learning.Difficulty {
 			return d
 		}
 	}
-	f.add("query", "difficulty", "must be one of beginner, intermediate, advanced")
+	errs.add("query", "difficulty", "must be one of beginner, intermediate, advanced")
 	return ""
 }
 
 // object is a JSON object of a request's body, or within it. Its methods add what is
-// wrong to the faults, and fields that nobody asks for are ignored.
+// wrong to errs, and unknown fields are ignored.
 type object struct {
 	fields map[string]json.RawMessage
 	path   string // of the object, with a dot at its end; empty for the body itself
-	faults faults
+	errs   fieldErrors
 }
 
 // body reads the request's body, which must be a JSON object. What is wrong with it is
-// added to f; an error is for a body that is too large or does not arrive.
-func body(r *http.Request, f faults) (object, error) {
-	o := object{faults: f}
+// added to errs; an error is for a body that is too large or does not arrive.
+func body(r *http.Request, errs fieldErrors) (object, error) {
+	o := object{errs: errs}
 	data, err := io.ReadAll(r.Body)
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -127,7 +127,7 @@ func body(r *http.Request, f faults) (object, error) {
 		return o, &problem{kind: validation, message: "The body did not arrive whole", err: err}
 	}
 	if err := json.Unmarshal(data, &o.fields); err != nil || o.fields == nil {
-		f["body"] = append(f["body"], "must be a JSON object"+syntaxHint(err, len(data)))
+		errs["body"] = append(errs["body"], "must be a JSON object"+syntaxHint(err, len(data)))
 	}
 	return o, nil
 }
@@ -145,18 +145,18 @@ func syntaxHint(err error, size int) string {
 // ok says that the object could be read at all: without it, nothing is said about fields.
 func (o object) ok() bool { return o.fields != nil }
 
-func (o object) wrong(name, format string, args ...any) {
-	o.faults.add("body", o.path+name, format, args...)
+func (o object) addError(name, format string, args ...any) {
+	o.errs.add("body", o.path+name, format, args...)
 }
 
-// text returns a field that may be left out.
-func (o object) text(name string) (s string, given bool) {
+// optionalText returns a field that may be left out.
+func (o object) optionalText(name string) (s string, given bool) {
 	raw, given := o.fields[name]
 	if !given || !o.ok() {
 		return "", false
 	}
 	if string(raw) == "null" || json.Unmarshal(raw, &s) != nil {
-		o.wrong(name, "must be a text")
+		o.addError(name, "must be a text")
 		return "", false
 	}
 	return s, true
@@ -166,21 +166,21 @@ func (o object) text(name string) (s string, given bool) {
 func (o object) requiredText(name string) (s string, ok bool) {
 	if _, given := o.fields[name]; !given {
 		if o.ok() {
-			o.wrong(name, "is required")
+			o.addError(name, "is required")
 		}
 		return "", false
 	}
-	return o.text(name)
+	return o.optionalText(name)
 }
 
-func idField[K any](o object, name string) learning.ID[K] {
+func requiredID[K any](o object, name string) learning.ID[K] {
 	s, ok := o.requiredText(name)
 	if !ok {
 		return learning.ID[K]{}
 	}
 	id, err := learning.ParseID[K](s)
 	if err != nil {
-		o.wrong(name, "%v", err)
+		o.addError(name, "%v", err)
 	}
 	return id
 }
@@ -188,8 +188,8 @@ func idField[K any](o object, name string) learning.ID[K] {
 func (o object) moduleID(name string) learning.ModuleID {
 	s, ok := o.requiredText(name)
 	if ok {
-		if problem := moduleProblem(s); problem != "" {
-			o.wrong(name, "%s", problem)
+		if problem := checkModuleID(s); problem != "" {
+			o.addError(name, "%s", problem)
 		}
 	}
 	return learning.ModuleID(s)
@@ -199,50 +199,50 @@ func (o object) idempotencyKey(name string) string {
 	s, ok := o.requiredText(name)
 	if ok {
 		if problem := learning.CheckIdempotencyKey(s); problem != "" {
-			o.wrong(name, "%s", problem)
+			o.addError(name, "%s", problem)
 		}
 	}
 	return s
 }
 
-// wholeNumber returns a field that must be there.
-func (o object) wholeNumber(name string) int {
+// requiredInt returns an integer field that must be there.
+func (o object) requiredInt(name string) int {
 	raw, given := o.fields[name]
 	if !given {
-		o.wrong(name, "is required")
+		o.addError(name, "is required")
 		return 0
 	}
 	var n int
 	if string(raw) == "null" || json.Unmarshal(raw, &n) != nil {
-		o.wrong(name, "must be a whole number")
+		o.addError(name, "must be a whole number")
 	}
 	return n
 }
 
-// objects returns a field that must be a list of at most most objects.
-func (o object) objects(name string, most int) []object {
+// objects returns a field that must be a list of at most maximum objects.
+func (o object) objects(name string, maximum int) []object {
 	if !o.ok() {
 		return nil
 	}
 	raw, given := o.fields[name]
 	if !given {
-		o.wrong(name, "is required")
+		o.addError(name, "is required")
 		return nil
 	}
 	var items []json.RawMessage
 	if json.Unmarshal(raw, &items) != nil || items == nil {
-		o.wrong(name, "must be a list")
+		o.addError(name, "must be a list")
 		return nil
 	}
-	if len(items) > most {
-		o.wrong(name, "must have at most %d entries, not %d", most, len(items))
+	if len(items) > maximum {
+		o.addError(name, "must have at most %d entries, not %d", maximum, len(items))
 		return nil
 	}
 	list := make([]object, 0, len(items))
 	for i, item := range items {
-		entry := object{path: fmt.Sprintf("%s%s[%d].", o.path, name, i), faults: o.faults}
+		entry := object{path: fmt.Sprintf("%s%s[%d].", o.path, name, i), errs: o.errs}
 		if json.Unmarshal(item, &entry.fields) != nil || entry.fields == nil {
-			o.wrong(fmt.Sprintf("%s[%d]", name, i), "must be an object")
+			o.addError(fmt.Sprintf("%s[%d]", name, i), "must be an object")
 			continue
 		}
 		list = append(list, entry)

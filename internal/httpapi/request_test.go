@@ -35,14 +35,14 @@ func TestQueryParameters(t *testing.T) {
 	} {
 		t.Run(tt.query, func(t *testing.T) {
 			t.Parallel()
-			f := faults{}
+			errs := fieldErrors{}
 			r := httptest.NewRequest("GET", "/", nil)
 			r.URL.RawQuery = tt.query
-			q := query(r, f)
-			got := learning.ListParams{Difficulty: difficultyOf(q, f)}
-			got.Page, got.Limit = pageOf(q, f)
-			if !slices.Equal(f["query"], tt.wrong) {
-				t.Fatalf("wrong: %q, want %q", f["query"], tt.wrong)
+			q := query(r, errs)
+			got := learning.ListParams{Difficulty: difficultyOf(q, errs)}
+			got.Page, got.Limit = pageOf(q, errs)
+			if !slices.Equal(errs["query"], tt.wrong) {
+				t.Fatalf("wrong: %q, want %q", errs["query"], tt.wrong)
 			}
 			if tt.wrong == nil && got != tt.want {
 				t.Errorf("got %+v, want %+v", got, tt.want)
@@ -57,7 +57,7 @@ func FuzzQuery(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		faults := faults{}
+		faults := fieldErrors{}
 		r := httptest.NewRequest("GET", "/", nil)
 		r.URL = &url.URL{Path: "/", RawQuery: raw}
 		q := query(r, faults)
@@ -83,19 +83,19 @@ func FuzzBody(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		faults := faults{}
+		faults := fieldErrors{}
 		o, err := body(httptest.NewRequest("POST", "/", strings.NewReader(s)), faults)
 		if err != nil {
 			return
 		}
-		id := idField[learning.Course](o, "id")
+		id := requiredID[learning.Course](o, "id")
 		module := o.moduleID("moduleId")
 		key := o.idempotencyKey("key")
-		name := o.removable("name")
+		name := o.nullableText("name")
 		answers := o.objects("answers", maxAnswers)
 		for _, a := range answers {
 			_, _ = a.requiredText("questionId")
-			_ = a.wholeNumber("selectedIndex")
+			_ = a.requiredInt("selectedIndex")
 		}
 		if faults.err() != nil {
 			return
@@ -126,17 +126,17 @@ func TestBodyNamesEveryFault(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			f := faults{}
-			o, err := body(httptest.NewRequest("POST", "/", strings.NewReader(tt.body)), f)
+			errs := fieldErrors{}
+			o, err := body(httptest.NewRequest("POST", "/", strings.NewReader(tt.body)), errs)
 			if err != nil {
 				t.Fatal(err)
 			}
-			_ = idField[learning.Course](o, "id")
+			_ = requiredID[learning.Course](o, "id")
 			for _, a := range o.objects("answers", maxAnswers) {
 				_, _ = a.requiredText("questionId")
-				_ = a.wholeNumber("selectedIndex")
+				_ = a.requiredInt("selectedIndex")
 			}
-			if got := strings.Join(f["body"], "|"); got != tt.want {
+			if got := strings.Join(errs["body"], "|"); got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 		})

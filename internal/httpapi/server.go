@@ -31,10 +31,10 @@ type Config struct {
 	// send in each RateWindow. Default 0: any number.
 	RateLimit  int
 	RateWindow time.Duration
-	// TrustedProxies are believed about whom they forward for (X-Forwarded-For).
+	// TrustedProxies are the proxies whose X-Forwarded-For is believed.
 	// Default: none.
 	TrustedProxies []netip.Prefix
-	// CORSOrigins may read answers from a browser; "*" is everybody. Default: none.
+	// CORSOrigins may read answers from a browser; "*" is any origin. Default: none.
 	CORSOrigins []string
 }
 
@@ -44,15 +44,15 @@ const requestTimeout = 15 * time.Second
 
 // Server answers requests. It has no listener of its own: serve Public and Private.
 type Server struct {
-	cfg      Config
-	platform *learning.Platform
-	log      *slog.Logger
-	limit    *limiter
-	origins  origins
-	duration *prometheus.HistogramVec
-	probes   singleflight.Group // of the database, for health
-	phase    atomic.Int32       // a phase
-	mux      *http.ServeMux
+	cfg         Config
+	platform    *learning.Platform
+	log         *slog.Logger
+	limiter     *limiter
+	corsOrigins corsOrigins
+	duration    *prometheus.HistogramVec
+	probes      singleflight.Group // of the database, for health
+	phase       atomic.Int32       // a phase
+	mux         *http.ServeMux
 }
 
 // New returns a Server that is not ready yet: see Ready.
@@ -70,11 +70,11 @@ func New(cfg Config) (*Server, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		cfg:      cfg,
-		platform: cfg.Platform,
-		log:      cfg.Logger,
-		limit:    newLimiter(cfg.RateLimit, cfg.RateWindow),
-		origins:  newOrigins(cfg.CORSOrigins),
+		cfg:         cfg,
+		platform:    cfg.Platform,
+		log:         cfg.Logger,
+		limiter:     newLimiter(cfg.RateLimit, cfg.RateWindow),
+		corsOrigins: newCORSOrigins(cfg.CORSOrigins),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "http_request_duration_seconds",
 			Help:    "How long requests took, by route.",
@@ -90,39 +90,39 @@ func New(cfg Config) (*Server, error) {
 }
 
 func (s *Server) routes() {
-	s.visitor("GET /courses", s.listCourses)
-	s.visitor("GET /courses/{id}", s.getCourse)
-	s.visitor("GET /courses/{id}/modules/{moduleId}", s.getModule)
-	s.member("POST /courses/{id}/enroll", s.enroll)
+	s.optionalAuth("GET /courses", s.listCourses)
+	s.optionalAuth("GET /courses/{id}", s.getCourse)
+	s.optionalAuth("GET /courses/{id}/modules/{moduleId}", s.getModule)
+	s.requiredAuth("POST /courses/{id}/enroll", s.enroll)
 
-	s.member("GET /users/me", s.getProfile)
-	s.member("PUT /users/me", s.putProfile)
-	s.member("GET /users/me/progress", s.getProgress)
+	s.requiredAuth("GET /users/me", s.getProfile)
+	s.requiredAuth("PUT /users/me", s.putProfile)
+	s.requiredAuth("GET /users/me/progress", s.getProgress)
 
-	s.member("POST /quizzes/generate", s.generateQuiz)
-	s.member("POST /quizzes/{id}/submit", s.submitQuiz)
+	s.requiredAuth("POST /quizzes/generate", s.generateQuiz)
+	s.requiredAuth("POST /quizzes/{id}/submit", s.submitQuiz)
 
-	s.member("POST /rewards/claim", s.claimReward)
-	s.member("GET /rewards/history", s.rewardHistory)
+	s.requiredAuth("POST /rewards/claim", s.claimReward)
+	s.requiredAuth("GET /rewards/history", s.rewardHistory)
 
-	s.member("POST /credentials/mint", s.mintCredential)
-	s.member("GET /credentials", s.listCredentials)
+	s.requiredAuth("POST /credentials/mint", s.mintCredential)
+	s.requiredAuth("GET /credentials", s.listCredentials)
 
 	for _, base := range []string{"", "/api", "/api/v1"} { // probes rarely know a base path
 		s.healthRoutes(s.mux, base)
 	}
 }
 
-// visitor adds a route that takes a token but needs none: viewer is learning.Nobody for a
+// optionalAuth adds a route with optional authentication: viewer is learning.Anonymous for a
 // caller without a valid one.
-func (s *Server) visitor(route string, f func(r *http.Request, viewer learning.UserID) (reply, error)) {
+func (s *Server) optionalAuth(route string, f func(r *http.Request, viewer learning.UserID) (reply, error)) {
 	s.handle(route, func(r *http.Request) (reply, error) {
-		if exchangeOf(r).claims == nil {
-			return f(r, learning.Nobody)
+		if requestScopeOf(r).claims == nil {
+			return f(r, learning.Anonymous)
 		}
 		me, err := s.authenticate(r)
-		if kindOf(err) == unauthorized {
-			return f(r, learning.Nobody)
+		if problemKindOf(err) == unauthorized {
+			return f(r, learning.Anonymous)
 		}
 		if err != nil {
 			return reply{}, err
@@ -131,9 +131,9 @@ func (s *Server) visitor(route string, f func(r *http.Request, viewer learning.U
 	})
 }
 
-// member adds a route that needs a token. It is checked before anything else of the
+// requiredAuth adds a route with required authentication. The token is checked before anything else of the
 // request is.
-func (s *Server) member(route string, f func(r *http.Request, me learner) (reply, error)) {
+func (s *Server) requiredAuth(route string, f func(r *http.Request, me principal) (reply, error)) {
 	s.handle(route, func(r *http.Request) (reply, error) {
 		me, err := s.authenticate(r)
 		if err != nil {

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// crowd sends n requests, all of which are waiting for a load before it goes on; what
+// concurrentGets sends n requests, all of which are waiting for a load before it goes on; what
 // happens to the database then, happens while the load has begun.
-func (s *stack) crowd(n int, path, held, series string, then func()) []response {
+func (s *testService) concurrentGets(n int, path, held, series string, then func()) []response {
 	s.t.Helper()
 	s.queries.hold(held)
 	responses := make([]response, n)
@@ -48,10 +48,10 @@ const (
 func TestCrowdsCauseOneLoad(t *testing.T) {
 	for _, n := range []int{100, 1000} {
 		t.Run(fmt.Sprint(n, " for the list"), func(t *testing.T) {
-			s := start(t, patient)
+			s := start(t, withLongStoreTimeout)
 			var all []response
 			seen := s.queries.during(func() {
-				all = s.crowd(n, "/courses", listStatement, waitingForList, func() {})
+				all = s.concurrentGets(n, "/courses", listStatement, waitingForList, func() {})
 			})
 			if len(seen) != 1 {
 				t.Errorf("%d statements, want 1", len(seen))
@@ -75,9 +75,9 @@ func TestCrowdsCauseOneLoad(t *testing.T) {
 			}
 		})
 		t.Run(fmt.Sprint(n, " for an unknown course"), func(t *testing.T) {
-			s := start(t, patient)
+			s := start(t, withLongStoreTimeout)
 			seen := s.queries.during(func() {
-				for _, res := range s.crowd(n, "/courses/"+nobody, detailStatement, waitingForOne, func() {}) {
+				for _, res := range s.concurrentGets(n, "/courses/"+unknownID, detailStatement, waitingForOne, func() {}) {
 					if res.status != http.StatusNotFound {
 						t.Fatalf("%d %s", res.status, res.raw)
 					}
@@ -88,9 +88,9 @@ func TestCrowdsCauseOneLoad(t *testing.T) {
 			}
 		})
 		t.Run(fmt.Sprint(n, " for a load that fails"), func(t *testing.T) {
-			s := start(t, patient)
+			s := start(t, withLongStoreTimeout)
 			seen := s.queries.during(func() {
-				for _, res := range s.crowd(n, "/courses", listStatement, waitingForList, func() { s.stranger(`ALTER TABLE courses RENAME TO gone`) }) {
+				for _, res := range s.concurrentGets(n, "/courses", listStatement, waitingForList, func() { s.externalWrite(`ALTER TABLE courses RENAME TO gone`) }) {
 					if res.status != http.StatusInternalServerError || res.body.Error != "INTERNAL_ERROR" || res.body.Message != "Internal error" {
 						t.Fatalf("%d %s", res.status, res.raw)
 					}
@@ -103,8 +103,8 @@ func TestCrowdsCauseOneLoad(t *testing.T) {
 	}
 }
 
-// Whoever began the load and leaves takes nobody with them.
-func TestHangingUpHarmsNobody(t *testing.T) {
+// The caller that began the load may cancel. The others still get its result.
+func TestCancelledCallerLeavesTheLoad(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	s.queries.hold(listStatement)
@@ -135,12 +135,12 @@ func TestHangingUpHarmsNobody(t *testing.T) {
 		waiting("2")
 		hangUp()
 		if err := <-left; !errors.Is(err, context.Canceled) {
-			t.Errorf("the one who hung up got %v", err)
+			t.Errorf("the caller that cancelled got %v", err)
 		}
 		waiting("1")
 		s.queries.release()
 		if res := <-stayed; res.status != http.StatusOK || res.cacheStatus() != "fwd=miss; collapsed" {
-			t.Errorf("the one who stayed got %d %s %s", res.status, res.header.Get("Cache-Status"), res.raw)
+			t.Errorf("the caller that stayed got %d %s %s", res.status, res.header.Get("Cache-Status"), res.raw)
 		}
 	})
 	if len(seen) != 1 {
@@ -148,16 +148,16 @@ func TestHangingUpHarmsNobody(t *testing.T) {
 	}
 }
 
-// The database sees a bounded number of loads at a time; who comes on top is told when to
-// come again.
+// The database sees a bounded number of loads at a time; further callers are told when to
+// retry.
 func TestOverload(t *testing.T) {
 	t.Parallel()
-	s := start(t, patient)
-	const places = 16 + 256 // loads and queue of a query, by default
+	s := start(t, withLongStoreTimeout)
+	const capacity = 16 + 256 // loads and queue of a query, by default
 	s.queries.hold(detailStatement)
 	var wg sync.WaitGroup
 	refused := make(chan response, 100)
-	for i := range places + 20 {
+	for i := range capacity + 20 {
 		wg.Go(func() {
 			res, err := s.try(request{path: fmt.Sprintf("/courses/00000000-0000-4000-9000-%012d", i)})
 			switch {
@@ -184,6 +184,6 @@ func TestOverload(t *testing.T) {
 	s.queries.release()
 	wg.Wait()
 	if len(refused) > 0 {
-		t.Errorf("%d more were refused than had no place", len(refused))
+		t.Errorf("%d more were refused than exceeded the limit", len(refused))
 	}
 }

@@ -18,21 +18,21 @@ import (
 // MinSecret is the fewest bytes of a secret that tokens are signed with.
 const MinSecret = 32
 
-// TokenLife is how long a token is good for, unless told otherwise.
-const TokenLife = 24 * time.Hour
+// TokenTTL is the default lifetime of a token.
+const TokenTTL = 24 * time.Hour
 
 // Tokens signs and checks the tokens that learners bear. It is safe for concurrent use.
 type Tokens struct {
 	secret []byte
 	parser *jwt.Parser
-	// known holds the claims of tokens whose signature has been checked; what is in a token
-	// never changes, so what remains to be checked of one that comes again is the time.
-	known *otter.Cache[string, *claims]
+	// verified holds the claims of tokens whose signature has been checked. A token never
+	// changes, so only its expiry is checked again.
+	verified *otter.Cache[string, *claims]
 }
 
 const (
-	mostKnown    = 10_000
-	longestKnown = 1 << 10 // bytes of a token that is kept: a stranger cannot sign one, but ours may grow
+	maxVerified      = 10_000
+	maxVerifiedToken = 1 << 10 // bytes of a token that is kept
 )
 
 // NewTokens returns an error if the secret is too short to be one.
@@ -43,22 +43,22 @@ func NewTokens(secret []byte) (*Tokens, error) {
 	return &Tokens{
 		secret: secret,
 		parser: jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithExpirationRequired()),
-		known: otter.Must(&otter.Options[string, *claims]{
-			MaximumSize: mostKnown,
+		verified: otter.Must(&otter.Options[string, *claims]{
+			MaximumSize: maxVerified,
 			Executor:    func(task func()) { task() }, // no goroutine to end
 		}),
 	}, nil
 }
 
-// Issue returns a token for the user that expires after life.
-func (t *Tokens) Issue(user learning.Profile, life time.Duration) (string, error) {
+// Issue returns a token for the user that expires after ttl.
+func (t *Tokens) Issue(user learning.Profile, ttl time.Duration) (string, error) {
 	now := time.Now()
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, &claims{
 		RegisteredClaims: jwt.RegisteredClaims{
 			Subject:   user.ID.String(),
 			ID:        uuid.NewString(),
 			IssuedAt:  jwt.NewNumericDate(now),
-			ExpiresAt: jwt.NewNumericDate(now.Add(life)),
+			ExpiresAt: jwt.NewNumericDate(now.Add(ttl)),
 		},
 		StellarAddress: user.StellarAddress,
 	}).SignedString(t.secret)
@@ -103,15 +103,15 @@ func (t *Tokens) fromHeader(h http.Header) (*claims, error) {
 		return nil, errors.New("not a bearer token")
 	}
 	token = strings.TrimSpace(token)
-	if c, ok := t.known.GetIfPresent(token); ok && time.Now().Before(c.ExpiresAt.Time) {
+	if c, ok := t.verified.GetIfPresent(token); ok && time.Now().Before(c.ExpiresAt.Time) {
 		return c, nil
 	}
 	c := new(claims)
 	if _, err := t.parser.ParseWithClaims(token, c, func(*jwt.Token) (any, error) { return t.secret, nil }); err != nil {
 		return nil, err
 	}
-	if len(token) <= longestKnown {
-		t.known.Set(strings.Clone(token), c) // the header is longer, and others share its memory
+	if len(token) <= maxVerifiedToken {
+		t.verified.Set(strings.Clone(token), c) // the header is longer, and others share its memory
 	}
 	return c, nil
 }

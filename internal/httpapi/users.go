@@ -8,33 +8,33 @@ import (
 
 // getProfile answers with the profile that authenticated the request: it was asked for
 // after the request arrived.
-func (s *Server) getProfile(_ *http.Request, me learner) (reply, error) {
-	rep := reply{cached: fromCache(me.bearer, true)}
+func (s *Server) getProfile(_ *http.Request, me principal) (reply, error) {
+	rep := reply{cacheInfo: cacheInfoOf(me.bearer, true)}
 	rep.document = &me.bearer.Value.Profile
 	return rep, nil
 }
 
-func (s *Server) putProfile(r *http.Request, me learner) (reply, error) {
-	f := faults{}
-	o, err := body(r, f)
+func (s *Server) putProfile(r *http.Request, me principal) (reply, error) {
+	errs := fieldErrors{}
+	o, err := body(r, errs)
 	if err != nil {
 		return reply{}, err
 	}
 	change := learning.ProfileChange{
-		DisplayName:  o.removable("displayName"),
-		Background:   o.removable("background"),
-		LearningGoal: o.removable("learningGoal"),
+		DisplayName:  o.nullableText("displayName"),
+		Background:   o.nullableText("background"),
+		LearningGoal: o.nullableText("learningGoal"),
 	}
-	if s, given := o.text("pace"); given {
+	if s, given := o.optionalText("pace"); given {
 		change.Pace = (*learning.Pace)(&s)
 	}
-	if s, given := o.text("language"); given {
+	if s, given := o.optionalText("language"); given {
 		change.Language = &s
 	}
 	if problems := change.Problems(); problems != nil {
-		f["body"] = append(f["body"], problems...)
+		errs["body"] = append(errs["body"], problems...)
 	}
-	if err := f.err(); err != nil {
+	if err := errs.err(); err != nil {
 		return reply{}, err
 	}
 	after, err := s.platform.UpdateProfile(r.Context(), me.id, change)
@@ -44,18 +44,18 @@ func (s *Server) putProfile(r *http.Request, me learner) (reply, error) {
 	return reply{data: after.View()}, nil
 }
 
-// removable returns a text that may be left out (nil), or removed by null or an empty text.
-func (o object) removable(name string) *string {
+// nullableText returns a text that may be left out (nil), or removed by null or an empty text.
+func (o object) nullableText(name string) *string {
 	if raw, given := o.fields[name]; given && string(raw) == "null" {
 		return new(string)
 	}
-	if s, given := o.text(name); given {
+	if s, given := o.optionalText(name); given {
 		return &s
 	}
 	return nil
 }
 
-func (s *Server) getProgress(r *http.Request, me learner) (reply, error) {
+func (s *Server) getProgress(r *http.Request, me principal) (reply, error) {
 	progress, err := s.platform.Progress(r.Context(), me.id)
-	return private(progress), err
+	return privateReply(progress), err
 }

@@ -17,12 +17,12 @@ type Bearer struct {
 	Profile        Document
 }
 
-// bearers is the cache.Codec of Bearers: the length of the address in two bytes, the address,
+// bearerCodec is the cache.Codec of Bearers: the length of the address in two bytes, the address,
 // the profile.
-type bearers struct{ documents }
+type bearerCodec struct{ documentCodec }
 
-func (c bearers) Encode(v Bearer) ([]byte, error) {
-	profile, err := c.documents.Encode(v.Profile)
+func (c bearerCodec) Encode(v Bearer) ([]byte, error) {
+	profile, err := c.documentCodec.Encode(v.Profile)
 	if err != nil {
 		return nil, err
 	}
@@ -30,15 +30,15 @@ func (c bearers) Encode(v Bearer) ([]byte, error) {
 	return append(append(b, v.StellarAddress...), profile...), nil
 }
 
-func (c bearers) Decode(b []byte) (v Bearer, err error) {
+func (c bearerCodec) Decode(b []byte) (v Bearer, err error) {
 	if len(b) < 2 {
-		return v, errNoDocument
+		return v, errInvalidDocument
 	}
 	n := int(binary.BigEndian.Uint16(b))
 	if b = b[2:]; n > len(b) {
-		return v, errNoDocument
+		return v, errInvalidDocument
 	}
 	v.StellarAddress = string(b[:n])
-	v.Profile, err = c.documents.Decode(b[n:])
+	v.Profile, err = c.documentCodec.Decode(b[n:])
 	return v, err
 }

@@ -15,7 +15,7 @@ const (
 var Difficulties = []Difficulty{Beginner, Intermediate, Advanced}
 
 // Course as the catalogue lists it. EnrolledCount is public; whether one learner is
-// enrolled is not part of it, because a cached course belongs to nobody.
+// enrolled is not part of it, because all viewers share a cached course.
 type Course struct {
 	ID            CourseID   `json:"id"`
 	Title         string     `json:"title"`
@@ -33,8 +33,8 @@ type CourseDetail struct {
 	CreatedAt   time.Time `json:"createdAt"`
 }
 
-// Module of a course. The modules of a course are those of its quizzes that were generated
-// for nobody in particular; title and order come from the modules table where it
+// Module of a course. The modules of a course are those of its quizzes that were not generated
+// for one learner; title and order come from the modules table where it
 // has a row, else from the id, in natural order ("module-2" before "module-10").
 type Module struct {
 	ID    ModuleID `json:"id"`

@@ -22,8 +22,8 @@ type Minted struct {
 // passed submission. Refusals: Invalid, NotFound, Forbidden, Conflict.
 func (p *Platform) MintCredential(ctx context.Context, user UserID, course CourseID, id SubmissionID, key string) (Minted, error) {
 	k := IdempotencyKey{Key: key, User: user, Endpoint: "credentials/mint"}
-	meaning := []string{course.String(), id.String()}
-	return once(ctx, p, k, 201, meaning, func(ctx context.Context, tx Tx) (Minted, error) {
+	requestFields := []string{course.String(), id.String()}
+	return idempotently(ctx, p, k, 201, requestFields, func(ctx context.Context, tx Tx) (Minted, error) {
 		s, err := passedSubmission(ctx, tx, user, id)
 		if err != nil {
 			return Minted{}, fmt.Errorf("mint credential for %s: %w", course, err)
@@ -31,7 +31,7 @@ func (p *Platform) MintCredential(ctx context.Context, user UserID, course Cours
 		if s.CourseID != course {
 			return Minted{}, invalidBody("submissionId: is of another course")
 		}
-		c := Credential{ID: NewID[Credential](), CourseID: course, Score: s.Score, MintedAt: p.moment()}
+		c := Credential{ID: NewID[Credential](), CourseID: course, Score: s.Score, MintedAt: p.timestamp()}
 		code := AssetCode(c.ID)
 		c.NFTAssetCode = &code
 		err = tx.InsertCredential(ctx, user, c)

@@ -14,41 +14,41 @@ import (
 // viewers is laid over it as it is written. Documents are shared and never changed; they
 // are safe for concurrent use.
 type Document struct {
-	// JSON is the answer to somebody who is enrolled in nothing.
+	// JSON is the answer to a viewer without enrolments.
 	JSON []byte
 	// Total is how many rows there are, for one page of them.
 	Total int
 
-	// slots are where a course says whether the viewer is enrolled: the course's ID, and the
-	// offset of its "false" in JSON, in ascending order.
-	slots []byte
+	// flags locate each course's "isEnrolled" value: the course's ID and the offset of its
+	// "false" in JSON, in ascending order.
+	flags []byte
 }
 
-const slotSize = 16 + 4
+const flagSize = 16 + 4
 
 var notEnrolled = []byte("false")
 
 // Courses are those that say whether the viewer is enrolled, in order.
 func (d Document) Courses() []CourseID {
-	ids := make([]CourseID, len(d.slots)/slotSize)
+	ids := make([]CourseID, len(d.flags)/flagSize)
 	for i := range ids {
-		ids[i], _ = d.slot(i)
+		ids[i], _ = d.flag(i)
 	}
 	return ids
 }
 
-func (d Document) slot(i int) (id CourseID, at int) {
-	s := d.slots[i*slotSize:]
+func (d Document) flag(i int) (id CourseID, at int) {
+	s := d.flags[i*flagSize:]
 	copy(id.UUID[:], s)
-	return id, int(binary.BigEndian.Uint32(s[16:slotSize]))
+	return id, int(binary.BigEndian.Uint32(s[16:flagSize]))
 }
 
-// AppendTo appends the JSON to b as somebody sees it who is enrolled in those courses.
+// AppendTo appends the JSON to b as a viewer enrolled in those courses sees it.
 func (d Document) AppendTo(b []byte, enrolled map[CourseID]bool) []byte {
 	from := 0
 	if len(enrolled) > 0 {
-		for i := range len(d.slots) / slotSize {
-			if id, at := d.slot(i); enrolled[id] {
+		for i := range len(d.flags) / flagSize {
+			if id, at := d.flag(i); enrolled[id] {
 				b = append(append(b, d.JSON[from:at]...), "true"...)
 				from = at + len(notEnrolled)
 			}
@@ -57,51 +57,51 @@ func (d Document) AppendTo(b []byte, enrolled map[CourseID]bool) []byte {
 	return append(b, d.JSON[from:]...)
 }
 
-// documents is the cache.Codec of Documents. All integers are big-endian.
+// documentCodec is the cache.Codec of Documents. All integers are big-endian.
 //
 //	offset  size
 //	0       4     total
-//	4       4     n, the number of slots
-//	8       20 n  slots: course, offset
+//	4       4     n, the number of flags
+//	8       20 n  flags: course, offset
 //	…       …     JSON
-type documents struct{}
+type documentCodec struct{}
 
 const documentHeader = 8
 
-func (documents) Encode(d Document) ([]byte, error) {
-	b := make([]byte, documentHeader, documentHeader+len(d.slots)+len(d.JSON))
+func (documentCodec) Encode(d Document) ([]byte, error) {
+	b := make([]byte, documentHeader, documentHeader+len(d.flags)+len(d.JSON))
 	binary.BigEndian.PutUint32(b, uint32(d.Total))
-	binary.BigEndian.PutUint32(b[4:], uint32(len(d.slots)/slotSize))
-	return append(append(b, d.slots...), d.JSON...), nil
+	binary.BigEndian.PutUint32(b[4:], uint32(len(d.flags)/flagSize))
+	return append(append(b, d.flags...), d.JSON...), nil
 }
 
-var errNoDocument = errors.New("not a document")
+var errInvalidDocument = errors.New("not a document")
 
 // Decode keeps b.
-func (documents) Decode(b []byte) (d Document, err error) {
+func (documentCodec) Decode(b []byte) (d Document, err error) {
 	if len(b) < documentHeader {
-		return d, errNoDocument
+		return d, errInvalidDocument
 	}
 	d.Total = int(binary.BigEndian.Uint32(b))
 	n := uint64(binary.BigEndian.Uint32(b[4:]))
 	b = b[documentHeader:]
-	if n*slotSize > uint64(len(b)) {
-		return d, errNoDocument
+	if n*flagSize > uint64(len(b)) {
+		return d, errInvalidDocument
 	}
-	d.slots, d.JSON = b[:n*slotSize:n*slotSize], b[n*slotSize:]
+	d.flags, d.JSON = b[:n*flagSize:n*flagSize], b[n*flagSize:]
 	end := 0
 	for i := range int(n) {
-		_, at := d.slot(i)
+		_, at := d.flag(i)
 		if at < end || at+len(notEnrolled) > len(d.JSON) || !bytes.HasPrefix(d.JSON[at:], notEnrolled) {
-			return Document{}, errNoDocument
+			return Document{}, errInvalidDocument
 		}
 		end = at + len(notEnrolled)
 	}
 	return d, nil
 }
 
-// document encodes what is the same for all viewers.
-func document(v any, total int) (Document, error) {
+// encodeDocument encodes what is the same for all viewers.
+func encodeDocument(v any, total int) (Document, error) {
 	b, err := AppendJSON(nil, v)
 	return Document{JSON: b, Total: total}, err
 }
@@ -110,7 +110,7 @@ func document(v any, total int) (Document, error) {
 func AppendJSON(b []byte, v any) ([]byte, error) {
 	buf := bytes.NewBuffer(b)
 	enc := json.NewEncoder(buf)
-	enc.SetEscapeHTML(false) // answers are served as JSON that nobody may sniff
+	enc.SetEscapeHTML(false) // the nosniff header keeps browsers from reading answers as HTML
 	if err := enc.Encode(v); err != nil {
 		return nil, fmt.Errorf("encode answer: %w", err)
 	}
@@ -123,7 +123,7 @@ func (d *Document) addCourse(id CourseID, v any) (err error) {
 		return err
 	}
 	at := len(d.JSON) - len("false}")
-	d.slots = binary.BigEndian.AppendUint32(append(d.slots, id.UUID[:]...), uint32(at))
+	d.flags = binary.BigEndian.AppendUint32(append(d.flags, id.UUID[:]...), uint32(at))
 	return nil
 }
 

@@ -77,14 +77,14 @@ func TestDocumentsComeBack(t *testing.T) {
 		t.Errorf("a detail is %s, %v", detail.JSON, err)
 	}
 	for _, d := range []Document{page, empty, detail} {
-		b, _ := documents{}.Encode(d)
-		got, err := documents{}.Decode(b)
-		if err != nil || !bytes.Equal(got.JSON, d.JSON) || got.Total != d.Total || !bytes.Equal(got.slots, d.slots) {
+		b, _ := documentCodec{}.Encode(d)
+		got, err := documentCodec{}.Decode(b)
+		if err != nil || !bytes.Equal(got.JSON, d.JSON) || got.Total != d.Total || !bytes.Equal(got.flags, d.flags) {
 			t.Errorf("%s came back as %s, %v", d.JSON, got.JSON, err)
 		}
 		bearer := Bearer{StellarAddress: "GABC", Profile: d}
-		b, _ = bearers{}.Encode(bearer)
-		if got, err := (bearers{}).Decode(b); err != nil || got.StellarAddress != "GABC" || !bytes.Equal(got.Profile.JSON, d.JSON) {
+		b, _ = bearerCodec{}.Encode(bearer)
+		if got, err := (bearerCodec{}).Decode(b); err != nil || got.StellarAddress != "GABC" || !bytes.Equal(got.Profile.JSON, d.JSON) {
 			t.Errorf("a bearer came back as %+v, %v", got, err)
 		}
 	}
@@ -98,15 +98,15 @@ func FuzzDocument(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		b, _ := documents{}.Encode(d)
+		b, _ := documentCodec{}.Encode(d)
 		f.Add(b)
-		b, _ = bearers{}.Encode(Bearer{"GABC", d})
+		b, _ = bearerCodec{}.Encode(Bearer{"GABC", d})
 		f.Add(b)
 	}
 	f.Add([]byte{0, 0, 0, 0, 255, 255, 255, 255, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		_, _ = bearers{}.Decode(b)
-		d, err := documents{}.Decode(b)
+		_, _ = bearerCodec{}.Decode(b)
+		d, err := documentCodec{}.Decode(b)
 		if err != nil {
 			return
 		}
@@ -118,7 +118,7 @@ func FuzzDocument(f *testing.F) {
 		if got, want := d.AppendTo(nil, all), len(d.JSON)-n*len("false")+n*len("true"); len(got) != want {
 			t.Errorf("%d bytes with all %d courses, want %d", len(got), n, want)
 		}
-		if again, _ := (documents{}).Encode(d); !bytes.Equal(again, b) {
+		if again, _ := (documentCodec{}).Encode(d); !bytes.Equal(again, b) {
 			t.Errorf("%x came back as %x", b, again)
 		}
 	})

@@ -8,7 +8,7 @@ import (
 
 // Enroll a user in an active course. Refusals: NotFound, Conflict.
 func (p *Platform) Enroll(ctx context.Context, user UserID, course CourseID) (Enrollment, error) {
-	e := Enrollment{CourseID: course, UserID: user, EnrolledAt: p.moment()}
+	e := Enrollment{CourseID: course, UserID: user, EnrolledAt: p.timestamp()}
 	err := p.storage.Write(ctx, func(ctx context.Context, tx Tx) error {
 		active, err := tx.CourseActive(ctx, course)
 		if err != nil {

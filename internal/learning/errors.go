@@ -16,7 +16,7 @@ const (
 type Error struct {
 	Kind    Kind
 	Message string
-	Fields  map[string][]string // for Invalid: place ("query", "body", "params") → "field: what is wrong"
+	Fields  map[string][]string // for Invalid: part of the request ("query", "body", "params") → "field: what is wrong"
 	Err     error
 }
 

@@ -29,17 +29,17 @@ func NewID[K any]() ID[K] { return ID[K]{uuid.Must(uuid.NewV7())} }
 // URN, no dashes) are refused, so that an ID has one spelling in keys and in logs.
 func ParseID[K any](s string) (ID[K], error) {
 	if len(s) != 36 {
-		return ID[K]{}, fmt.Errorf("must be a UUID such as 00000000-0000-4000-8000-000000000001, not %q", clip(s))
+		return ID[K]{}, fmt.Errorf("must be a UUID such as 00000000-0000-4000-8000-000000000001, not %q", truncate(s))
 	}
 	u, err := uuid.Parse(s)
 	if err != nil {
-		return ID[K]{}, fmt.Errorf("must be a UUID such as 00000000-0000-4000-8000-000000000001, not %q", clip(s))
+		return ID[K]{}, fmt.Errorf("must be a UUID such as 00000000-0000-4000-8000-000000000001, not %q", truncate(s))
 	}
 	return ID[K]{u}, nil
 }
 
-// clip keeps what a stranger sent from filling messages and logs.
-func clip(s string) string {
+// truncate keeps what a client sent from filling messages and logs.
+func truncate(s string) string {
 	const most = 40
 	if len(s) <= most {
 		return s

@@ -16,8 +16,8 @@ import (
 const (
 	// MaxIdempotencyKey is the most characters of a key.
 	MaxIdempotencyKey = 255
-	// rememberFor is how long a request may be sent again and be answered as before.
-	rememberFor = 24 * time.Hour
+	// idempotencyKeyTTL is how long a request may be sent again and be answered as before.
+	idempotencyKeyTTL = 24 * time.Hour
 )
 
 // CheckIdempotencyKey returns what is wrong with a key, or "".
@@ -33,23 +33,23 @@ func CheckIdempotencyKey(key string) string {
 	return ""
 }
 
-// once carries out do, in one transaction with remembering its result under the key: the
+// idempotently carries out do, in one transaction with remembering its result under the key: the
 // same request again returns the result of the first, and another request under the key is
 // refused as a Conflict. Refusals of do are not remembered, because nothing was done. status
 // is the HTTP status that the table of keys has a column for.
-func once[R any](ctx context.Context, p *Platform, key IdempotencyKey, status int, meaning []string,
+func idempotently[R any](ctx context.Context, p *Platform, key IdempotencyKey, status int, requestFields []string,
 	do func(ctx context.Context, tx Tx) (R, error),
 ) (R, error) {
 	var result R
 	if problem := CheckIdempotencyKey(key.Key); problem != "" {
 		return result, invalidBody("idempotencyKey: " + problem)
 	}
-	sum := sha256.Sum256([]byte(strings.Join(meaning, "\n")))
+	sum := sha256.Sum256([]byte(strings.Join(requestFields, "\n")))
 	hash := hex.EncodeToString(sum[:])
 	err := p.storage.Write(ctx, func(ctx context.Context, tx Tx) error {
-		now := p.moment()
+		now := p.timestamp()
 		result = *new(R) // of an earlier attempt
-		before, err := tx.Remembered(ctx, key, now)
+		before, err := tx.StoredResponse(ctx, key, now)
 		switch {
 		case err == nil && before.RequestHash != hash:
 			return &Error{Kind: Conflict, Message: "This idempotency key was used for another request"}
@@ -68,7 +68,7 @@ func once[R any](ctx context.Context, p *Platform, key IdempotencyKey, status in
 		if err != nil {
 			return fmt.Errorf("remember %s of %s: %w", key.Endpoint, key.User, err)
 		}
-		err = tx.Remember(ctx, key, Remembered{RequestHash: hash, Status: status, Body: body, ExpiresAt: now.Add(rememberFor)}, now)
+		err = tx.StoreResponse(ctx, key, StoredResponse{RequestHash: hash, Status: status, Body: body, ExpiresAt: now.Add(idempotencyKeyTTL)}, now)
 		if err != nil {
 			return fmt.Errorf("remember %s of %s: %w", key.Endpoint, key.User, err)
 		}

@@ -51,8 +51,8 @@ type IdempotencyKey struct {
 	Endpoint string // such as "rewards/claim"
 }
 
-// Remembered is what was answered to the request that used a key first.
-type Remembered struct {
+// StoredResponse is what was answered to the request that used a key first.
+type StoredResponse struct {
 	RequestHash string // of the request's meaning; another hash under the same key is a conflict
 	Status      int
 	Body        []byte // JSON

@@ -19,7 +19,7 @@ type ModuleRow struct {
 // ModulesInOrder numbers modules from 1: those with a position by it, then the others by id.
 func ModulesInOrder(rows []ModuleRow) []Module {
 	slices.SortFunc(rows, func(a, b ModuleRow) int {
-		return cmp.Or(cmp.Compare(positionOf(a), positionOf(b)), natural(string(a.ID), string(b.ID)))
+		return cmp.Or(cmp.Compare(positionOf(a), positionOf(b)), compareNatural(string(a.ID), string(b.ID)))
 	})
 	modules := make([]Module, len(rows))
 	for i, row := range rows {
@@ -49,9 +49,9 @@ func titleFrom(id ModuleID) string {
 	return string(unicode.ToUpper(first)) + title[n:]
 }
 
-// natural compares texts with the numbers in them taken as numbers: "module-2" comes before
+// compareNatural compares texts with the numbers in them taken as numbers: "module-2" comes before
 // "module-10". Texts that differ never compare equal.
-func natural(a, b string) int {
+func compareNatural(a, b string) int {
 	x, y := a, b
 	for x != "" && y != "" {
 		n, m := digits(x), digits(y)

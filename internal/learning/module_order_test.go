@@ -12,7 +12,7 @@ func TestNaturalOrder(t *testing.T) {
 		"module-99999999999999999999", "module-100000000000000000000", "é"}
 	got := slices.Clone(want)
 	slices.Reverse(got)
-	slices.SortFunc(got, natural)
+	slices.SortFunc(got, compareNatural)
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -23,13 +23,13 @@ func TestNaturalIsATotalOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.StringMatching(`[a0-2é-]{0,6}`)
 		a, b, c := text.Draw(t, "a"), text.Draw(t, "b"), text.Draw(t, "c")
-		if natural(a, b) != -natural(b, a) {
-			t.Errorf("%q and %q compare as %d and %d", a, b, natural(a, b), natural(b, a))
+		if compareNatural(a, b) != -compareNatural(b, a) {
+			t.Errorf("%q and %q compare as %d and %d", a, b, compareNatural(a, b), compareNatural(b, a))
 		}
-		if (natural(a, b) == 0) != (a == b) {
-			t.Errorf("%q and %q compare as %d", a, b, natural(a, b))
+		if (compareNatural(a, b) == 0) != (a == b) {
+			t.Errorf("%q and %q compare as %d", a, b, compareNatural(a, b))
 		}
-		if natural(a, b) < 0 && natural(b, c) < 0 && natural(a, c) >= 0 {
+		if compareNatural(a, b) < 0 && compareNatural(b, c) < 0 && compareNatural(a, c) >= 0 {
 			t.Errorf("%q < %q < %q, but not %q < %q", a, b, c, a, c)
 		}
 	})

@@ -44,80 +44,80 @@ func New(c *cache.Cache, s Storage, cfg Config) *Platform {
 	cfg.WarmEvery = cmp.Or(cfg.WarmEvery, 5*time.Minute)
 	return &Platform{
 		storage: s,
-		queries: define(c, s, cfg),
+		queries: defineQueries(c, s, cfg),
 		now:     cfg.Now,
 	}
 }
 
-// time of an act, as precise as clients are told and databases keep.
-func (p *Platform) moment() time.Time { return p.now().UTC().Truncate(time.Millisecond) }
+// timestamp is the time of a write, as precise as clients are told and databases keep.
+func (p *Platform) timestamp() time.Time { return p.now().UTC().Truncate(time.Millisecond) }
 
 // Ping says whether the database answers.
 func (p *Platform) Ping(ctx context.Context) error { return p.storage.Ping(ctx) }
 
-// Nobody is a viewer without an account. No account has this ID.
-var Nobody UserID
+// Anonymous is a viewer without an account. No account has this ID.
+var Anonymous UserID
 
-// View is a public answer and which of its courses the viewer is enrolled in. The answer is
-// cached and everybody's; Enrolled is neither.
-type View struct {
+// CatalogueView is a public answer and which of its courses the viewer is enrolled in. The answer is
+// cached and shared by all viewers; Enrolled is neither.
+type CatalogueView struct {
 	cache.Answer[Document]
 	Enrolled map[CourseID]bool
 }
 
-// Courses returns a page of the catalogue as viewer, who may be Nobody, sees it. A page past the
+// Courses returns a page of the catalogue as viewer, who may be Anonymous, sees it. A page past the
 // end is empty and has the true total.
-func (p *Platform) Courses(ctx context.Context, viewer UserID, params ListParams) (View, error) {
+func (p *Platform) Courses(ctx context.Context, viewer UserID, params ListParams) (CatalogueView, error) {
 	if params.Page > 1 {
 		count, err := p.queries.count.Lookup(ctx, params.Difficulty)
 		if err != nil || (params.Page-1)*params.Limit >= count.Value {
-			return View{Answer: in(count, nothing(count.Value))}, err
+			return CatalogueView{Answer: withValue(count, emptyPage(count.Value))}, err
 		}
 	}
 	page, err := p.queries.list.Lookup(ctx, params)
 	if err != nil {
-		return View{Answer: page}, err
+		return CatalogueView{Answer: page}, err
 	}
-	return p.view(ctx, viewer, page)
+	return p.withEnrolments(ctx, viewer, page)
 }
 
-// view lays over a public answer what only its viewer may know.
-func (p *Platform) view(ctx context.Context, viewer UserID, a cache.Answer[Document]) (View, error) {
-	if viewer == Nobody {
-		return View{Answer: a}, nil
+// withEnrolments lays over a public answer what only its viewer may know.
+func (p *Platform) withEnrolments(ctx context.Context, viewer UserID, a cache.Answer[Document]) (CatalogueView, error) {
+	if viewer == Anonymous {
+		return CatalogueView{Answer: a}, nil
 	}
 	courses := a.Value.Courses()
 	if len(courses) == 0 {
-		return View{Answer: a}, nil
+		return CatalogueView{Answer: a}, nil
 	}
 	enrolled, err := p.storage.Enrolled(ctx, viewer, courses)
 	if err != nil {
-		return View{}, fmt.Errorf("enrolments of %s: %w", viewer, err)
+		return CatalogueView{}, fmt.Errorf("enrolments of %s: %w", viewer, err)
 	}
-	return View{a, enrolled}, nil
+	return CatalogueView{a, enrolled}, nil
 }
 
-// nothing is a page past the end.
-func nothing(total int) Document { return Document{JSON: []byte("[]"), Total: total} }
+// emptyPage is a page past the end.
+func emptyPage(total int) Document { return Document{JSON: []byte("[]"), Total: total} }
 
-// in returns a with another value: the same happened on the way to it.
-func in[V, W any](a cache.Answer[V], value W) cache.Answer[W] {
+// withValue returns a with another value and the same cache metadata.
+func withValue[V, W any](a cache.Answer[V], value W) cache.Answer[W] {
 	return cache.Answer[W]{Value: value, Status: a.Status, Detail: a.Detail, Age: a.Age, TTL: a.TTL, ETag: a.ETag}
 }
 
 var errNoCourse = &Error{Kind: NotFound, Message: "Course not found"}
 
-// Course returns an active course as viewer, who may be Nobody, sees it. With an error of kind
+// Course returns an active course as viewer, who may be Anonymous, sees it. With an error of kind
 // NotFound, the answer still says how the cache came by it.
-func (p *Platform) Course(ctx context.Context, viewer UserID, id CourseID) (View, error) {
+func (p *Platform) Course(ctx context.Context, viewer UserID, id CourseID) (CatalogueView, error) {
 	course, err := p.queries.detail.Lookup(ctx, id)
 	switch {
 	case errors.Is(err, cache.ErrNotFound):
-		return View{Answer: course}, errNoCourse
+		return CatalogueView{Answer: course}, errNoCourse
 	case err != nil:
-		return View{Answer: course}, err
+		return CatalogueView{Answer: course}, err
 	}
-	return p.view(ctx, viewer, course)
+	return p.withEnrolments(ctx, viewer, course)
 }
 
 // ModuleView is a module of a course and whether the viewer has completed it.
@@ -129,10 +129,10 @@ type ModuleView struct {
 
 var errNoModule = &Error{Kind: NotFound, Message: "Module not found"}
 
-// Module returns a module of an active course as viewer, who may be Nobody, sees it.
+// Module returns a module of an active course as viewer, who may be Anonymous, sees it.
 func (p *Platform) Module(ctx context.Context, viewer UserID, of CourseID, id ModuleID) (ModuleView, error) {
 	detail, err := p.queries.detail.Lookup(ctx, of)
-	view := ModuleView{Answer: in(detail, Module{}), CourseID: of}
+	view := ModuleView{Answer: withValue(detail, Module{}), CourseID: of}
 	switch {
 	case errors.Is(err, cache.ErrNotFound):
 		return view, errNoCourse
@@ -150,7 +150,7 @@ func (p *Platform) Module(ctx context.Context, viewer UserID, of CourseID, id Mo
 			break
 		}
 	}
-	if err != nil || viewer == Nobody {
+	if err != nil || viewer == Anonymous {
 		return view, err
 	}
 	view.Completed, err = p.storage.CompletedModule(ctx, viewer, of, id)
@@ -160,7 +160,7 @@ func (p *Platform) Module(ctx context.Context, viewer UserID, of CourseID, id Mo
 	return view, nil
 }
 
-// Bearer returns who bears a token, or an error of kind NotFound if there is no such user or the
+// Bearer returns the bearer of a token, or an error of kind NotFound if there is no such user or the
 // token was revoked before its time.
 func (p *Platform) Bearer(ctx context.Context, params BearerParams) (cache.Answer[Bearer], error) {
 	a, err := p.queries.bearer.Lookup(ctx, params)
@@ -184,7 +184,7 @@ func (p *Platform) Rewards(ctx context.Context, params RewardParams) (cache.Answ
 		// The first page knows the total: what lies past the end needs no entry of its own.
 		first, err := p.queries.rewards.Lookup(ctx, RewardParams{User: params.User, Page: 1, Limit: params.Limit})
 		if err != nil || (params.Page-1)*params.Limit >= first.Value.Total {
-			return in(first, nothing(first.Value.Total)), err
+			return withValue(first, emptyPage(first.Value.Total)), err
 		}
 	}
 	return p.queries.rewards.Lookup(ctx, params)

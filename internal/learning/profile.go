@@ -72,7 +72,7 @@ func (p *Platform) UpdateProfile(ctx context.Context, id UserID, change ProfileC
 			return fmt.Errorf("update profile of %s: %w", id, err)
 		}
 		after = change.applyTo(before)
-		if err := tx.UpdateProfile(ctx, after, p.moment()); err != nil {
+		if err := tx.UpdateProfile(ctx, after, p.timestamp()); err != nil {
 			return fmt.Errorf("update profile of %s: %w", id, err)
 		}
 		return nil

@@ -11,7 +11,7 @@ import (
 
 // The caching policy of the platform, all of it: what is cached, for how long, and what it
 // depends on. Whatever is not here is asked of the database every time; above all whether
-// a learner is enrolled, which is laid over the public answers afresh.
+// a learner is enrolled, which is laid over the public answers with each request.
 //
 // Time bounds nothing but the damage of a defect: a write invalidates what it touched as
 // it commits. Every tag of one entity goes with its family, which a write too large to
@@ -33,15 +33,15 @@ type queries struct {
 // warmPages bounds how many pages of each list are kept warm.
 const warmPages = 25
 
-func define(c *cache.Cache, s Reads, cfg Config) *queries {
+func defineQueries(c *cache.Cache, s Reads, cfg Config) *queries {
 	var q queries
 
 	// count answers for pages past the end of the catalogue, so that they need
-	// no entries of their own: there are as many of those as anybody cares to ask for.
+	// no entries of their own: clients can ask for any number of those.
 	q.count = cache.Define(c, cache.Query[Difficulty, int]{
 		Name:                 "courses:count",
-		Key:                  func(d Difficulty) string { return cache.Key(anyOr(d)) },
-		Tags:                 func(d Difficulty) []cache.Tag { return entity(CatalogTag(d)) },
+		Key:                  func(d Difficulty) string { return cache.Key(difficultyKey(d)) },
+		Tags:                 func(d Difficulty) []cache.Tag { return []cache.Tag{CatalogTag(d)} },
 		Load:                 s.CountCourses,
 		FreshFor:             30 * time.Second,
 		StaleWhileRevalidate: 30 * time.Second,
@@ -50,10 +50,10 @@ func define(c *cache.Cache, s Reads, cfg Config) *queries {
 	})
 	q.list = cache.Define(c, cache.Query[ListParams, Document]{
 		Name:                 "courses:list",
-		Key:                  func(p ListParams) string { return cache.Key(anyOr(p.Difficulty), p.Page, p.Limit) },
-		Tags:                 func(p ListParams) []cache.Tag { return entity(CatalogTag(p.Difficulty)) },
-		Load:                 encoded(s.ListCourses, pageDocument),
-		Codec:                documents{},
+		Key:                  func(p ListParams) string { return cache.Key(difficultyKey(p.Difficulty), p.Page, p.Limit) },
+		Tags:                 func(p ListParams) []cache.Tag { return []cache.Tag{CatalogTag(p.Difficulty)} },
+		Load:                 documentLoader(s.ListCourses, pageDocument),
+		Codec:                documentCodec{},
 		FreshFor:             30 * time.Second,
 		StaleWhileRevalidate: 30 * time.Second,
 		StaleIfError:         10 * time.Minute,
@@ -64,9 +64,9 @@ func define(c *cache.Cache, s Reads, cfg Config) *queries {
 	q.detail = cache.Define(c, cache.Query[CourseID, Document]{
 		Name:         "courses:detail",
 		Key:          func(id CourseID) string { return cache.Key(id) },
-		Tags:         func(id CourseID) []cache.Tag { return entity(CourseTag(id)) },
-		Load:         encoded(s.CourseDetail, detailDocument),
-		Codec:        documents{},
+		Tags:         func(id CourseID) []cache.Tag { return []cache.Tag{CourseTag(id)} },
+		Load:         documentLoader(s.CourseDetail, detailDocument),
+		Codec:        documentCodec{},
 		FreshFor:     2 * time.Minute,
 		StaleIfError: 10 * time.Minute,
 		Near:         cfg.Near,
@@ -75,41 +75,45 @@ func define(c *cache.Cache, s Reads, cfg Config) *queries {
 	// Private answers: Owner makes the learner the first part of the key.
 
 	// bearer is asked with every request that bears a token. Its keys hold the IDs of tokens
-	// that we signed: no stranger can make one up. A token that was revoked bears nobody.
+	// that we signed: clients cannot invent them. A revoked token has no bearer.
 	q.bearer = cache.Define(c, cache.Query[BearerParams, Bearer]{
-		Name:     "users:profile",
-		Owner:    func(p BearerParams) string { return p.User.String() },
-		Key:      func(p BearerParams) string { return cache.Key(p.Token) },
-		Tags:     func(p BearerParams) []cache.Tag { return append(entity(UserTag(p.User)), entity(TokenTag(p.Token))...) },
-		Load:     bearer(s),
-		Codec:    bearers{},
+		Name:  "users:profile",
+		Owner: func(p BearerParams) string { return p.User.String() },
+		Key:   func(p BearerParams) string { return cache.Key(p.Token) },
+		Tags: func(p BearerParams) []cache.Tag {
+			return []cache.Tag{UserTag(p.User), TokenTag(p.Token)}
+		},
+		Load:     bearerLoader(s),
+		Codec:    bearerCodec{},
 		FreshFor: time.Minute,
 	})
 	q.progress = cache.Define(c, cache.Query[UserID, Document]{
 		Name:     "users:progress",
 		Owner:    UserID.String,
 		Key:      func(UserID) string { return cache.Key("self") },
-		Tags:     func(id UserID) []cache.Tag { return entity(ProgressTag(id)) },
-		Load:     encoded(s.Progress, progressDocument),
-		Codec:    documents{},
+		Tags:     func(id UserID) []cache.Tag { return []cache.Tag{ProgressTag(id)} },
+		Load:     documentLoader(s.Progress, progressDocument),
+		Codec:    documentCodec{},
 		FreshFor: 10 * time.Second,
 	})
 	q.rewards = cache.Define(c, cache.Query[RewardParams, Document]{
-		Name:     "rewards:history",
-		Owner:    func(p RewardParams) string { return p.User.String() },
-		Key:      func(p RewardParams) string { return cache.Key(p.Page, p.Limit) },
-		Tags:     func(p RewardParams) []cache.Tag { return append(entity(RewardsTag(p.User)), entity(TitlesTag)...) },
-		Load:     encoded(s.RewardHistory, rewardDocument),
-		Codec:    documents{},
+		Name:  "rewards:history",
+		Owner: func(p RewardParams) string { return p.User.String() },
+		Key:   func(p RewardParams) string { return cache.Key(p.Page, p.Limit) },
+		Tags: func(p RewardParams) []cache.Tag {
+			return []cache.Tag{RewardsTag(p.User), TitlesTag}
+		},
+		Load:     documentLoader(s.RewardHistory, rewardDocument),
+		Codec:    documentCodec{},
 		FreshFor: 30 * time.Second,
 	})
 	q.credentials = cache.Define(c, cache.Query[UserID, Document]{
 		Name:     "credentials:list",
 		Owner:    UserID.String,
 		Key:      func(UserID) string { return cache.Key("self") },
-		Tags:     func(id UserID) []cache.Tag { return append(entity(CredentialsTag(id)), entity(TitlesTag)...) },
-		Load:     encoded(s.Credentials, credentialDocument),
-		Codec:    documents{},
+		Tags:     func(id UserID) []cache.Tag { return []cache.Tag{CredentialsTag(id), TitlesTag} },
+		Load:     documentLoader(s.Credentials, credentialDocument),
+		Codec:    documentCodec{},
 		FreshFor: time.Minute,
 	})
 	return &q
@@ -132,18 +136,16 @@ func (q *queries) firstPages(ctx context.Context) ([]ListParams, error) {
 	return pages, nil
 }
 
-func anyOr(d Difficulty) string {
+func difficultyKey(d Difficulty) string {
 	if d == "" {
 		return "all"
 	}
 	return string(d)
 }
 
-func entity(t cache.Tag) []cache.Tag { return []cache.Tag{t, t.Family()} }
-
-// encoded makes a loader of one that reads rows. A row that does not exist is an answer that
+// documentLoader makes a loader of one that reads rows. A row that does not exist is an answer that
 // is cached.
-func encoded[P, V any](read func(context.Context, P) (V, error), encode func(V) (Document, error)) func(context.Context, P) (Document, error) {
+func documentLoader[P, V any](read func(context.Context, P) (V, error), encode func(V) (Document, error)) func(context.Context, P) (Document, error) {
 	return func(ctx context.Context, p P) (Document, error) {
 		v, err := read(ctx, p)
 		if errors.Is(err, ErrNoRow) {
@@ -156,7 +158,7 @@ func encoded[P, V any](read func(context.Context, P) (V, error), encode func(V) 
 	}
 }
 
-func bearer(s Reads) func(context.Context, BearerParams) (Bearer, error) {
+func bearerLoader(s Reads) func(context.Context, BearerParams) (Bearer, error) {
 	return func(ctx context.Context, p BearerParams) (Bearer, error) {
 		profile, revoked, err := s.Bearer(ctx, p.User, p.Token)
 		if errors.Is(err, ErrNoRow) || revoked {
@@ -165,7 +167,7 @@ func bearer(s Reads) func(context.Context, BearerParams) (Bearer, error) {
 		if err != nil {
 			return Bearer{}, err
 		}
-		d, err := document(profile.View(), 0)
+		d, err := encodeDocument(profile.View(), 0)
 		return Bearer{profile.StellarAddress, d}, err
 	}
 }

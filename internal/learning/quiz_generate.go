@@ -43,13 +43,13 @@ func (p *Platform) GenerateQuiz(ctx context.Context, user UserID, course CourseI
 		if err != nil {
 			return fail(err)
 		}
-		questions := draw(pool, rand.Shuffle)
+		questions := drawQuestions(pool, rand.Shuffle)
 		if len(questions) == 0 {
 			return errNoModule
 		}
 		quiz = Quiz{
 			ID: NewID[Quiz](), CourseID: course, ModuleID: module,
-			Questions: questions, GeneratedFor: &user, CreatedAt: p.moment(),
+			Questions: questions, GeneratedFor: &user, CreatedAt: p.timestamp(),
 		}
 		if err := tx.InsertQuiz(ctx, quiz); err != nil {
 			return fail(err)
@@ -64,11 +64,11 @@ func (p *Platform) GenerateQuiz(ctx context.Context, user UserID, course CourseI
 
 var errNotEnrolled = &Error{Kind: Forbidden, Message: "You are not enrolled in this course"}
 
-// draw picks at most MaxQuestions of pool, in shuffled order. Questions that nobody can
-// answer are left out, and so is one that appears twice. The quizzes that define a module
+// drawQuestions picks at most MaxQuestions of pool, in shuffled order. Questions without a
+// right option are left out, and so is one that appears twice. The quizzes that define a module
 // may have been written apart and use the same id for different questions: one quiz must
 // not, or an answer would be to both.
-func draw(pool []Question, shuffle func(n int, swap func(i, j int))) []Question {
+func drawQuestions(pool []Question, shuffle func(n int, swap func(i, j int))) []Question {
 	var drawn []Question
 	ids := map[string]bool{}
 	for _, q := range pool {

@@ -32,7 +32,7 @@ func (p *Platform) SubmitQuiz(ctx context.Context, user UserID, id QuizID, answe
 			return invalidBody(problems...)
 		}
 		submission = Grade(quiz, answers)
-		submission.ID, submission.UserID, submission.SubmittedAt = NewID[Submission](), user, p.moment()
+		submission.ID, submission.UserID, submission.SubmittedAt = NewID[Submission](), user, p.timestamp()
 		err = tx.InsertSubmission(ctx, submission)
 		if errors.Is(err, ErrExists) {
 			return &Error{Kind: Conflict, Message: "Quiz already submitted"}
@@ -64,9 +64,9 @@ func checkAnswers(questions []Question, answers []QuizAnswer) []string {
 		n, known := options[a.QuestionID]
 		switch {
 		case !known:
-			problems = append(problems, fmt.Sprintf("answers[%d].questionId: %q is not a question of this quiz", i, clip(a.QuestionID)))
+			problems = append(problems, fmt.Sprintf("answers[%d].questionId: %q is not a question of this quiz", i, truncate(a.QuestionID)))
 		case answered[a.QuestionID]:
-			problems = append(problems, fmt.Sprintf("answers[%d].questionId: %q is answered twice", i, clip(a.QuestionID)))
+			problems = append(problems, fmt.Sprintf("answers[%d].questionId: %q is answered twice", i, truncate(a.QuestionID)))
 		case a.SelectedIndex < 0 || a.SelectedIndex >= n:
 			problems = append(problems, fmt.Sprintf("answers[%d].selectedIndex: must be between 0 and %d", i, n-1))
 		}

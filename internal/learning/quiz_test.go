@@ -24,12 +24,12 @@ func TestDraw(t *testing.T) {
 		{"a question that appears twice", []Question{{"a", "A?", options, 0}, {"b", "A?", options, 0}}, []string{"a"}},
 		{"one id for different questions", []Question{{"q1", "A?", options, 0}, {"q1", "B?", options, 0}, {"q1", "C?", options, 0}}, []string{"q1", "q1-2", "q1-3"}},
 		{"an id that is taken by a rename", []Question{{"q1", "A?", options, 0}, {"q1", "B?", options, 0}, {"q1-2", "C?", options, 0}}, []string{"q1", "q1-2", "q1-2-2"}},
-		{"questions that nobody can answer", []Question{{"a", "A?", nil, 0}, {"b", "B?", options, 2}, {"c", "C?", options, -1}}, nil},
+		{"questions without a right option", []Question{{"a", "A?", nil, 0}, {"b", "B?", options, 2}, {"c", "C?", options, -1}}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			var got []string
-			for _, q := range draw(tt.pool, asWritten) {
+			for _, q := range drawQuestions(tt.pool, asWritten) {
 				got = append(got, q.ID)
 			}
 			if !slices.Equal(got, tt.want) {
@@ -45,7 +45,7 @@ func TestDrawShufflesAndBounds(t *testing.T) {
 	for i := range 30 {
 		pool = append(pool, Question{fmt.Sprint("q", i), fmt.Sprint(i, "?"), []string{"a", "b"}, i % 2})
 	}
-	drawn := draw(pool, rand.New(rand.NewPCG(1, 2)).Shuffle)
+	drawn := drawQuestions(pool, rand.New(rand.NewPCG(1, 2)).Shuffle)
 	if len(drawn) != MaxQuestions {
 		t.Fatalf("drew %d questions of 30, want %d", len(drawn), MaxQuestions)
 	}

@@ -19,7 +19,7 @@ type Claimed struct {
 // whatever races. Refusals: Invalid, NotFound, Forbidden, Conflict.
 func (p *Platform) ClaimReward(ctx context.Context, user UserID, id SubmissionID, key string) (Claimed, error) {
 	k := IdempotencyKey{Key: key, User: user, Endpoint: "rewards/claim"}
-	return once(ctx, p, k, 200, []string{id.String()}, func(ctx context.Context, tx Tx) (Claimed, error) {
+	return idempotently(ctx, p, k, 200, []string{id.String()}, func(ctx context.Context, tx Tx) (Claimed, error) {
 		fail := func(err error) (Claimed, error) {
 			return Claimed{}, fmt.Errorf("claim reward of %s: %w", id, err)
 		}
@@ -30,7 +30,7 @@ func (p *Platform) ClaimReward(ctx context.Context, user UserID, id SubmissionID
 		if s.RewardClaimed {
 			return Claimed{}, &Error{Kind: Conflict, Message: "Reward already claimed"}
 		}
-		now := p.moment()
+		now := p.timestamp()
 		if err := tx.MarkClaimed(ctx, id, RewardCredits, now); err != nil {
 			return fail(err)
 		}

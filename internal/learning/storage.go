@@ -89,8 +89,8 @@ type Tx interface {
 
 	// Remembered returns what was answered under the key, locking the key against
 	// another use until the transaction ends; ErrNoRow if it is new or has expired.
-	Remembered(ctx context.Context, key IdempotencyKey, now time.Time) (Remembered, error)
-	Remember(ctx context.Context, key IdempotencyKey, r Remembered, now time.Time) error
+	StoredResponse(ctx context.Context, key IdempotencyKey, now time.Time) (StoredResponse, error)
+	StoreResponse(ctx context.Context, key IdempotencyKey, r StoredResponse, now time.Time) error
 }
 
 var (

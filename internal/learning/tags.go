@@ -11,7 +11,7 @@ func CatalogTag(d Difficulty) cache.Tag {
 	if d == "" {
 		return "catalog:all"
 	}
-	return cache.Tag("catalog:" + string(d))
+	return cache.T("catalog", d)
 }
 
 // TitlesTag is carried by answers that show titles of courses a user has history with.
@@ -19,19 +19,19 @@ func CatalogTag(d Difficulty) cache.Tag {
 const TitlesTag cache.Tag = "courses:titles"
 
 // CourseTag is carried by the detail of a course: its row, its modules, its enrolment count.
-func CourseTag(id CourseID) cache.Tag { return cache.Tag("course:" + id.String()) }
+func CourseTag(id CourseID) cache.Tag { return cache.T("course", id) }
 
 // UserTag is carried by answers from a user's own row.
-func UserTag(id UserID) cache.Tag { return cache.Tag("user:" + id.String()) }
+func UserTag(id UserID) cache.Tag { return cache.T("user", id) }
 
 // ProgressTag is carried by a user's progress: enrolments, submissions, credentials.
-func ProgressTag(id UserID) cache.Tag { return cache.Tag("progress:" + id.String()) }
+func ProgressTag(id UserID) cache.Tag { return cache.T("progress", id) }
 
 // RewardsTag is carried by a user's reward history.
-func RewardsTag(id UserID) cache.Tag { return cache.Tag("rewards:" + id.String()) }
+func RewardsTag(id UserID) cache.Tag { return cache.T("rewards", id) }
 
 // CredentialsTag is carried by a user's credentials.
-func CredentialsTag(id UserID) cache.Tag { return cache.Tag("credentials:" + id.String()) }
+func CredentialsTag(id UserID) cache.Tag { return cache.T("credentials", id) }
 
 // TokenTag is carried by the answer whether a token is revoked.
-func TokenTag(jti string) cache.Tag { return cache.Tag("token:" + jti) }
+func TokenTag(jti string) cache.Tag { return cache.T("token", jti) }

@@ -35,13 +35,13 @@ func detailDocument(c CourseDetail) (d Document, err error) {
 	return d, err
 }
 
-// ProfileView is a profile as its owner sees it.
+// ProfileView is a profile as the learner sees it.
 type ProfileView struct {
 	Profile
 	CreatedAt Time `json:"createdAt"`
 }
 
-// View returns p as its owner sees it.
+// View returns p as the learner sees it.
 func (p Profile) View() ProfileView { return ProfileView{p, Time(p.CreatedAt)} }
 
 type rewardView struct {
@@ -54,7 +54,7 @@ func rewardDocument(p RewardPage) (Document, error) {
 	for i, r := range p.Rewards {
 		views[i] = rewardView{r, Time(r.ClaimedAt)}
 	}
-	return document(views, p.Total)
+	return encodeDocument(views, p.Total)
 }
 
 type credentialView struct {
@@ -67,7 +67,7 @@ func credentialDocument(all []Credential) (Document, error) {
 	for i, c := range all {
 		views[i] = credentialView{c, Time(c.MintedAt)}
 	}
-	return document(views, len(all))
+	return encodeDocument(views, len(all))
 }
 
-func progressDocument(p Progress) (Document, error) { return document(p, 0) }
+func progressDocument(p Progress) (Document, error) { return encodeDocument(p, 0) }

@@ -23,8 +23,8 @@ import (
 )
 
 // BenchmarkEnroll compares enrolling through the outbox (triggers, fence, commit, bump, and the
-// forgetting of the rows) with the same statements in a plain transaction on tables without
-// triggers. The two take turns, so that whatever else the machine does slows both. The
+// deletion of the rows) with the same statements in a plain transaction on tables without
+// triggers. The two take turns, so that other load on the machine slows both. The
 // server flushes what it commits, as one in service does. With the shared tier in process what
 // the database does shows, with Redis also the two round trips there, and over a network in which
 // each takes a millisecond longer, how many there are of all.
@@ -48,8 +48,8 @@ func BenchmarkEnroll(b *testing.B) {
 	}
 }
 
-// far returns a server's URL over a network in which a round trip takes that much longer.
-func far(b *testing.B, url, addr string, trip time.Duration) string {
+// delayedURL returns a server's URL over a network in which a round trip takes that much longer.
+func delayedURL(b *testing.B, url, addr string, trip time.Duration) string {
 	b.Helper()
 	if trip == 0 {
 		return url
@@ -67,7 +67,7 @@ func redis(b *testing.B, trip time.Duration, keys int) driver.Store {
 	for from := 0; from < keys; from += 10_000 {
 		testservers.Must(b, r.Do(b.Context(), "EVAL", fill, "0", strconv.Itoa(from), strconv.Itoa(from+9_999)).Error())
 	}
-	s, err := redisstore.Open(b.Context(), redisstore.Config{URL: far(b, r.URL(), r.Addr(), trip), Timeout: time.Second})
+	s, err := redisstore.Open(b.Context(), redisstore.Config{URL: delayedURL(b, r.URL(), r.Addr(), trip), Prefix: "bench:", Timeout: time.Second})
 	testservers.Must(b, err)
 	return s
 }
@@ -120,13 +120,13 @@ func enroller(b *testing.B, store driver.Store, server *testservers.Postgres, tr
 	c, err := cache.New(cache.Config{Store: store, StoreTimeout: time.Second})
 	testservers.Must(b, err)
 	b.Cleanup(func() { testservers.Must(b, c.Close()) })
-	s := storage(b, far(b, url, server.Addr(), trip), Config{Cache: c})
+	s := storage(b, delayedURL(b, url, server.Addr(), trip), Config{Cache: c})
 	const users, courses = 20_000, 100
 	execute(b, url,
 		fmt.Sprintf(`INSERT INTO courses (id, title) SELECT md5('c' || i)::uuid, 'Course' FROM generate_series(0, %d) i`, courses-1),
 		fmt.Sprintf(`INSERT INTO users (id, stellar_address) SELECT md5('u' || i)::uuid, 'G' || i FROM generate_series(0, %d) i`, users-1))
 	if !outbox {
-		execute(b, url, `SELECT cache_unwatch('enrollments')`)
+		execute(b, url, `SELECT cache_unwatch('chainlearn', 'enrollments')`)
 	}
 	var n atomic.Int64
 	return func(b *testing.B) {

@@ -30,9 +30,9 @@ var indexes = []index{
 	{"idempotency_keys_one_per_use", "idempotency_keys", true, "btree (user_id, endpoint, key)"},
 
 	// Not for searching: PostgreSQL takes columns of a unique index for a key, and makes
-	// whoever changes a key wait for those who hold FOR KEY SHARE on the row. So a course
-	// keeps its difficulty, and stays active, while somebody enrols; and whoever
-	// changes no more than the title is in nobody's way.
+	// an update of a key column wait for transactions that hold FOR KEY SHARE on the row. So
+	// a course keeps its difficulty, and stays active, while a learner enrols. An update
+	// of the title alone blocks no enrolment.
 	{"courses_kept_while_enrolling", "courses", true, "btree (id, difficulty, is_active)"},
 
 	// The pages of the catalogue, in order, and how many there are.
@@ -53,9 +53,9 @@ var indexes = []index{
 	{"revoked_tokens_expiry", "revoked_tokens", false, "btree (expires_at)"},
 }
 
-// buildIndexes builds what is missing, one after another and without keeping anybody
-// from writing. It may be interrupted and run again: what an interrupted build
-// leaves behind is not valid, and built anew.
+// buildIndexes builds what is missing, one after another and without blocking
+// writers. It may be interrupted and run again: what an interrupted build
+// leaves behind is invalid, and built again.
 func buildIndexes(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	for i, ix := range indexes {
 		log := log.With("index", ix.name, "table", ix.table, "number", i+1, "of", len(indexes))
@@ -114,11 +114,11 @@ WHERE indrelid = $1::text::regclass`
 	return nil
 }
 
-const reportEvery = 5 * time.Second
+const buildReportInterval = 5 * time.Second
 
 // reportBuild logs how far a build has come, until ctx ends.
 func reportBuild(ctx context.Context, db *sql.DB, table string, log *slog.Logger) {
-	tick := time.NewTicker(reportEvery)
+	tick := time.NewTicker(buildReportInterval)
 	defer tick.Stop()
 	for {
 		select {

@@ -13,9 +13,9 @@ import (
 
 var _ seed.Sink = (*Storage)(nil)
 
-// insertBatch is how many rows one transaction inserts: enough to be fast, and few enough to
+// insertBatchSize is how many rows one transaction inserts: enough to be fast, and few enough to
 // stay well inside the limits of a transaction.
-const insertBatch = 5000
+const insertBatchSize = 5000
 
 // Insert stores rows in bulk, as seed.Sink has it.
 func (s *Storage) Insert(ctx context.Context, table string, columns []string, rows iter.Seq[[]any]) (int, error) {
@@ -24,7 +24,7 @@ func (s *Storage) Insert(ctx context.Context, table string, columns []string, ro
 	total := 0
 	for {
 		var batch [][]any
-		for len(batch) < insertBatch {
+		for len(batch) < insertBatchSize {
 			row, ok := next()
 			if !ok {
 				break
@@ -34,7 +34,7 @@ func (s *Storage) Insert(ctx context.Context, table string, columns []string, ro
 		if len(batch) == 0 {
 			return total, nil
 		}
-		n, err := s.insertBatch(ctx, table, columns, batch)
+		n, err := s.insertRows(ctx, table, columns, batch)
 		total += n
 		if err != nil {
 			return total, fmt.Errorf("insert into %s: %w", table, err)
@@ -42,9 +42,9 @@ func (s *Storage) Insert(ctx context.Context, table string, columns []string, ro
 	}
 }
 
-// insertBatch copies rows into a table of their own first: COPY cannot leave out the ones
+// insertRows copies rows into a table of their own first: COPY cannot leave out the ones
 // that are there already.
-func (s *Storage) insertBatch(ctx context.Context, table string, columns []string, rows [][]any) (n int, err error) {
+func (s *Storage) insertRows(ctx context.Context, table string, columns []string, rows [][]any) (n int, err error) {
 	into := pgx.Identifier{table}.Sanitize()
 	quoted := make([]string, len(columns))
 	for i, c := range columns {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"regexp"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,7 +34,7 @@ const versionTable = "chainlearn_schema_version"
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-func provider(db *sql.DB, log *slog.Logger) (*goose.Provider, error) {
+func migrationProvider(db *sql.DB, log *slog.Logger) (*goose.Provider, error) {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return nil, err
@@ -49,14 +50,42 @@ func provider(db *sql.DB, log *slog.Logger) (*goose.Provider, error) {
 				_, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = '3s';`+outbox.Migration())
 				return err
 			}}, nil),
+			goose.NewGoMigration(7, &goose.GoFunc{RunDB: upgradeWatches}, nil),
 		))
+}
+
+// upgradeWatches brings a database up to date whose migrations 5 and 6 are those of an earlier
+// release, in which the functions of the outbox took other arguments: it applies the outbox
+// again and then declares the watches of migration 6, one after another. On any other it
+// declares what is declared already.
+func upgradeWatches(ctx context.Context, db *sql.DB) error {
+	watches, err := migrations.ReadFile("migrations/00006_watch.sql")
+	if err != nil {
+		return err
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = '3s';`+outbox.Migration()); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	if err := tx.Commit(); err != nil {
+		return err
+	}
+	for _, statement := range regexp.MustCompile(`(?s)SELECT cache_watch\(.*?\);`).FindAllString(string(watches), -1) {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // migrate brings the schema up to date. Any number of processes may do so at once; one
 // does it and the others wait.
 func migrate(ctx context.Context, cfg *pgx.ConnConfig, log *slog.Logger) error {
 	cfg = cfg.Copy()
-	cfg.Tracer = nil // nobody counts these
+	cfg.Tracer = nil // OnQuery does not report migrations
 	if _, set := cfg.RuntimeParams["statement_timeout"]; set {
 		cfg.RuntimeParams["statement_timeout"] = "0" // an index takes as long as it takes
 	}
@@ -66,7 +95,7 @@ func migrate(ctx context.Context, cfg *pgx.ConnConfig, log *slog.Logger) error {
 	defer db.Close()
 	db.SetMaxOpenConns(4) // the lock, the migration, its version, the report
 
-	p, err := provider(db, log)
+	p, err := migrationProvider(db, log)
 	if err != nil {
 		return err
 	}
@@ -75,11 +104,11 @@ func migrate(ctx context.Context, cfg *pgx.ConnConfig, log *slog.Logger) error {
 	if done, err := upToDate(ctx, db, known); done || err != nil {
 		return err
 	}
-	return locked(ctx, db, log, func() error {
+	return withMigrationLock(ctx, db, log, func() error {
 		if done, err := upToDate(ctx, db, known); done || err != nil {
 			return err // another process was faster
 		}
-		return up(ctx, p, log)
+		return applyMigrations(ctx, p, log)
 	})
 }
 
@@ -100,16 +129,16 @@ func upToDate(ctx context.Context, db *sql.DB, known int64) (bool, error) {
 }
 
 const (
-	lockKey    = 0x636861696e6c6561 // "chainlea"
-	lockPause  = 250 * time.Millisecond
-	lockReport = 10 * time.Second
+	migrationLockKey            = 0x636861696e6c6561 // "chainlea"
+	migrationLockPollInterval   = 250 * time.Millisecond
+	migrationLockReportInterval = 10 * time.Second
 )
 
-// locked runs f while no other process does. The lock belongs to an open transaction, not to
+// withMigrationLock runs f while no other process does. The lock belongs to an open transaction, not to
 // a session: a proxy that pools transactions would lose a session's. It is tried again
 // and again instead of waited for, since a statement that waits holds a snapshot, and the
 // building of an index waits for all older snapshots: each would wait for the other.
-func locked(ctx context.Context, db *sql.DB, log *slog.Logger, f func() error) error {
+func withMigrationLock(ctx context.Context, db *sql.DB, log *slog.Logger, f func() error) error {
 	var reported time.Time
 	for {
 		tx, err := db.BeginTx(ctx, nil)
@@ -117,7 +146,7 @@ func locked(ctx context.Context, db *sql.DB, log *slog.Logger, f func() error) e
 			return err
 		}
 		var ours bool
-		err = tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock($1::bigint)`, lockKey).Scan(&ours)
+		err = tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock($1::bigint)`, migrationLockKey).Scan(&ours)
 		if err == nil {
 			// Apart from what it says, this ends the query before, whose portal and
 			// snapshot would otherwise stay open for as long as the transaction.
@@ -129,23 +158,23 @@ func locked(ctx context.Context, db *sql.DB, log *slog.Logger, f func() error) e
 		if err := errors.Join(err, tx.Rollback()); err != nil {
 			return err
 		}
-		if time.Since(reported) > lockReport {
+		if time.Since(reported) > migrationLockReportInterval {
 			reported = time.Now()
 			log.InfoContext(ctx, "another process is migrating the database, waiting")
 		}
-		if err := pause(ctx, lockPause); err != nil {
+		if err := sleep(ctx, migrationLockPollInterval); err != nil {
 			return err
 		}
 	}
 }
 
-// upAttempts bounds how often a migration is tried that could not get a lock: with a
+// maxMigrationAttempts bounds how often a migration is tried that could not get a lock: with a
 // lock timeout of 3 s and a growing pause, some two minutes in all.
-const upAttempts = 20
+const maxMigrationAttempts = 20
 
-// up applies what is missing. A migration that waits for a lock makes everybody who comes after
-// it wait too, so it gives up soon and tries again later.
-func up(ctx context.Context, p *goose.Provider, log *slog.Logger) error {
+// applyMigrations applies what is missing. A migration that waits for a lock blocks every
+// later query on the table, so it gives up soon and tries again later.
+func applyMigrations(ctx context.Context, p *goose.Provider, log *slog.Logger) error {
 	for attempt := 1; ; {
 		began := time.Now()
 		results, err := p.UpByOne(ctx)
@@ -157,24 +186,24 @@ func up(ctx context.Context, p *goose.Provider, log *slog.Logger) error {
 			attempt = 1
 			continue
 		}
-		if !busy(err) || attempt == upAttempts {
+		if !isLockFailure(err) || attempt == maxMigrationAttempts {
 			return err
 		}
-		log.WarnContext(ctx, "the tables to migrate are in use, trying again", "attempt", attempt, "of", upAttempts, "err", err)
-		if err := pause(ctx, time.Duration(min(attempt, 4))*time.Second); err != nil {
+		log.WarnContext(ctx, "the tables to migrate are in use, trying again", "attempt", attempt, "of", maxMigrationAttempts, "err", err)
+		if err := sleep(ctx, time.Duration(min(attempt, 4))*time.Second); err != nil {
 			return err
 		}
 		attempt++
 	}
 }
 
-// busy says whether others held a lock for too long.
-func busy(err error) bool {
+// isLockFailure says whether another session held a lock for too long.
+func isLockFailure(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (e.Code == "55P03" || e.Code == "40P01") // lock timeout, deadlock
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

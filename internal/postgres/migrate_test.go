@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -12,15 +13,17 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/chainlearn/chainlearn/cache"
 	outbox "github.com/chainlearn/chainlearn/cache/outbox/postgres"
 	"github.com/chainlearn/chainlearn/internal/learning"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// foreign is the schema of a database made by another program: the columns that are documented,
+// otherProgramSchema is the schema of a database made by another program: the columns that are documented,
 // other types and names where nothing is said, no foreign keys, and rows.
-var foreign = []string{
+var otherProgramSchema = []string{
 	`CREATE TABLE users (id uuid PRIMARY KEY, stellar_address varchar(56) UNIQUE, display_name text, background text, learning_goal text,
 		pace text DEFAULT 'medium', language text DEFAULT 'en', credits int DEFAULT 0, created_at timestamp DEFAULT now(), updated_at timestamp DEFAULT now())`,
 	`CREATE TABLE courses (id uuid PRIMARY KEY, title text NOT NULL, description text, difficulty text DEFAULT 'beginner',
@@ -65,7 +68,7 @@ func value[T any](tb testing.TB, url, query string, args ...any) (v T) {
 func TestAdoption(t *testing.T) {
 	t.Parallel()
 	url := testservers.SharedPostgres(t).Database(t)
-	execute(t, url, foreign...)
+	execute(t, url, otherProgramSchema...)
 	files := `SELECT string_agg(relname || ' ' || pg_relation_filenode(oid), ', ' ORDER BY relname) FROM pg_class
 		WHERE relname IN ('users', 'courses', 'enrollments', 'quizzes', 'quiz_submissions', 'credentials', 'idempotency_keys')`
 	before := value[string](t, url, files)
@@ -95,7 +98,7 @@ func TestAdoption(t *testing.T) {
 		t.Errorf("rewards: %+v, want one claimed at %v", rewards, want)
 	}
 
-	// It can be written to, and one learner's key stands in nobody's way.
+	// It can be written to, and one learner's key does not block another's.
 	_, err = s.touched(t.Context())
 	testservers.Must(t, err)
 	at := time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
@@ -110,10 +113,10 @@ func TestAdoption(t *testing.T) {
 	for _, u := range []learning.UserID{user, id[learning.Profile](t, url, "u3")} {
 		testservers.Must(t, s.Write(t.Context(), func(ctx context.Context, tx learning.Tx) error {
 			key := learning.IdempotencyKey{Key: "k", User: u, Endpoint: "e"}
-			if err := tx.Remember(ctx, key, learning.Remembered{Body: []byte(`{"a":1}`), ExpiresAt: at.Add(time.Hour)}, at); err != nil {
+			if err := tx.StoreResponse(ctx, key, learning.StoredResponse{Body: []byte(`{"a":1}`), ExpiresAt: at.Add(time.Hour)}, at); err != nil {
 				return err
 			}
-			got, err := tx.Remembered(ctx, key, at)
+			got, err := tx.StoredResponse(ctx, key, at)
 			if !got.ExpiresAt.Equal(at.Add(time.Hour)) {
 				t.Errorf("remembered until %v", got.ExpiresAt)
 			}
@@ -127,9 +130,56 @@ func TestEveryTableIsWatched(t *testing.T) {
 	s := storage(t, migrated(t), Config{})
 	got, err := outbox.Watched(t.Context(), s.pool)
 	testservers.Must(t, err)
+	var tables []string
+	for _, w := range got {
+		if w.Watch != "chainlearn" {
+			t.Errorf("watched by another: %+v", w)
+		}
+		tables = append(tables, w.Table)
+	}
+	found, err := outbox.Check(t.Context(), s.pool)
+	testservers.Must(t, err)
+	if len(found) > 0 {
+		t.Errorf("found %v", found)
+	}
 	want := []string{"courses", "credentials", "enrollments", "modules", "quiz_submissions", "quizzes", "revoked_tokens", "users"}
-	if !slices.Equal(got, want) {
-		t.Errorf("watched are %v, want %v", got, want)
+	if !slices.Equal(tables, want) {
+		t.Errorf("watched are %v, want %v", tables, want)
+	}
+}
+
+// A database that an earlier release has migrated: its outbox and its watches are replaced, and
+// in between everything stays watched.
+func TestUpgradeOfTheOutbox(t *testing.T) {
+	t.Parallel()
+	url := testservers.SharedPostgres(t).Database(t)
+	config, err := pgx.ParseConfig(url)
+	testservers.Must(t, err)
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	db := stdlib.OpenDB(*config)
+	defer db.Close()
+	p, err := migrationProvider(db, slog.New(slog.DiscardHandler))
+	testservers.Must(t, err)
+	_, err = p.UpTo(t.Context(), 4)
+	testservers.Must(t, err)
+	for _, file := range []string{"../../cache/outbox/postgres/testdata/outbox-1.sql", "testdata/00006_watch-1.sql"} {
+		statements, err := os.ReadFile(file)
+		testservers.Must(t, err)
+		execute(t, url, string(statements))
+	}
+	execute(t, url, `INSERT INTO `+versionTable+` (version_id, is_applied) VALUES (5, true), (6, true)`, `INSERT INTO revoked_tokens VALUES ('a b', now())`)
+	s := storage(t, url, Config{})
+	execute(t, url, `INSERT INTO revoked_tokens VALUES ('c d', now())`)
+	tags, err := s.touched(t.Context())
+	testservers.Must(t, err)
+	slices.Sort(tags)
+	if !slices.Equal(tags, []cache.Tag{"token:a b", "token:c%20d"}) {
+		t.Errorf("touched %q", tags)
+	}
+	found, err := outbox.Check(t.Context(), s.pool)
+	testservers.Must(t, err)
+	if watches, err := outbox.Watched(t.Context(), s.pool); err != nil || len(watches) != 8 || len(found) > 0 {
+		t.Errorf("watched: %v (%v), found %v", watches, err, found)
 	}
 }
 
@@ -149,7 +199,7 @@ func TestIndexesAreRecognised(t *testing.T) {
 func TestProcessesThatMigrateAtOnce(t *testing.T) {
 	t.Parallel()
 	url := testservers.SharedPostgres(t).Database(t)
-	execute(t, url, foreign...)
+	execute(t, url, otherProgramSchema...)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -176,15 +226,15 @@ func TestNewerDatabaseIsRefused(t *testing.T) {
 	execute(t, url, `INSERT INTO `+versionTable+` (version_id, is_applied) VALUES (999, true)`)
 	_, err := Open(t.Context(), url, Config{})
 	newer, ok := errors.AsType[*NewerError](err)
-	if !ok || newer.Found != 999 || newer.Known != 6 {
-		t.Errorf("got %v, want a NewerError with 999 and 6", err)
+	if !ok || newer.Found != 999 || newer.Known != 7 {
+		t.Errorf("got %v, want a NewerError with 999 and 7", err)
 	}
 }
 
 func TestInterruptedIndexIsBuiltAgain(t *testing.T) {
 	t.Parallel()
 	url := testservers.SharedPostgres(t).Database(t)
-	execute(t, url, foreign...)
+	execute(t, url, otherProgramSchema...)
 	execute(t, url, `DROP INDEX one_enrollment`, `INSERT INTO enrollments (id, user_id, course_id) SELECT md5('twice')::uuid, user_id, course_id FROM enrollments LIMIT 1`)
 	_, err := Open(t.Context(), url, Config{})
 	for _, want := range []string{"rows of enrollments are alike in (user_id, course_id)", "delete all but one", "Key (user_id, course_id)="} {
@@ -202,11 +252,11 @@ func TestInterruptedIndexIsBuiltAgain(t *testing.T) {
 	}
 }
 
-// A migration gives way to whoever uses a table, and tries again.
+// A migration gives way to sessions that use a table, and tries again.
 func TestMigrationWaitsForItsTurn(t *testing.T) {
 	t.Parallel()
 	url := testservers.SharedPostgres(t).Database(t)
-	execute(t, url, foreign...)
+	execute(t, url, otherProgramSchema...)
 	conn, err := pgx.Connect(t.Context(), url)
 	testservers.Must(t, err)
 	defer conn.Close(context.Background())

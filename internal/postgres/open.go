@@ -21,13 +21,11 @@ import (
 
 // Config of Open. Its zero value is good.
 type Config struct {
-	// Cache holds the answers that writes invalidate, FenceLease is what it was given as
-	// its own, and Relay is how its relay delivers what other programs wrote. Default
-	// nil: this process caches nothing, and what it writes is delivered by those that
-	// do. Default of FenceLease 5 s, as the cache's.
-	Cache      *cache.Cache
-	FenceLease time.Duration
-	Relay      outbox.RelayConfig
+	// Cache holds the answers that writes invalidate, and Relay is how its relay delivers
+	// what other programs wrote. Default nil: this process caches nothing, and what it
+	// writes is delivered by those that do.
+	Cache *cache.Cache
+	Relay outbox.RelayConfig
 	// RequireFence refuses to write while the shared tier cannot be told beforehand.
 	RequireFence bool
 
@@ -58,7 +56,6 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	c.FenceLease = cmp.Or(c.FenceLease, 5*time.Second)
 	c.ReplicaWait = cmp.Or(c.ReplicaWait, 20*time.Millisecond)
 	c.MaxConns = cmp.Or(c.MaxConns, 16)
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)
@@ -73,7 +70,7 @@ func (c Config) validate() error {
 	for _, f := range []struct {
 		name  string
 		value time.Duration
-	}{{"FenceLease", c.FenceLease}, {"ReplicaWait", c.ReplicaWait}, {"ConnectTimeout", c.ConnectTimeout}, {"ReadTimeout", c.ReadTimeout}} {
+	}{{"ReplicaWait", c.ReplicaWait}, {"ConnectTimeout", c.ConnectTimeout}, {"ReadTimeout", c.ReadTimeout}} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative: %s", f.name, f.value))
 		}
@@ -84,23 +81,26 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
+// drainTimeout bounds how long a start waits for the outbox and the shared tier.
+const drainTimeout = 2 * time.Second
+
 // Open connects to the database at url and brings its schema up to date, from nothing or from
 // tables that another program made; on large tables that takes a while, and reports to
 // the logger. Any number of processes may do so at once. A database of a newer release is
 // refused with a NewerError.
 func Open(ctx context.Context, url string, cfg Config) (*Storage, error) {
-	s, err := open(ctx, url, cfg.withDefaults())
+	s, err := openStorage(ctx, url, cfg.withDefaults())
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	return s, nil
 }
 
-func open(ctx context.Context, url string, cfg Config) (_ *Storage, err error) {
+func openStorage(ctx context.Context, url string, cfg Config) (_ *Storage, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Storage{crew: newCrew()}
+	s := &Storage{goroutines: newGoroutineGroup()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -112,36 +112,37 @@ func open(ctx context.Context, url string, cfg Config) (_ *Storage, err error) {
 	if err := migrate(ctx, s.pool.Config().ConnConfig, cfg.Logger); err != nil {
 		return nil, fmt.Errorf("migrate: %w", err)
 	}
-	s.lookups = newLookups(s.pool, cfg.ReadTimeout, s.crew)
+	s.enrolmentBatcher = newEnrolmentBatcher(s.pool, cfg.ReadTimeout, s.goroutines)
 	if cfg.ReplicaURL != "" {
 		pool, err := connect(ctx, cfg.ReplicaURL, cfg)
 		if err != nil {
 			return nil, fmt.Errorf("replica: %w", err)
 		}
-		s.replica = newReplica(s.pool, pool, cfg.ReplicaWait, cfg.Logger, s.crew)
+		s.replica = newReplica(s.pool, pool, cfg.ReplicaWait, cfg.Logger, s.goroutines)
 	}
 	s.log = outboxpostgres.NewLog(s.pool, cfg.Logger)
 	if cfg.Cache != nil {
 		if s.relay, err = outbox.NewRelay(cfg.Cache, s.log, cfg.Relay); err != nil {
 			return nil, err
 		}
-		// What was written while nobody listened is delivered before anybody asks. If the
-		// shared tier is down, the cache has it done before it trusts it again.
-		if err := s.relay.Drain(ctx); err != nil {
-			cfg.Logger.WarnContext(ctx, "outbox was not drained at start", "err", err)
-		}
 		s.relay.Start()
+		// What was written while no relay ran is delivered before the first request. If the
+		// shared tier is down, the cache waits for it before it serves what is stored.
+		waiting, cancel := context.WithTimeout(ctx, drainTimeout)
+		defer cancel()
+		if err := cfg.Cache.WaitServing(waiting); err != nil {
+			cfg.Logger.WarnContext(ctx, "the outbox was not drained at start; stored answers are not served until it is", "err", err)
+		}
 	}
 	s.db, err = outboxpostgres.NewDB(s.log, cfg.Cache, outboxpostgres.Config{
-		Options:    outbox.Options{Relay: s.relay, RequireFence: cfg.RequireFence},
-		FenceLease: cfg.FenceLease,
+		Options: outbox.Options{Relay: s.relay, RequireFence: cfg.RequireFence},
 	})
 	if err != nil {
 		return nil, err
 	}
 	limits := s.db.Limits()
 	cfg.Logger.InfoContext(ctx, "database is open", "host", s.pool.Config().ConnConfig.Host, "database", s.pool.Config().ConnConfig.Database,
-		"max_conns", cfg.MaxConns, "replica", cfg.ReplicaURL != "", "read_timeout", cfg.ReadTimeout, "fence_lease", cfg.FenceLease,
+		"max_conns", cfg.MaxConns, "replica", cfg.ReplicaURL != "", "read_timeout", cfg.ReadTimeout,
 		"write_statement_timeout", limits.Statement, "write_idle_timeout", limits.Idle, "write_transaction_timeout", limits.Transaction)
 	return s, nil
 }
@@ -183,7 +184,7 @@ func connect(ctx context.Context, url string, cfg Config) (*pgxpool.Pool, error)
 		pool, err = dial(ctx, config)
 	}
 	if err != nil || strings.Contains(config.ConnString(), "default_query_exec_mode") {
-		return pool, err // whoever names it knows
+		return pool, err // an explicit mode in the URL wins
 	}
 	shared, err := sharesSessions(ctx, pool)
 	if err == nil && !shared {

@@ -14,9 +14,9 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// volume fills a migrated database with as many rows as make reading a whole table cost more
+// largeDataset fills a migrated database with as many rows as make reading a whole table cost more
 // than any index.
-var volume = []string{
+var largeDataset = []string{
 	`INSERT INTO users (id, stellar_address) SELECT md5('u' || i)::uuid, 'G' || i FROM generate_series(1, 20000) i`,
 	`INSERT INTO courses (id, title, description, difficulty, created_at) SELECT md5('c' || i)::uuid, 'Course ' || i, repeat(md5('d' || i), 20),
 		(ARRAY['beginner', 'intermediate', 'advanced'])[i % 3 + 1], timestamptz '2026-01-01' + i * interval '1 minute' FROM generate_series(1, 3000) i`,
@@ -53,7 +53,7 @@ func TestIndexesServeEveryStatement(t *testing.T) {
 		defer mu.Unlock()
 		sent = append(sent, query)
 	}})
-	execute(t, url, volume...)
+	execute(t, url, largeDataset...)
 	user, course := id[learning.Profile](t, url, "u7"), id[learning.Course](t, url, "c7")
 	quiz, own := id[learning.Quiz](t, url, "q7"), id[learning.Quiz](t, url, "q20006") // of user 7
 	module := learning.ModuleID("module-1")
@@ -72,7 +72,7 @@ func TestIndexesServeEveryStatement(t *testing.T) {
 		"detail":   func() error { _, err := s.CourseDetail(ctx, course); return err },
 		"enrolled": func() error { _, err := s.Enrolled(ctx, user, []learning.CourseID{course}); return err },
 		"enrolled, of many": func() error {
-			_, err := s.lookups.ask(ctx, slices.Repeat([]*lookup{{user, slices.Repeat([]learning.CourseID{course}, learning.MaxLimit)}}, lookupsShared)...)
+			_, err := s.enrolmentBatcher.query(ctx, slices.Repeat([]*enrolmentRequest{{user, slices.Repeat([]learning.CourseID{course}, learning.MaxLimit)}}, enrolmentBatchSize)...)
 			return err
 		},
 		"completed module": func() error { _, err := s.CompletedModule(ctx, user, course, module); return err },
@@ -123,8 +123,8 @@ func TestIndexesServeEveryStatement(t *testing.T) {
 		note(tx.SubmissionForUpdate(ctx, submission))
 		note(nil, tx.MarkClaimed(ctx, submission, 10, at))
 		note(nil, tx.InsertCredential(ctx, user, learning.Credential{ID: learning.NewID[learning.Credential](), CourseID: course, MintedAt: at}))
-		note(tx.Remembered(ctx, key, at))
-		note(nil, tx.Remember(ctx, key, learning.Remembered{Body: []byte(`{}`), ExpiresAt: at}, at))
+		note(tx.StoredResponse(ctx, key, at))
+		note(nil, tx.StoreResponse(ctx, key, learning.StoredResponse{Body: []byte(`{}`), ExpiresAt: at}, at))
 		return errors.Join(errs...)
 	}))
 	execute(t, url,

@@ -15,14 +15,13 @@ import (
 
 // A replica answers loads in place of the primary, if it knows enough.
 //
-// What is enough? A load must see every write whose invalidation it will outlive, that is
-// every write that was bumped before the load's guard was captured. Such a write was
+// What is enough? A load must see every write that was bumped before the load's guard was captured. Such a write was
 // committed before its bump, the guard was captured before the load began, and only then
 // does the load ask the primary how far its log reaches: so that position lies past the
 // commit. (The position is that of insertion, not of flushing: with synchronous_commit
 // off a commit is visible before it is flushed.) Once the standby has replayed the log up
 // to there, whatever it answers contains the write. Writes bumped later change the
-// guard, and what was loaded meanwhile is dead.
+// guard, and what was loaded meanwhile is invalid.
 //
 // The standby tells how far it is in the same round trip as its answer, but by a statement
 // of its own, before: within one statement, the snapshot would be older than the position.
@@ -33,63 +32,63 @@ import (
 // So a load costs a cheap question to the primary, shared by all loads that wait for it,
 // and one to the standby, which does the work.
 type replica struct {
-	pool *pgxpool.Pool
-	wait time.Duration
-	log  *slog.Logger
-	tip  *tip
+	pool        *pgxpool.Pool
+	catchUpWait time.Duration
+	log         *slog.Logger
+	walPosition *walPositionReader
 
-	mu       sync.Mutex
-	restTill time.Time // it is not asked before; guarded by mu
-	failing  bool      // the last try failed; guarded by mu
+	mu           sync.Mutex
+	backOffUntil time.Time // no calls before; guarded by mu
+	failing      bool      // the last try failed; guarded by mu
 }
 
-func newReplica(primary, pool *pgxpool.Pool, wait time.Duration, log *slog.Logger, crew *crew) *replica {
-	return &replica{pool: pool, wait: wait, log: log, tip: newTip(primary, crew)}
+func newReplica(primary, pool *pgxpool.Pool, wait time.Duration, log *slog.Logger, group *goroutineGroup) *replica {
+	return &replica{pool: pool, catchUpWait: wait, log: log, walPosition: newWALPositionReader(primary, group)}
 }
 
 const (
-	// replicaRest is how long a standby that is behind or broken is left alone: loads do
-	// not all pay for finding out.
-	replicaRest = 250 * time.Millisecond
-	// replayPause is between two looks at a standby that is behind.
-	replayPause = 2 * time.Millisecond
+	// replicaBackOff is how long a standby that is behind or broken is not asked: most
+	// loads then do not pay for finding out.
+	replicaBackOff = 250 * time.Millisecond
+	// replayPollInterval is between two checks of a standby that is behind.
+	replayPollInterval = 2 * time.Millisecond
 
-	caughtUp = `
+	caughtUpQuery = `
 SELECT pg_is_in_recovery() AND coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false)
     AND (SELECT timeline_id FROM pg_control_checkpoint()) = $2::bigint`
 )
 
 // load returns false when the primary must answer, whatever the error.
 func (r *replica) load(ctx context.Context, query string, args []any, fields []any) (bool, error) {
-	if !r.worthAsking() {
+	if !r.available() {
 		return false, nil
 	}
-	position, err := r.tip.Do(ctx, struct{}{}, struct{}{})
+	position, err := r.walPosition.Do(ctx, struct{}{}, struct{}{})
 	if err != nil {
 		return false, err
 	}
-	for deadline := time.Now().Add(r.wait); ; {
-		ok, err := r.try(ctx, position, query, args, fields)
+	for deadline := time.Now().Add(r.catchUpWait); ; {
+		ok, err := r.loadOnce(ctx, position, query, args, fields)
 		if ok || ctx.Err() != nil {
 			return ok, err
 		}
 		if err != nil || time.Now().After(deadline) {
-			r.rest(err)
+			r.backOff(err)
 			return false, err
 		}
-		if err := pause(ctx, replayPause); err != nil {
+		if err := sleep(ctx, replayPollInterval); err != nil {
 			return false, err
 		}
 	}
 }
 
-// try asks once. It returns true if the standby had replayed the position; the error is then
+// loadOnce asks once. It returns true if the standby had replayed the position; the error is then
 // that of the question, and at most pgx.ErrNoRows.
-func (r *replica) try(ctx context.Context, p position, query string, args []any, fields []any) (bool, error) {
+func (r *replica) loadOnce(ctx context.Context, p walPosition, query string, args []any, fields []any) (bool, error) {
 	var b pgx.Batch
 	var ok bool
 	var answer error
-	b.Queue(caughtUp, p.lsn, p.timeline).QueryRow(func(row pgx.Row) error { return row.Scan(&ok) })
+	b.Queue(caughtUpQuery, p.lsn, p.timeline).QueryRow(func(row pgx.Row) error { return row.Scan(&ok) })
 	b.Queue(query, args...).Query(func(rows pgx.Rows) error {
 		defer rows.Close()
 		if !ok {
@@ -107,7 +106,7 @@ func (r *replica) try(ctx context.Context, p position, query string, args []any,
 		return false, err
 	}
 	if ok {
-		r.works()
+		r.markWorking()
 	}
 	return ok, answer
 }
@@ -116,24 +115,24 @@ func (r *replica) close() {
 	r.pool.Close()
 }
 
-func (r *replica) worthAsking() bool {
+func (r *replica) available() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return time.Now().After(r.restTill)
+	return time.Now().After(r.backOffUntil)
 }
 
-// rest leaves the standby alone for a while. err is nil when it is merely behind.
-func (r *replica) rest(err error) {
+// backOff stops asking the standby for replicaBackOff. err is nil when it is merely behind.
+func (r *replica) backOff(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.restTill = time.Now().Add(replicaRest)
+	r.backOffUntil = time.Now().Add(replicaBackOff)
 	if !r.failing {
 		r.failing = true
 		r.log.Warn("replica is behind or broken, the primary answers", "err", err)
 	}
 }
 
-func (r *replica) works() {
+func (r *replica) markWorking() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.failing {
@@ -142,35 +141,35 @@ func (r *replica) works() {
 	}
 }
 
-// position in the primary's log.
-type position struct {
+// walPosition is a position in the primary's write-ahead log.
+type walPosition struct {
 	lsn      string
 	timeline int64
 }
 
-// tip asks the primary how far its log reaches. One question is under way; whoever comes
-// meanwhile shares the next, since an answer to one that was asked before they came may
-// be too old for them.
-type tip = coalesce.Calls[struct{}, struct{}, position]
+// walPositionReader asks the primary for its WAL position. One call is under way. Callers that
+// arrive meanwhile share the next: the result of a call that began before they arrived may be
+// too old for them.
+type walPositionReader = coalesce.Calls[struct{}, struct{}, walPosition]
 
-const tipTimeout = 2 * time.Second
+const walPositionTimeout = 2 * time.Second
 
-func newTip(primary *pgxpool.Pool, crew *crew) *tip {
-	ask := func(ctx context.Context) (p position, err error) {
-		ctx, cancel := context.WithTimeout(ctx, tipTimeout)
+func newWALPositionReader(primary *pgxpool.Pool, group *goroutineGroup) *walPositionReader {
+	ask := func(ctx context.Context) (p walPosition, err error) {
+		ctx, cancel := context.WithTimeout(ctx, walPositionTimeout)
 		defer cancel()
 		err = primary.QueryRow(ctx, `
 SELECT lsn::text, ('x' || left(pg_walfile_name(lsn), 8))::bit(32)::bigint
 FROM pg_current_wal_insert_lsn() AS lsn`).Scan(&p.lsn, &p.timeline)
 		return p, err
 	}
-	return &tip{
-		Alone: 1, Most: 1, Wait: tipTimeout,
-		One: func(ctx context.Context, _, _ struct{}) (position, error) { return ask(ctx) },
-		Many: func(ctx context.Context, _, _ []struct{}) ([]position, error) {
+	return &walPositionReader{
+		Alone: 1, Most: 1, Wait: walPositionTimeout,
+		One: func(ctx context.Context, _, _ struct{}) (walPosition, error) { return ask(ctx) },
+		Many: func(ctx context.Context, _, _ []struct{}) ([]walPosition, error) {
 			p, err := ask(ctx)
-			return []position{p}, err
+			return []walPosition{p}, err
 		},
-		Spawn: crew.spawn, Closed: errClosed,
+		Spawn: group.start, Closed: errClosed,
 	}
 }

@@ -19,8 +19,8 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// duo is a primary and its standby, a storage that knows both, and a cache in front of them.
-type duo struct {
+// replicatedPair is a primary and its standby, a storage that knows both, and a cache in front of them.
+type replicatedPair struct {
 	primary, standby *testservers.Postgres
 	url              string
 	storage          *Storage
@@ -32,9 +32,9 @@ type duo struct {
 	log  strings.Builder
 }
 
-func newDuo(t *testing.T, wait time.Duration) *duo {
+func newReplicatedPair(t *testing.T, wait time.Duration) *replicatedPair {
 	t.Helper()
-	d := &duo{primary: testservers.StartPostgres(t, testservers.PostgresConfig{})}
+	d := &replicatedPair{primary: testservers.StartPostgres(t, testservers.PostgresConfig{})}
 	name, err := d.primary.CreateDatabase(t.Context())
 	testservers.Must(t, err)
 	d.url = d.primary.DatabaseURL(name)
@@ -67,14 +67,14 @@ func newDuo(t *testing.T, wait time.Duration) *duo {
 	return d
 }
 
-func (d *duo) Write(b []byte) (int, error) {
+func (d *replicatedPair) Write(b []byte) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.log.Write(b)
 }
 
-// says returns how often the log says something.
-func (d *duo) says(what string) int {
+// logCount returns how often the log says something.
+func (d *replicatedPair) logCount(what string) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return strings.Count(d.log.String(), what)
@@ -82,7 +82,7 @@ func (d *duo) says(what string) int {
 
 // byReplica loads once, and says whether the standby answered: otherwise the question is sent
 // to the primary, too.
-func (d *duo) byReplica(t *testing.T) bool {
+func (d *replicatedPair) byReplica(t *testing.T) bool {
 	t.Helper()
 	d.mu.Lock()
 	d.sent = nil
@@ -93,20 +93,20 @@ func (d *duo) byReplica(t *testing.T) bool {
 	defer d.mu.Unlock()
 	questions := 0
 	for _, q := range d.sent {
-		if q == courseDetail {
+		if q == courseDetailQuery {
 			questions++
 		}
 	}
-	return slices.Contains(d.sent, caughtUp) && questions == 1
+	return slices.Contains(d.sent, caughtUpQuery) && questions == 1
 }
 
-func (d *duo) usesReplica(t *testing.T) {
+func (d *replicatedPair) usesReplica(t *testing.T) {
 	t.Helper()
 	testservers.Eventually(t, 20*time.Second, func() (bool, string) { return d.byReplica(t), "the primary answers" })
 }
 
 // rename writes through the outbox, and returns when that is acknowledged.
-func (d *duo) rename(t *testing.T, title int) {
+func (d *replicatedPair) rename(t *testing.T, title int) {
 	t.Helper()
 	testservers.Must(t, d.storage.db.Write(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE courses SET title = $2::text WHERE id = $1::uuid`, d.course.UUID, strconv.Itoa(title))
@@ -114,7 +114,7 @@ func (d *duo) rename(t *testing.T, title int) {
 	}))
 }
 
-func (d *duo) title(t *testing.T) int {
+func (d *replicatedPair) title(t *testing.T) int {
 	t.Helper()
 	c, err := d.detail.Get(t.Context(), d.course)
 	testservers.Must(t, err)
@@ -125,10 +125,10 @@ func (d *duo) title(t *testing.T) int {
 
 func TestReplicaThatIsBehindIsNotAsked(t *testing.T) {
 	t.Parallel()
-	d := newDuo(t, 20*time.Millisecond)
+	d := newReplicatedPair(t, 20*time.Millisecond)
 	d.usesReplica(t)
 
-	behind, again := d.says("replica is behind"), d.says("replica answers again")
+	behind, again := d.logCount("replica is behind"), d.logCount("replica answers again")
 	testservers.Must(t, d.standby.PauseReplay(t.Context()))
 	for until, n := time.Now().Add(3*time.Second), 1; time.Now().Before(until); n++ {
 		d.rename(t, n)
@@ -143,13 +143,13 @@ func TestReplicaThatIsBehindIsNotAsked(t *testing.T) {
 	if old != "0" {
 		t.Errorf("the standby was not behind: it has %s", old)
 	}
-	if n := d.says("replica is behind") - behind; n != 1 {
+	if n := d.logCount("replica is behind") - behind; n != 1 {
 		t.Errorf("the log says %d times that the replica is behind, want once", n)
 	}
 	testservers.Must(t, d.standby.ResumeReplay(t.Context()))
 	testservers.Must(t, d.standby.CatchUp(t.Context()))
 	d.usesReplica(t)
-	if n := d.says("replica answers again") - again; n != 1 {
+	if n := d.logCount("replica answers again") - again; n != 1 {
 		t.Errorf("the log says %d times that it answers again, want once", n)
 	}
 }
@@ -158,7 +158,7 @@ func TestReplicaThatIsBehindIsNotAsked(t *testing.T) {
 // and still contain what was acknowledged before they began.
 func TestReadsFromAReplicaContainWhatWasWritten(t *testing.T) {
 	t.Parallel()
-	d := newDuo(t, time.Second)
+	d := newReplicatedPair(t, time.Second)
 	d.usesReplica(t)
 	var acknowledged atomic.Int64
 	stop := make(chan struct{})
@@ -190,7 +190,7 @@ func TestReadsFromAReplicaContainWhatWasWritten(t *testing.T) {
 
 func TestReplicaThatIsGone(t *testing.T) {
 	t.Parallel()
-	d := newDuo(t, 20*time.Millisecond)
+	d := newReplicatedPair(t, 20*time.Millisecond)
 	d.usesReplica(t)
 	testservers.Must(t, d.standby.Kill())
 	for n := 1; n <= 5; n++ {
@@ -206,7 +206,7 @@ func TestReplicaThatIsGone(t *testing.T) {
 // A standby that has become a primary has a log of its own.
 func TestPromotedReplicaIsNotAsked(t *testing.T) {
 	t.Parallel()
-	d := newDuo(t, 20*time.Millisecond)
+	d := newReplicatedPair(t, 20*time.Millisecond)
 	d.usesReplica(t)
 	testservers.Must(t, d.standby.Promote(t.Context()))
 	execute(t, d.standby.DatabaseURL(strings.TrimPrefix(value[string](t, d.url, `SELECT '/' || current_database()`), "/")),
@@ -230,12 +230,12 @@ func TestPositionIsAskedForOnceForMany(t *testing.T) {
 			asked.Add(1)
 		}
 	}})
-	tip := newTip(s.pool, s.crew)
+	reader := newWALPositionReader(s.pool, s.goroutines)
 	const many = 500
 	var wg sync.WaitGroup
 	for range many {
 		wg.Go(func() {
-			if p, err := tip.Do(t.Context(), struct{}{}, struct{}{}); err != nil || p.lsn == "" || p.timeline != 1 {
+			if p, err := reader.Do(t.Context(), struct{}{}, struct{}{}); err != nil || p.lsn == "" || p.timeline != 1 {
 				t.Errorf("%+v, %v", p, err)
 			}
 		})
@@ -246,7 +246,7 @@ func TestPositionIsAskedForOnceForMany(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := tip.Do(ctx, struct{}{}, struct{}{}); err == nil {
-		t.Error("a caller that has left was answered")
+	if _, err := reader.Do(ctx, struct{}{}, struct{}{}); err == nil {
+		t.Error("a cancelled caller was answered")
 	}
 }

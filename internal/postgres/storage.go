@@ -18,21 +18,24 @@ import (
 
 // Storage keeps the platform's data in a database. It implements learning.Storage.
 type Storage struct {
-	pool    *pgxpool.Pool
-	replica *replica // nil: none
-	lookups *lookups
-	crew    *crew
-	log     *outboxpostgres.Log
-	db      *outboxpostgres.DB
-	relay   *outbox.Relay // nil without a cache
+	pool             *pgxpool.Pool
+	replica          *replica // nil: none
+	enrolmentBatcher *enrolmentBatcher
+	goroutines       *goroutineGroup
+	log              *outboxpostgres.Log
+	db               *outboxpostgres.DB
+	relay            *outbox.Relay // nil without a cache
 }
 
 var _ learning.Storage = (*Storage)(nil)
 
-// Backlog returns how many touched tags are in the outbox, counted up to a bound, and the age
-// of the oldest.
+// Backlog returns how many touched tags wait in the outbox for this process's store, counted up
+// to a bound, and the age of the oldest; without a cache, of all that are in the outbox.
 func (s *Storage) Backlog(ctx context.Context) (rows int, oldest time.Duration, err error) {
-	return s.log.Backlog(ctx)
+	if s.relay == nil {
+		return s.log.Backlog(ctx, "") // which has got none
+	}
+	return s.relay.Backlog(ctx)
 }
 
 // Close waits for what is running and closes all connections. Close it before the cache it
@@ -48,7 +51,7 @@ func (s *Storage) Close() error {
 	if s.replica != nil {
 		s.replica.close()
 	}
-	s.crew.close()
+	s.goroutines.close()
 	if s.pool != nil {
 		s.pool.Close()
 	}
@@ -69,7 +72,7 @@ func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx lea
 	return s.db.Write(ctx, func(ctx context.Context, t pgx.Tx) error { return fn(ctx, &tx{t}) })
 }
 
-// load asks a question whose answer is one row, of the replica if it knows enough.
+// load asks a question whose answer is one row, of the replica if it has caught up.
 func (s *Storage) load(ctx context.Context, query string, args []any, fields ...any) error {
 	if s.replica != nil {
 		ok, err := s.replica.load(ctx, query, args, fields)
@@ -96,10 +99,10 @@ func rowError(err error) error {
 	return err
 }
 
-// utc scans a time, in the time zone that the domain uses.
-type utc struct{ *time.Time }
+// utcTime scans a time, in the time zone that the domain uses.
+type utcTime struct{ *time.Time }
 
-func (u utc) Scan(v any) error {
+func (u utcTime) Scan(v any) error {
 	t, ok := v.(time.Time)
 	if !ok {
 		return fmt.Errorf("want a time, not %T", v)
@@ -108,10 +111,10 @@ func (u utc) Scan(v any) error {
 	return nil
 }
 
-// owner scans the ID of a user, or NULL.
-type owner struct{ id **learning.UserID }
+// nullableUserID scans the ID of a user, or NULL.
+type nullableUserID struct{ id **learning.UserID }
 
-func (o owner) Scan(v any) error {
+func (o nullableUserID) Scan(v any) error {
 	if v == nil {
 		*o.id = nil
 		return nil

@@ -24,20 +24,20 @@ func (t *tx) CourseActive(ctx context.Context, id learning.CourseID) (bool, erro
 }
 
 func (t *tx) InsertEnrollment(ctx context.Context, e learning.Enrollment) error {
-	return t.insert(ctx, `
+	return t.insertRow(ctx, `
 INSERT INTO enrollments (id, user_id, course_id, enrolled_at)
 VALUES ($1::uuid, $2::uuid, $3::uuid, $4)
 ON CONFLICT DO NOTHING`,
 		outbox.Last, uuid.Must(uuid.NewV7()), e.UserID.UUID, e.CourseID.UUID, e.EnrolledAt.UTC())
 }
 
-// Enrolled locks the enrolment against whoever else asks.
+// Enrolled locks the enrolment against other transactions.
 func (t *tx) Enrolled(ctx context.Context, user learning.UserID, course learning.CourseID) (bool, error) {
 	return t.exists(ctx, `SELECT FROM enrollments WHERE user_id = $1::uuid AND course_id = $2::uuid FOR NO KEY UPDATE`,
 		user.UUID, course.UUID)
 }
 
-var completeCourse = `
+var completeCourseQuery = `
 UPDATE enrollments
 SET completed_at = $3
 WHERE user_id = $1::uuid AND course_id = $2::uuid AND completed_at IS NULL
@@ -47,15 +47,15 @@ WHERE user_id = $1::uuid AND course_id = $2::uuid AND completed_at IS NULL
       EXCEPT
       SELECT q.module_id
       FROM quiz_submissions s JOIN quizzes q ON q.id = s.quiz_id
-      WHERE s.user_id = $1::uuid AND q.course_id = $2::uuid AND ` + passed + `)`
+      WHERE s.user_id = $1::uuid AND q.course_id = $2::uuid AND ` + passedCondition + `)`
 
 // CompleteCourse leaves a course without modules as it is: there is nothing to complete. Of two
-// who pass the last two modules at once, the second to get the lock sees both passed.
+// transactions that pass the last two modules at once, the second to get the lock sees both.
 func (t *tx) CompleteCourse(ctx context.Context, user learning.UserID, course learning.CourseID, at time.Time) (bool, error) {
 	var b pgx.Batch
 	b.Queue(`SELECT FROM enrollments WHERE user_id = $1::uuid AND course_id = $2::uuid FOR NO KEY UPDATE`, user.UUID, course.UUID)
 	done := int64(0)
-	q := b.Queue(completeCourse, user.UUID, course.UUID, at.UTC())
+	q := b.Queue(completeCourseQuery, user.UUID, course.UUID, at.UTC())
 	q.Query(func(rows pgx.Rows) error {
 		rows.Close()
 		done = rows.CommandTag().RowsAffected()
@@ -67,12 +67,12 @@ func (t *tx) CompleteCourse(ctx context.Context, user learning.UserID, course le
 
 func (t *tx) ProfileForUpdate(ctx context.Context, id learning.UserID) (learning.Profile, error) {
 	var p learning.Profile
-	err := t.QueryRow(ctx, profile+` FOR NO KEY UPDATE`, id.UUID).Scan(profileFields(&p)...)
+	err := t.QueryRow(ctx, profileQuery+` FOR NO KEY UPDATE`, id.UUID).Scan(profileFields(&p)...)
 	return p, rowError(err)
 }
 
 func (t *tx) UpdateProfile(ctx context.Context, p learning.Profile, at time.Time) error {
-	return t.change(ctx, `
+	return t.changeRow(ctx, `
 UPDATE users
 SET display_name = $2, background = $3, learning_goal = $4, pace = $5, language = $6, updated_at = $7
 WHERE id = $1::uuid`,
@@ -80,7 +80,7 @@ WHERE id = $1::uuid`,
 }
 
 func (t *tx) AddCredits(ctx context.Context, user learning.UserID, n int, at time.Time) error {
-	return t.change(ctx, `UPDATE users SET credits = coalesce(credits, 0) + $2::int, updated_at = $3 WHERE id = $1::uuid`,
+	return t.changeRow(ctx, `UPDATE users SET credits = coalesce(credits, 0) + $2::int, updated_at = $3 WHERE id = $1::uuid`,
 		user.UUID, n, at.UTC())
 }
 
@@ -104,7 +104,7 @@ ORDER BY created_at, id`, course.UUID, string(module))
 const quizColumns = `q.id, q.course_id, q.module_id, q.questions, q.generated_for, q.created_at`
 
 func quizFields(q *learning.Quiz) []any {
-	return []any{&q.ID.UUID, &q.CourseID.UUID, &q.ModuleID, &q.Questions, owner{&q.GeneratedFor}, utc{&q.CreatedAt}}
+	return []any{&q.ID.UUID, &q.CourseID.UUID, &q.ModuleID, &q.Questions, nullableUserID{&q.GeneratedFor}, utcTime{&q.CreatedAt}}
 }
 
 const submissionColumns = `s.id, s.quiz_id, q.course_id, q.module_id, s.user_id, s.answers, coalesce(s.score, 0),
@@ -112,7 +112,7 @@ const submissionColumns = `s.id, s.quiz_id, q.course_id, q.module_id, s.user_id,
 
 func submissionFields(s *learning.Submission) []any {
 	return []any{&s.ID.UUID, &s.QuizID.UUID, &s.CourseID.UUID, &s.ModuleID, &s.UserID.UUID, &s.Answers, &s.Score,
-		&s.TotalQuestions, &s.Feedback, &s.RewardClaimed, utc{&s.SubmittedAt}}
+		&s.TotalQuestions, &s.Feedback, &s.RewardClaimed, utcTime{&s.SubmittedAt}}
 }
 
 func (t *tx) LearnerQuiz(ctx context.Context, user learning.UserID, course learning.CourseID, module learning.ModuleID) (learning.Quiz, *learning.Submission, error) {
@@ -154,7 +154,7 @@ func (t *tx) InsertQuiz(ctx context.Context, q learning.Quiz) error {
 	if q.GeneratedFor != nil {
 		generatedFor = &q.GeneratedFor.UUID
 	}
-	return t.insert(ctx, `
+	return t.insertRow(ctx, `
 INSERT INTO quizzes (id, course_id, module_id, questions, generated_for, created_at)
 VALUES ($1::uuid, $2::uuid, $3::text, $4::text::jsonb, $5::uuid, $6)
 ON CONFLICT DO NOTHING`,
@@ -175,7 +175,7 @@ func (t *tx) InsertSubmission(ctx context.Context, s learning.Submission) error 
 			return err
 		}
 	}
-	return t.insert(ctx, `
+	return t.insertRow(ctx, `
 INSERT INTO quiz_submissions (id, quiz_id, user_id, answers, score, feedback, submitted_at)
 VALUES ($1::uuid, $2::uuid, $3::uuid, $4::text::jsonb, $5::int, $6::text, $7)
 ON CONFLICT DO NOTHING`,
@@ -193,24 +193,24 @@ FOR NO KEY UPDATE OF s`, id.UUID).Scan(submissionFields(&s)...)
 }
 
 func (t *tx) MarkClaimed(ctx context.Context, id learning.SubmissionID, amount int, at time.Time) error {
-	return t.change(ctx, `
+	return t.changeRow(ctx, `
 UPDATE quiz_submissions
 SET reward_claimed = true, reward_pending = false, reward_failed = false, reward_amount = $2::int, claimed_at = $3
 WHERE id = $1::uuid`, id.UUID, amount, at.UTC())
 }
 
 func (t *tx) InsertCredential(ctx context.Context, user learning.UserID, c learning.Credential) error {
-	return t.insert(ctx, `
+	return t.insertRow(ctx, `
 INSERT INTO credentials (id, user_id, course_id, score, nft_asset_code, nft_issuer, mint_tx_hash, revoked, minted_at)
 VALUES ($1::uuid, $2::uuid, $3::uuid, $4::int, $5::text, $6::text, $7::text, $8::boolean, $9)
 ON CONFLICT DO NOTHING`,
 		c.ID.UUID, user.UUID, c.CourseID.UUID, c.Score, c.NFTAssetCode, c.NFTIssuer, c.MintTxHash, c.Revoked, c.MintedAt.UTC())
 }
 
-// Remembered locks the key by its name: there may be no row yet. The lock is taken by a
+// StoredResponse locks the key by its name: there may be no row yet. The lock is taken by a
 // statement of its own, so that the next one sees what its holder has committed.
-func (t *tx) Remembered(ctx context.Context, key learning.IdempotencyKey, now time.Time) (learning.Remembered, error) {
-	var r learning.Remembered
+func (t *tx) StoredResponse(ctx context.Context, key learning.IdempotencyKey, now time.Time) (learning.StoredResponse, error) {
+	var r learning.StoredResponse
 	var body string
 	var b pgx.Batch
 	b.Queue(`SELECT pg_advisory_xact_lock(hashtextextended(concat_ws('/', 'idempotency', $1::text, $2::text, $3::text), 0))`,
@@ -220,26 +220,26 @@ SELECT request_hash, response_status, response_body::text, expires_at
 FROM idempotency_keys
 WHERE user_id = $1::uuid AND endpoint = $2::text AND key = $3::text AND expires_at > $4`,
 		key.User.UUID, key.Endpoint, key.Key, now.UTC()).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&r.RequestHash, &r.Status, &body, utc{&r.ExpiresAt})
+		return row.Scan(&r.RequestHash, &r.Status, &body, utcTime{&r.ExpiresAt})
 	})
 	if err := t.SendBatch(ctx, &b).Close(); err != nil {
-		return learning.Remembered{}, rowError(err)
+		return learning.StoredResponse{}, rowError(err)
 	}
 	r.Body = []byte(body)
 	return r, nil
 }
 
-// forgetKeys is how many expired keys go each time one comes, so that the table shrinks
+// expiredKeyBatch is how many expired keys go each time one comes, so that the table shrinks
 // and no request pays for all of them.
-const forgetKeys = 10
+const expiredKeyBatch = 10
 
-// Remember fails with learning.ErrExists while the key is remembered already.
-func (t *tx) Remember(ctx context.Context, key learning.IdempotencyKey, r learning.Remembered, now time.Time) error {
+// StoreResponse fails with learning.ErrExists while a response is stored under the key.
+func (t *tx) StoreResponse(ctx context.Context, key learning.IdempotencyKey, r learning.StoredResponse, now time.Time) error {
 	var b pgx.Batch
 	b.Queue(`
 DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM idempotency_keys WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2::int FOR UPDATE SKIP LOCKED))`,
-		now.UTC(), forgetKeys)
+		now.UTC(), expiredKeyBatch)
 	var stored int64
 	b.Queue(`
 INSERT INTO idempotency_keys AS k (key, user_id, endpoint, request_hash, response_status, response_body, created_at, expires_at)
@@ -266,18 +266,18 @@ func (t *tx) exists(ctx context.Context, query string, args ...any) (bool, error
 	return tag.RowsAffected() > 0, err
 }
 
-// change runs a statement that changes exactly one row, or fails with learning.ErrNoRow.
-func (t *tx) change(ctx context.Context, query string, args ...any) error {
-	return t.exactlyOne(ctx, learning.ErrNoRow, query, args)
+// changeRow runs a statement that changes exactly one row, or fails with learning.ErrNoRow.
+func (t *tx) changeRow(ctx context.Context, query string, args ...any) error {
+	return t.execOne(ctx, learning.ErrNoRow, query, args)
 }
 
-// insert runs a statement that inserts a row or, on a conflict, does nothing, which is
+// insertRow runs a statement that inserts a row or, on a conflict, does nothing, which is
 // learning.ErrExists: a violated constraint would end the transaction.
-func (t *tx) insert(ctx context.Context, query string, args ...any) error {
-	return t.exactlyOne(ctx, learning.ErrExists, query, args)
+func (t *tx) insertRow(ctx context.Context, query string, args ...any) error {
+	return t.execOne(ctx, learning.ErrExists, query, args)
 }
 
-func (t *tx) exactlyOne(ctx context.Context, otherwise error, query string, args []any) error {
+func (t *tx) execOne(ctx context.Context, otherwise error, query string, args []any) error {
 	tag, err := t.Exec(ctx, query, args...)
 	if err != nil {
 		return rowError(err)

@@ -56,59 +56,59 @@ func Generate(ctx context.Context, sink Sink, spec Spec) (Counts, error) {
 	if err := spec.check(); err != nil {
 		return Counts{}, err
 	}
-	w, err := spec.world()
+	d, err := spec.dataset()
 	if err != nil {
 		return Counts{}, err
 	}
-	return w.fill(ctx, sink, spec.Progress)
+	return d.fill(ctx, sink, spec.Progress)
 }
 
-func (s Spec) world() (*world, error) {
+func (s Spec) dataset() (*dataset, error) {
 	samples, err := catalogue.Courses()
 	if err != nil {
 		return nil, err
 	}
-	w := &world{seed: uint64(s.RandomSeed), users: s.Users}
+	d := &dataset{seed: uint64(s.RandomSeed), users: s.Users}
 	for i := range s.Courses {
 		c := samples[i%len(samples)]
 		c.Title += " " + strconv.Itoa(i/len(samples)+2) // the sequels of the catalogue's own
 		c.Active = true
-		c.CreatedAt = today.AddDate(-2, 0, 0).Add(time.Duration(i) * 17 * time.Minute)
+		c.CreatedAt = lastDay.AddDate(-2, 0, 0).Add(time.Duration(i) * 17 * time.Minute)
 		c.Modules = c.Modules[:modulesEach]
-		id := w.id("courses", i)
+		id := d.id("courses", i)
 		entry, err := newCourse(id, c, func(module string) uuid.UUID { return uuid.NewSHA1(id, []byte(module)) })
 		if err != nil {
 			return nil, err
 		}
-		w.courses = append(w.courses, entry)
+		d.courses = append(d.courses, entry)
 	}
-	w.joined = func(user int) []int {
-		from, to := share(s.Enrollments, s.Users, user)
+	d.coursesOf = func(user int) []int {
+		from, to := portion(s.Enrollments, s.Users, user)
 		if to == from {
 			return nil
 		}
 		// Every course is met once before any is met again: a step that has no divisor
 		// in common with the number of courses goes round all of them.
-		dice := w.dice("joined", user)
-		step := coprime(1+dice.IntN(s.Courses), s.Courses)
+		rng := d.random("joined", user)
+		step := coprime(1+rng.IntN(s.Courses), s.Courses)
 		list := make([]int, to-from)
-		for i, c := 0, dice.IntN(s.Courses); i < len(list); i, c = i+1, (c+step)%s.Courses {
+		for i, c := 0, rng.IntN(s.Courses); i < len(list); i, c = i+1, (c+step)%s.Courses {
 			list[i] = c
 		}
 		return list
 	}
-	w.taken = func(user, nth int) (int, bool) {
-		from, _ := share(s.Enrollments, s.Users, user)
-		first, last := share(s.Submissions, s.Enrollments, from+nth)
+	d.submittedBy = func(user, nth int) (int, bool) {
+		from, _ := portion(s.Enrollments, s.Users, user)
+		first, last := portion(s.Submissions, s.Enrollments, from+nth)
 		// The enrollments that have a submission come first if not all have one.
 		return last - first, from+nth < s.Credentials
 	}
-	return w, nil
+	return d, nil
 }
 
-// share divides total among n, as evenly as can be, the first ones getting more. It returns
+// portion divides total among n, as evenly as can be, the first ones getting more. It returns
 // what the ith gets, as a range.
-func share(total, n, i int) (from, to int) {
+func portion(total, n, i int) (from, to int) {
 	each, more := total/n, total%n
 	from = i*each + min(i, more)
 	to = from + each

@@ -23,12 +23,12 @@ type table struct {
 	columns []string
 	rows    iter.Seq[[]any]
 	total   int  // about
-	count   *int // of the rows that were new; nil if nobody asks
+	count   *int // of the rows that were new; nil if not reported
 }
 
-// fill stores the world in sink. A row that is there already stays as it is.
-func (w *world) fill(ctx context.Context, sink Sink, progress func(done, total int)) (n Counts, err error) {
-	tables := w.tables(&n)
+// fill stores the dataset in sink. A row that is there already stays as it is.
+func (d *dataset) fill(ctx context.Context, sink Sink, progress func(done, total int)) (n Counts, err error) {
+	tables := d.tables(&n)
 	total, done := 0, 0
 	for _, t := range tables {
 		total += t.total
@@ -58,14 +58,14 @@ func (w *world) fill(ctx context.Context, sink Sink, progress func(done, total i
 	return n, nil
 }
 
-func (w *world) tables(n *Counts) []table {
+func (d *dataset) tables(n *Counts) []table {
 	modules, enrollments, submissions, credentials := 0, 0, 0, 0
-	for _, c := range w.courses {
+	for _, c := range d.courses {
 		modules += len(c.modules)
 	}
-	for user := range w.users {
-		for nth := range w.joined(user) {
-			taken, credential := w.taken(user, nth)
+	for user := range d.users {
+		for nth := range d.coursesOf(user) {
+			taken, credential := d.submittedBy(user, nth)
 			enrollments++
 			submissions += taken
 			if credential {
@@ -75,59 +75,59 @@ func (w *world) tables(n *Counts) []table {
 	}
 	return []table{
 		{"courses", []string{"id", "title", "description", "difficulty", "content_hash", "is_active", "created_at"},
-			w.courseRows, len(w.courses), &n.Courses},
+			d.courseRows, len(d.courses), &n.Courses},
 		{"modules", []string{"course_id", "module_id", "title", "position"},
-			w.moduleRows, modules, nil},
+			d.moduleRows, modules, nil},
 		{"quizzes", []string{"id", "course_id", "module_id", "questions", "generated_for", "created_at"},
-			w.quizRows, modules, nil},
+			d.quizRows, modules, nil},
 		{"users", []string{"id", "stellar_address", "display_name", "background", "learning_goal", "pace", "language", "credits", "created_at", "updated_at"},
-			w.userRows, w.users, &n.Users},
+			d.userRows, d.users, &n.Users},
 		{"enrollments", []string{"id", "user_id", "course_id", "enrolled_at", "completed_at"},
-			w.enrollmentRows, enrollments, &n.Enrollments},
+			d.enrollmentRows, enrollments, &n.Enrollments},
 		{"quiz_submissions", []string{"id", "quiz_id", "user_id", "answers", "score", "feedback", "reward_claimed", "reward_amount", "submitted_at", "claimed_at"},
-			w.submissionRows, submissions, &n.Submissions},
+			d.submissionRows, submissions, &n.Submissions},
 		{"credentials", []string{"id", "user_id", "course_id", "score", "nft_asset_code", "minted_at"},
-			w.credentialRows, credentials, &n.Credentials},
+			d.credentialRows, credentials, &n.Credentials},
 	}
 }
 
-func (w *world) courseRows(yield func([]any) bool) {
-	for _, c := range w.courses {
-		if !yield([]any{c.id, c.c.Title, c.c.Description, c.c.Difficulty, c.contentHash(), c.c.Active, c.c.CreatedAt}) {
+func (d *dataset) courseRows(yield func([]any) bool) {
+	for _, c := range d.courses {
+		if !yield([]any{c.id, c.source.Title, c.source.Description, c.source.Difficulty, c.contentHash(), c.source.Active, c.source.CreatedAt}) {
 			return
 		}
 	}
 }
 
-func (w *world) moduleRows(yield func([]any) bool) {
-	for _, c := range w.courses {
+func (d *dataset) moduleRows(yield func([]any) bool) {
+	for _, c := range d.courses {
 		for _, m := range c.modules {
-			if !yield([]any{c.id, m.m.ID, m.m.Title, m.m.Order}) {
+			if !yield([]any{c.id, m.source.ID, m.source.Title, m.source.Order}) {
 				return
 			}
 		}
 	}
 }
 
-func (w *world) quizRows(yield func([]any) bool) {
-	for _, c := range w.courses {
+func (d *dataset) quizRows(yield func([]any) bool) {
+	for _, c := range d.courses {
 		for _, m := range c.modules {
-			if !yield([]any{m.quiz.ID.UUID, c.id, m.m.ID, m.questions, nil, c.c.CreatedAt}) {
+			if !yield([]any{m.quiz.ID.UUID, c.id, m.source.ID, m.questions, nil, c.source.CreatedAt}) {
 				return
 			}
 		}
 	}
 }
 
-func (w *world) userRows(yield func([]any) bool) {
+func (d *dataset) userRows(yield func([]any) bool) {
 	paces := learning.Paces
 	languages := []string{"en", "en", "en", "es", "pt", "fr", "de", "id"}
-	for user := range w.users {
-		p := w.profile(user)
-		dice := w.dice("accounts", user)
-		key := sha256.Sum256(fmt.Appendf(nil, "%d stellar key %d", w.seed, user))
-		credits, joined := 0, today
-		for h := range w.histories(user) {
+	for user := range d.users {
+		p := d.profile(user)
+		rng := d.random("accounts", user)
+		key := sha256.Sum256(fmt.Appendf(nil, "%d stellar key %d", d.seed, user))
+		credits, joined := 0, lastDay
+		for h := range d.histories(user) {
 			for _, a := range h.attempts {
 				if a.claimed {
 					credits += learning.RewardCredits
@@ -137,10 +137,10 @@ func (w *world) userRows(yield func([]any) bool) {
 				joined = h.enrolledAt
 			}
 		}
-		joined = joined.AddDate(0, 0, -1-dice.IntN(30))
+		joined = joined.AddDate(0, 0, -1-rng.IntN(30))
 		row := []any{
-			p.id, stellarAddress(key), p.name, orNil(p.background), orNil(p.goal),
-			string(paces[dice.IntN(len(paces))]), languages[dice.IntN(len(languages))], credits, joined, joined,
+			p.id, stellarAddress(key), p.name, nullIfEmpty(p.background), nullIfEmpty(p.goal),
+			string(paces[rng.IntN(len(paces))]), languages[rng.IntN(len(languages))], credits, joined, joined,
 		}
 		if !yield(row) {
 			return
@@ -148,7 +148,7 @@ func (w *world) userRows(yield func([]any) bool) {
 	}
 }
 
-func orNil(s string) any {
+func nullIfEmpty(s string) any {
 	if s == "" {
 		return nil
 	}
@@ -156,21 +156,21 @@ func orNil(s string) any {
 }
 
 // histories of a user, one for each course joined.
-func (w *world) histories(user int) iter.Seq[history] {
+func (d *dataset) histories(user int) iter.Seq[history] {
 	return func(yield func(history) bool) {
-		for nth, number := range w.joined(user) {
-			if !yield(w.history(user, nth, number)) {
+		for nth, number := range d.coursesOf(user) {
+			if !yield(d.history(user, nth, number)) {
 				return
 			}
 		}
 	}
 }
 
-// everyHistory is those of all users, with the user's number and ID.
-func (w *world) everyHistory(visit func(user int, id uuid.UUID, h history) bool) {
-	for user := range w.users {
-		id := w.profile(user).id
-		for h := range w.histories(user) {
+// visitHistories visits those of all users, with the user's number and ID.
+func (d *dataset) visitHistories(visit func(user int, id uuid.UUID, h history) bool) {
+	for user := range d.users {
+		id := d.profile(user).id
+		for h := range d.histories(user) {
 			if !visit(user, id, h) {
 				return
 			}
@@ -178,8 +178,8 @@ func (w *world) everyHistory(visit func(user int, id uuid.UUID, h history) bool)
 	}
 }
 
-func (w *world) enrollmentRows(yield func([]any) bool) {
-	w.everyHistory(func(_ int, user uuid.UUID, h history) bool {
+func (d *dataset) enrollmentRows(yield func([]any) bool) {
+	d.visitHistories(func(_ int, user uuid.UUID, h history) bool {
 		var completed any
 		if !h.completedAt.IsZero() {
 			completed = h.completedAt
@@ -188,8 +188,8 @@ func (w *world) enrollmentRows(yield func([]any) bool) {
 	})
 }
 
-func (w *world) submissionRows(yield func([]any) bool) {
-	w.everyHistory(func(_ int, user uuid.UUID, h history) bool {
+func (d *dataset) submissionRows(yield func([]any) bool) {
+	d.visitHistories(func(_ int, user uuid.UUID, h history) bool {
 		for _, a := range h.attempts {
 			answers, err := json.Marshal(a.Answers)
 			if err != nil {
@@ -208,8 +208,8 @@ func (w *world) submissionRows(yield func([]any) bool) {
 	})
 }
 
-func (w *world) credentialRows(yield func([]any) bool) {
-	w.everyHistory(func(_ int, user uuid.UUID, h history) bool {
+func (d *dataset) credentialRows(yield func([]any) bool) {
+	d.visitHistories(func(_ int, user uuid.UUID, h history) bool {
 		if !h.credential {
 			return true
 		}

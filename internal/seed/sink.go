@@ -11,7 +11,7 @@ type Sink interface {
 	// new: a row that breaks a unique constraint, because it is there already, is left
 	// out. Values are uuid.UUID, string, int, bool, time.Time, json.RawMessage and nil.
 	//
-	// The rows are stored in several transactions, so that others may write in between; after
+	// The rows are stored in several transactions, so that other writers get their turn in between; after
 	// an error some are stored. Answers that depend on the rows are invalidated as after
 	// any other write.
 	Insert(ctx context.Context, table string, columns []string, rows iter.Seq[[]any]) (int, error)

@@ -16,14 +16,14 @@ import (
 	"github.com/chainlearn/chainlearn/internal/seed"
 )
 
-// cached is a storage with a cache before it, as the service has it.
-type cached struct {
+// cachedStorage is a storage with a cache before it, as the service has it.
+type cachedStorage struct {
 	*Storage
 	store   *storetest.Faulty
 	profile *cache.Cached[learning.UserID, learning.Profile]
 }
 
-func newCached(t *testing.T, path string, store *storetest.Faulty) *cached {
+func newCachedStorage(t *testing.T, path string, store *storetest.Faulty) *cachedStorage {
 	t.Helper()
 	c, err := cache.New(cache.Config{Store: store, StoreTimeout: time.Second})
 	if err != nil {
@@ -38,7 +38,7 @@ func newCached(t *testing.T, path string, store *storetest.Faulty) *cached {
 			t.Error(err)
 		}
 	})
-	return &cached{s, store, cache.Define(c, cache.Query[learning.UserID, learning.Profile]{
+	return &cachedStorage{s, store, cache.Define(c, cache.Query[learning.UserID, learning.Profile]{
 		Name:     "users:profile",
 		Key:      func(id learning.UserID) string { return cache.Key(id) },
 		Tags:     func(id learning.UserID) []cache.Tag { return []cache.Tag{learning.UserTag(id)} },
@@ -48,7 +48,7 @@ func newCached(t *testing.T, path string, store *storetest.Faulty) *cached {
 }
 
 // credits of a user, as the cache has them.
-func (c *cached) credits(t *testing.T, id learning.UserID) int {
+func (c *cachedStorage) credits(t *testing.T, id learning.UserID) int {
 	t.Helper()
 	p, err := c.profile.Get(t.Context(), id)
 	if err != nil {
@@ -75,10 +75,10 @@ func TestCacheNeverLagsBehindWrites(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.db")
 	shared := storetest.NewFaulty(memstore.New(memstore.Config{}))
 	t.Cleanup(func() { shared.Close() })
-	a, b := newCached(t, path, shared.Peer()), newCached(t, path, shared.Peer())
+	a, b := newCachedStorage(t, path, shared.Peer()), newCachedStorage(t, path, shared.Peer())
 	insertUser(t, a.Storage)
 	for n := range 10 {
-		for i, p := range []*cached{a, b} {
+		for i, p := range []*cachedStorage{a, b} {
 			if got := p.credits(t, anyUser); got != n {
 				t.Fatalf("process %d reads %d credits after %d were acknowledged", i, got, n)
 			}
@@ -99,7 +99,7 @@ func TestCacheNeverLagsBehindWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range []*cached{a, b} {
+	for _, p := range []*cachedStorage{a, b} {
 		eventually(t, func() error {
 			if got := p.credits(t, anyUser); got != 100 {
 				return fmt.Errorf("%d credits, want 100", got)
@@ -115,7 +115,7 @@ func TestOpenDrainsTheOutbox(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.db")
 	shared := storetest.NewFaulty(memstore.New(memstore.Config{}))
 	t.Cleanup(func() { shared.Close() })
-	first := newCached(t, path, shared.Peer())
+	first := newCachedStorage(t, path, shared.Peer())
 	insertUser(t, first.Storage)
 	if got := first.credits(t, anyUser); got != 0 {
 		t.Fatalf("%d credits", got)
@@ -131,7 +131,7 @@ func TestOpenDrainsTheOutbox(t *testing.T) {
 	if err := errors.Join(err, tool.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if got := newCached(t, path, shared.Peer()).credits(t, anyUser); got != 7 {
+	if got := newCachedStorage(t, path, shared.Peer()).credits(t, anyUser); got != 7 {
 		t.Errorf("the first answer after the start has %d credits, want 7", got)
 	}
 }
@@ -139,7 +139,7 @@ func TestOpenDrainsTheOutbox(t *testing.T) {
 func TestOpenWithoutSharedTier(t *testing.T) {
 	store := storetest.NewFaulty(memstore.New(memstore.Config{}))
 	store.Fail(errors.New("down"))
-	c := newCached(t, filepath.Join(t.TempDir(), "test.db"), store)
+	c := newCachedStorage(t, filepath.Join(t.TempDir(), "test.db"), store)
 	insertUser(t, c.Storage)
 	if got := c.credits(t, anyUser); got != 0 {
 		t.Errorf("%d credits", got)
@@ -150,7 +150,7 @@ func TestOpenWithoutSharedTier(t *testing.T) {
 // its readers in the dark.
 func TestSeedingBesideAServer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.db")
-	server := newCached(t, path, storetest.NewFaulty(memstore.New(memstore.Config{})))
+	server := newCachedStorage(t, path, storetest.NewFaulty(memstore.New(memstore.Config{})))
 	insertUser(t, server.Storage)
 	tool, err := Open(t.Context(), path, Config{})
 	if err != nil {
@@ -182,7 +182,7 @@ func TestSeedingBesideAServer(t *testing.T) {
 	}
 	eventually(t, func() error {
 		var rows int
-		err := tool.read.QueryRowContext(t.Context(), `SELECT count(*) FROM cache_outbox`).Scan(&rows)
+		err := tool.readPool.QueryRowContext(t.Context(), `SELECT count(*) FROM cache_outbox`).Scan(&rows)
 		if err == nil && rows > 0 {
 			err = fmt.Errorf("%d rows are left", rows)
 		}

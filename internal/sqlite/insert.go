@@ -17,12 +17,12 @@ import (
 var _ seed.Sink = (*Storage)(nil)
 
 const (
-	insertTogether = 50    // rows in one statement
-	insertAtOnce   = 5_000 // rows in one transaction, at most
+	rowsPerStatement      = 50    // rows in one statement
+	maxRowsPerTransaction = 5_000 // rows in one transaction, at most
 	// A transaction keeps other writers waiting. They try again every 100 ms or sooner, so a
-	// bulk that went on at once would win nearly every time, until they gave up.
-	insertTime  = 100 * time.Millisecond
-	insertPause = 50 * time.Millisecond
+	// bulk insert without pauses would get the lock nearly every time, until they timed out.
+	maxTransactionTime = 100 * time.Millisecond
+	transactionPause   = 50 * time.Millisecond
 )
 
 // Insert stores rows in bulk, as seed.Sink has it. Names of tables and columns must come from
@@ -33,7 +33,7 @@ func (s *Storage) Insert(ctx context.Context, table string, columns []string, ro
 	total := 0
 	for {
 		var batch [][]any
-		for len(batch) < insertAtOnce {
+		for len(batch) < maxRowsPerTransaction {
 			row, ok := next()
 			if !ok {
 				break
@@ -46,18 +46,18 @@ func (s *Storage) Insert(ctx context.Context, table string, columns []string, ro
 		for len(batch) > 0 {
 			var used, n int
 			err := s.db.Write(ctx, func(ctx context.Context, t *sql.Tx) (err error) {
-				used, n, err = insert(ctx, t, table, columns, batch)
+				used, n, err = insertRows(ctx, t, table, columns, batch)
 				return err
 			})
 			if err != nil {
 				return total, fmt.Errorf("insert into %s: %w", table, err)
 			}
 			total += n
-			if batch = batch[used:]; len(batch) == 0 && used < insertAtOnce {
-				break // the last: nobody is kept waiting
+			if batch = batch[used:]; len(batch) == 0 && used < maxRowsPerTransaction {
+				break // the last: no pause is needed
 			}
 			select {
-			case <-time.After(insertPause):
+			case <-time.After(transactionPause):
 			case <-ctx.Done():
 				return total, fmt.Errorf("insert into %s: %w", table, context.Cause(ctx))
 			}
@@ -65,23 +65,23 @@ func (s *Storage) Insert(ctx context.Context, table string, columns []string, ro
 	}
 }
 
-// insert stores as many of rows as it can in insertTime. It returns how many these are, and
+// insertRows stores as many of rows as it can in maxTransactionTime. It returns how many these are, and
 // how many of them were new.
-func insert(ctx context.Context, t *sql.Tx, table string, columns []string, rows [][]any) (used, stored int, err error) {
+func insertRows(ctx context.Context, t *sql.Tx, table string, columns []string, rows [][]any) (used, stored int, err error) {
 	began := time.Now()
 	statement := func(n int) string {
 		row := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
 		return fmt.Sprintf("INSERT INTO %s (%s) VALUES %s%s ON CONFLICT DO NOTHING",
 			table, strings.Join(columns, ", "), row, strings.Repeat(", "+row, n-1))
 	}
-	full, err := t.PrepareContext(ctx, statement(insertTogether))
+	full, err := t.PrepareContext(ctx, statement(rowsPerStatement))
 	if err != nil {
 		return 0, 0, err
 	}
 	defer full.Close()
-	args := make([]any, 0, insertTogether*len(columns))
-	for used < len(rows) && (used == 0 || time.Since(began) < insertTime) {
-		some := rows[used:min(len(rows), used+insertTogether)]
+	args := make([]any, 0, rowsPerStatement*len(columns))
+	for used < len(rows) && (used == 0 || time.Since(began) < maxTransactionTime) {
+		some := rows[used:min(len(rows), used+rowsPerStatement)]
 		used += len(some)
 		args = args[:0]
 		for _, row := range some {
@@ -89,11 +89,11 @@ func insert(ctx context.Context, t *sql.Tx, table string, columns []string, rows
 				return used, stored, fmt.Errorf("%d values for %d columns", len(row), len(columns))
 			}
 			for _, v := range row {
-				args = append(args, value(v))
+				args = append(args, columnValue(v))
 			}
 		}
 		var res sql.Result
-		if len(some) == insertTogether {
+		if len(some) == rowsPerStatement {
 			res, err = full.ExecContext(ctx, args...)
 		} else {
 			res, err = t.ExecContext(ctx, statement(len(some)), args...)
@@ -110,13 +110,13 @@ func insert(ctx context.Context, t *sql.Tx, table string, columns []string, rows
 	return used, stored, nil
 }
 
-// value of a column, as the migrations want it.
-func value(v any) any {
+// columnValue of a column, as the migrations want it.
+func columnValue(v any) any {
 	switch v := v.(type) {
 	case uuid.UUID:
 		return v.String()
 	case time.Time:
-		return text(v)
+		return formatTime(v)
 	case json.RawMessage:
 		return string(v)
 	default:

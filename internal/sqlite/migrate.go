@@ -16,16 +16,16 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-func provider(db *sql.DB) (*goose.Provider, error) {
+func migrationProvider(db *sql.DB) (*goose.Provider, error) {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return nil, err
 	}
-	return goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithDisableGlobalRegistry(true))
+	return goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(migrateWatches))
 }
 
 func migrate(ctx context.Context, db *sql.DB) error {
-	p, err := provider(db)
+	p, err := migrationProvider(db)
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if err == nil {
 		return nil
 	}
-	// Another process may have migrated between our look at the version and our turn to
+	// Another process may have migrated between our read of the version and our
 	// write. Then there is nothing left to do.
 	if pending, again := p.HasPending(ctx); again == nil && !pending {
 		return nil
@@ -46,7 +46,7 @@ func checkSchema(ctx context.Context, path string, cfg Config) error {
 	if info, err := os.Stat(path); errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
 		return nil
 	}
-	db, err := pool(path, cfg, url.Values{"_query_only": {"1"}, "mode": {"rw"}}, 1)
+	db, err := openPool(path, cfg, url.Values{"_query_only": {"1"}, "mode": {"rw"}}, 1)
 	if err != nil {
 		return err
 	}
@@ -60,9 +60,9 @@ func checkSchema(ctx context.Context, path string, cfg Config) error {
 	case tables == 0:
 		return nil
 	case ours == 0:
-		return ErrForeign
+		return ErrOtherProgram
 	}
-	p, err := provider(db)
+	p, err := migrationProvider(db)
 	if err != nil {
 		return err
 	}

@@ -25,8 +25,8 @@ var (
 	ErrInUse = errors.New("in use by another process")
 	// ErrNotDatabase says that the file is no SQLite database.
 	ErrNotDatabase = errors.New("not a SQLite database")
-	// ErrForeign says that the database holds tables of some other program.
-	ErrForeign = errors.New("a database of another program")
+	// ErrOtherProgram says that the database holds tables of some other program.
+	ErrOtherProgram = errors.New("a database of another program")
 )
 
 // NewerError says that a newer release of the program has migrated the database.
@@ -48,8 +48,8 @@ type Config struct {
 	Relay outbox.RelayConfig
 
 	// Exclusive keeps every other process that asks for the same from opening the database.
-	// A server whose cache is its own must ask: two of them would not hear each other
-	// fence. Programs that do not ask may still open it.
+	// A server whose cache is its own must ask: each of two would miss the other's
+	// fences. Programs that do not ask may still open it.
 	Exclusive bool
 
 	// Readers is how many reads may run at once. Default: 4, or one for each CPU if
@@ -72,18 +72,21 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// drainTimeout bounds how long a start waits for the outbox and the shared tier.
+const drainTimeout = 2 * time.Second
+
 // Open opens the database in the file at path, which it creates, with its folder, if there is
 // none, and brings its schema up to date. A file that it refuses (ErrNotDatabase,
-// ErrForeign, ErrInUse, a NewerError, one that cannot be written) it leaves as it was.
+// ErrOtherProgram, ErrInUse, a NewerError, one that cannot be written) it leaves as it was.
 func Open(ctx context.Context, path string, cfg Config) (*Storage, error) {
-	s, err := open(ctx, path, cfg.withDefaults())
+	s, err := openStorage(ctx, path, cfg.withDefaults())
 	if err != nil {
 		return nil, fmt.Errorf("open database %q: %w", path, err)
 	}
 	return s, nil
 }
 
-func open(ctx context.Context, path string, cfg Config) (_ *Storage, err error) {
+func openStorage(ctx context.Context, path string, cfg Config) (_ *Storage, err error) {
 	if path == "" || strings.HasPrefix(path, ":memory:") {
 		return nil, errors.New("name a file: a database in memory cannot be shared by several connections")
 	}
@@ -109,18 +112,18 @@ func open(ctx context.Context, path string, cfg Config) (_ *Storage, err error) 
 	}
 	// An acknowledged write survives a power cut, hence synchronous=FULL: one fsync for
 	// each commit.
-	s.write, err = pool(path, cfg, url.Values{
+	s.writePool, err = openPool(path, cfg, url.Values{
 		"_txlock": {"immediate"}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "mode": {"rwc"},
 		"_pragma": {"cache_size(-32768)"}, // KiB at most: a large transaction in less spills early
 	}, 1)
 	if err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, s.write); err != nil {
+	if err := migrate(ctx, s.writePool); err != nil {
 		return nil, fmt.Errorf("migrate: %w", err)
 	}
 	// One more than Readers, for the watch over the outbox.
-	s.read, err = pool(path, cfg, url.Values{
+	s.readPool, err = openPool(path, cfg, url.Values{
 		"_query_only": {"1"}, "mode": {"rw"}, "_pragma": {"cache_size(-8192)"},
 	}, cfg.Readers+1)
 	if err != nil {
@@ -129,24 +132,26 @@ func open(ctx context.Context, path string, cfg Config) (_ *Storage, err error) 
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
-	s.log = outboxsqlite.NewLog(s.read, s.write)
+	s.log = outboxsqlite.NewLog(s.readPool, s.writePool)
 	if cfg.Cache != nil {
 		if s.relay, err = outbox.NewRelay(cfg.Cache, s.log, cfg.Relay); err != nil {
 			return nil, err
 		}
-		// What was written while nobody listened is delivered before anybody asks. If the
-		// shared tier is down, the cache has it done before it trusts it again.
-		if err := s.relay.Drain(ctx); err != nil && cfg.Relay.Logger != nil {
-			cfg.Relay.Logger.WarnContext(ctx, "outbox was not drained at start", "err", err)
-		}
 		s.relay.Start()
+		// What was written while no relay ran is delivered before the first request. If the
+		// shared tier is down, the cache waits for it before it serves what is stored.
+		waiting, cancel := context.WithTimeout(ctx, drainTimeout)
+		defer cancel()
+		if err := cfg.Cache.WaitServing(waiting); err != nil && cfg.Relay.Logger != nil {
+			cfg.Relay.Logger.WarnContext(ctx, "the outbox was not drained at start; stored answers are not served until it is", "err", err)
+		}
 	}
 	s.db = outboxsqlite.NewDB(s.log, cfg.Cache, outbox.Options{Relay: s.relay})
 	return s, nil
 }
 
-// pool opens connections to the database; params are added to what all of them need.
-func pool(path string, cfg Config, params url.Values, size int) (*sql.DB, error) {
+// openPool opens connections to the database; params are added to what all of them need.
+func openPool(path string, cfg Config, params url.Values, size int) (*sql.DB, error) {
 	params.Set("_foreign_keys", "1")
 	params.Set("_busy_timeout", fmt.Sprint(cfg.BusyTimeout.Milliseconds()))
 	params.Add("_pragma", "temp_store(memory)")

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// asNobody runs f with the file rights of a user without any, also when the tests run as
-// root, whom no mode keeps from writing.
-func asNobody(t *testing.T, f func()) {
+// withoutPrivileges runs f with the file rights of a user without any, also when the tests run as
+// root, which file modes do not restrict.
+func withoutPrivileges(t *testing.T, f func()) {
 	t.Helper()
 	done := make(chan error)
 	go func() {
@@ -45,7 +45,7 @@ func TestOpenWhatCannotBeWritten(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			folder := t.TempDir()
-			if err := os.Chmod(filepath.Dir(folder), 0o755); err != nil { // for nobody to pass
+			if err := os.Chmod(filepath.Dir(folder), 0o755); err != nil { // for the other user to enter
 				t.Fatal(err)
 			}
 			path := filepath.Join(folder, "x.db")
@@ -69,7 +69,7 @@ func TestOpenWhatCannotBeWritten(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = os.Chmod(folder, 0o755) })
-			asNobody(t, func() {
+			withoutPrivileges(t, func() {
 				s, err := Open(t.Context(), path, Config{Exclusive: true})
 				if err == nil {
 					s.Close()

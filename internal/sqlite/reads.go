@@ -9,10 +9,10 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-// reads are the statements of learning.Reads, prepared: planning one costs more than
+// readStatements are the statements of learning.Reads, prepared: planning one costs more than
 // running it. Each is the only statement of its question, so that it sees one state of
 // the database and a miss costs one trip.
-type reads struct {
+type readStatements struct {
 	listCourses, listCoursesOf, countCourses, countCoursesOf, courseDetail     *sql.Stmt
 	enrolled, completedModule, profile, progress, rewards, credentials, bearer *sql.Stmt
 }
@@ -22,30 +22,30 @@ func (s *Storage) prepare(ctx context.Context) error {
 		stmt **sql.Stmt
 		sql  string
 	}{
-		{&s.reads.listCourses, listCourses("")},
-		{&s.reads.listCoursesOf, listCourses("AND difficulty = ?3")},
-		{&s.reads.countCourses, `SELECT count(*) FROM courses WHERE is_active = 1`},
-		{&s.reads.countCoursesOf, `SELECT count(*) FROM courses WHERE is_active = 1 AND difficulty = ?1`},
-		{&s.reads.courseDetail, courseDetail},
-		{&s.reads.enrolled, enrolled},
-		{&s.reads.completedModule, completedModule},
-		{&s.reads.profile, profile},
-		{&s.reads.progress, progress},
-		{&s.reads.rewards, rewards},
-		{&s.reads.credentials, credentials},
-		{&s.reads.bearer, bearer},
+		{&s.statements.listCourses, listCoursesQuery("")},
+		{&s.statements.listCoursesOf, listCoursesQuery("AND difficulty = ?3")},
+		{&s.statements.countCourses, `SELECT count(*) FROM courses WHERE is_active = 1`},
+		{&s.statements.countCoursesOf, `SELECT count(*) FROM courses WHERE is_active = 1 AND difficulty = ?1`},
+		{&s.statements.courseDetail, courseDetailQuery},
+		{&s.statements.enrolled, enrolledQuery},
+		{&s.statements.completedModule, completedModuleQuery},
+		{&s.statements.profile, profileQuery},
+		{&s.statements.progress, progressQuery},
+		{&s.statements.rewards, rewardsQuery},
+		{&s.statements.credentials, credentialsQuery},
+		{&s.statements.bearer, bearerQuery},
 	} {
 		var err error
-		if *q.stmt, err = s.read.PrepareContext(ctx, q.sql); err != nil {
+		if *q.stmt, err = s.readPool.PrepareContext(ctx, q.sql); err != nil {
 			return fmt.Errorf("prepare %s: %w", q.sql, err)
 		}
 	}
 	return nil
 }
 
-// listCourses is the page of courses that match a condition, and how many do. The page comes
+// listCoursesQuery is the page of courses that match a condition, and how many do. The page comes
 // as one JSON array: a page past the end has no rows that could bear the total.
-func listCourses(condition string) string {
+func listCoursesQuery(condition string) string {
 	return `
 WITH page AS (
     SELECT id, title, description, difficulty, julianday(created_at) AS created
@@ -64,12 +64,12 @@ FROM page`
 }
 
 func (s *Storage) ListCourses(ctx context.Context, p learning.ListParams) (learning.CoursePage, error) {
-	stmt, args := s.reads.listCourses, []any{p.Limit, (p.Page - 1) * p.Limit}
+	stmt, args := s.statements.listCourses, []any{p.Limit, (p.Page - 1) * p.Limit}
 	if p.Difficulty != "" {
-		stmt, args = s.reads.listCoursesOf, append(args, p.Difficulty)
+		stmt, args = s.statements.listCoursesOf, append(args, p.Difficulty)
 	}
 	var page learning.CoursePage
-	err := stmt.QueryRowContext(ctx, args...).Scan(&page.Total, asJSON{&page.Courses})
+	err := stmt.QueryRowContext(ctx, args...).Scan(&page.Total, jsonColumn{&page.Courses})
 	if err != nil {
 		return learning.CoursePage{}, fmt.Errorf("list courses: %w", err)
 	}
@@ -77,9 +77,9 @@ func (s *Storage) ListCourses(ctx context.Context, p learning.ListParams) (learn
 }
 
 func (s *Storage) CountCourses(ctx context.Context, d learning.Difficulty) (int, error) {
-	stmt, args := s.reads.countCourses, []any(nil)
+	stmt, args := s.statements.countCourses, []any(nil)
 	if d != "" {
-		stmt, args = s.reads.countCoursesOf, []any{d}
+		stmt, args = s.statements.countCoursesOf, []any{d}
 	}
 	var n int
 	if err := stmt.QueryRowContext(ctx, args...).Scan(&n); err != nil {
@@ -88,8 +88,8 @@ func (s *Storage) CountCourses(ctx context.Context, d learning.Difficulty) (int,
 	return n, nil
 }
 
-var courseDetail = `
-SELECT id, title, description, difficulty, content_hash, ` + isoOf("created_at") + `,
+var courseDetailQuery = `
+SELECT id, title, description, difficulty, content_hash, ` + isoTime("created_at") + `,
        (SELECT count(*) FROM enrollments WHERE course_id = courses.id),
        (SELECT json_group_array(json_object('id', defined.module_id, 'title', m.title, 'position', m.position))
         FROM (SELECT DISTINCT module_id FROM quizzes WHERE course_id = ?1 AND generated_for IS NULL) defined
@@ -100,8 +100,8 @@ WHERE id = ?1 AND is_active = 1`
 func (s *Storage) CourseDetail(ctx context.Context, id learning.CourseID) (learning.CourseDetail, error) {
 	var c learning.CourseDetail
 	var modules []learning.ModuleRow
-	err := s.reads.courseDetail.QueryRowContext(ctx, id).Scan(
-		&c.ID, &c.Title, &c.Description, &c.Difficulty, &c.ContentHash, utc{&c.CreatedAt}, &c.EnrolledCount, asJSON{&modules})
+	err := s.statements.courseDetail.QueryRowContext(ctx, id).Scan(
+		&c.ID, &c.Title, &c.Description, &c.Difficulty, &c.ContentHash, utcTime{&c.CreatedAt}, &c.EnrolledCount, jsonColumn{&modules})
 	if err != nil {
 		return learning.CourseDetail{}, fmt.Errorf("course %s: %w", id, rowError(err))
 	}
@@ -110,7 +110,7 @@ func (s *Storage) CourseDetail(ctx context.Context, id learning.CourseID) (learn
 	return c, nil
 }
 
-const enrolled = `
+const enrolledQuery = `
 SELECT json_group_array(course_id)
 FROM enrollments
 WHERE user_id = ?1 AND course_id IN (SELECT value FROM json_each(?2))`
@@ -121,7 +121,7 @@ func (s *Storage) Enrolled(ctx context.Context, user learning.UserID, courses []
 		return nil, fmt.Errorf("enrolments of %s: %w", user, err)
 	}
 	var found []learning.CourseID
-	if err := s.reads.enrolled.QueryRowContext(ctx, user, string(ids)).Scan(asJSON{&found}); err != nil {
+	if err := s.statements.enrolled.QueryRowContext(ctx, user, string(ids)).Scan(jsonColumn{&found}); err != nil {
 		return nil, fmt.Errorf("enrolments of %s: %w", user, err)
 	}
 	in := make(map[learning.CourseID]bool, len(found))
@@ -131,21 +131,21 @@ func (s *Storage) Enrolled(ctx context.Context, user learning.UserID, courses []
 	return in, nil
 }
 
-// passed is the condition that submission s of quiz q passes, as Submission.Passed has it.
-var passed = fmt.Sprintf(`s.score * 100 >= %d * json_array_length(q.questions) AND json_array_length(q.questions) > 0`, learning.PassPercent)
+// passedCondition is the condition that submission s of quiz q passes, as Submission.Passed has it.
+var passedCondition = fmt.Sprintf(`s.score * 100 >= %d * json_array_length(q.questions) AND json_array_length(q.questions) > 0`, learning.PassPercent)
 
 // CROSS JOIN is SQLite's way to fix an order: a learner has few submissions, a module may
 // have as many quizzes as learners.
-var completedModule = `
+var completedModuleQuery = `
 SELECT EXISTS (
     SELECT 1
     FROM quiz_submissions s
     CROSS JOIN quizzes q ON q.id = s.quiz_id
-    WHERE s.user_id = ?1 AND q.course_id = ?2 AND q.module_id = ?3 AND ` + passed + `)`
+    WHERE s.user_id = ?1 AND q.course_id = ?2 AND q.module_id = ?3 AND ` + passedCondition + `)`
 
 func (s *Storage) CompletedModule(ctx context.Context, user learning.UserID, course learning.CourseID, module learning.ModuleID) (bool, error) {
 	var done bool
-	if err := s.reads.completedModule.QueryRowContext(ctx, user, course, module).Scan(&done); err != nil {
+	if err := s.statements.completedModule.QueryRowContext(ctx, user, course, module).Scan(&done); err != nil {
 		return false, fmt.Errorf("completion of module %q of course %s by %s: %w", module, course, user, err)
 	}
 	return done, nil
@@ -153,17 +153,17 @@ func (s *Storage) CompletedModule(ctx context.Context, user learning.UserID, cou
 
 var (
 	profileColumns = `
-SELECT id, stellar_address, display_name, background, learning_goal, pace, language, credits, ` + isoOf("created_at")
-	profile = profileColumns + `
+SELECT id, stellar_address, display_name, background, learning_goal, pace, language, credits, ` + isoTime("created_at")
+	profileQuery = profileColumns + `
 FROM users
 WHERE id = ?1`
-	bearer = profileColumns + `, EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = ?2)
+	bearerQuery = profileColumns + `, EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = ?2)
 FROM users
 WHERE id = ?1`
 )
 
 func profileFields(p *learning.Profile) []any {
-	return []any{&p.ID, &p.StellarAddress, &p.DisplayName, &p.Background, &p.LearningGoal, &p.Pace, &p.Language, &p.Credits, utc{&p.CreatedAt}}
+	return []any{&p.ID, &p.StellarAddress, &p.DisplayName, &p.Background, &p.LearningGoal, &p.Pace, &p.Language, &p.Credits, utcTime{&p.CreatedAt}}
 }
 
 func scanProfile(row *sql.Row) (p learning.Profile, err error) {
@@ -172,14 +172,14 @@ func scanProfile(row *sql.Row) (p learning.Profile, err error) {
 }
 
 func (s *Storage) Profile(ctx context.Context, id learning.UserID) (learning.Profile, error) {
-	p, err := scanProfile(s.reads.profile.QueryRowContext(ctx, id))
+	p, err := scanProfile(s.statements.profile.QueryRowContext(ctx, id))
 	if err != nil {
 		return learning.Profile{}, fmt.Errorf("user %s: %w", id, rowError(err))
 	}
 	return p, nil
 }
 
-const progress = `
+const progressQuery = `
 SELECT joined.courses, joined.completed, answered.score, earned.credentials, answered.claimed
 FROM (SELECT count(*) AS courses, count(completed_at) AS completed FROM enrollments WHERE user_id = ?1) joined,
      (SELECT coalesce(sum(score), 0) AS score, coalesce(sum(reward_claimed), 0) AS claimed FROM quiz_submissions WHERE user_id = ?1) answered,
@@ -187,7 +187,7 @@ FROM (SELECT count(*) AS courses, count(completed_at) AS completed FROM enrollme
 
 func (s *Storage) Progress(ctx context.Context, id learning.UserID) (learning.Progress, error) {
 	var p learning.Progress
-	err := s.reads.progress.QueryRowContext(ctx, id).Scan(
+	err := s.statements.progress.QueryRowContext(ctx, id).Scan(
 		&p.EnrolledCourses, &p.CompletedCourses, &p.TotalQuizScore, &p.CredentialsEarned, &p.RewardsClaimed)
 	if err != nil {
 		return learning.Progress{}, fmt.Errorf("progress of %s: %w", id, err)
@@ -197,7 +197,7 @@ func (s *Storage) Progress(ctx context.Context, id learning.UserID) (learning.Pr
 
 // A claim recorded by hand may lack its time; then it counts from the submission. Outer
 // joins, because the total counts every claim.
-var rewards = `
+var rewardsQuery = `
 WITH page AS (
     SELECT id, quiz_id, score, reward_amount, tx_hash, coalesce(claimed_at, submitted_at) AS claimed_at
     FROM quiz_submissions
@@ -209,7 +209,7 @@ SELECT (SELECT count(*) FROM quiz_submissions WHERE user_id = ?1 AND reward_clai
        json_group_array(json_object(
            'id', page.id, 'courseTitle', coalesce(c.title, ''), 'score', page.score,
            'amount', coalesce(page.reward_amount, 0), 'txHash', page.tx_hash,
-           'claimedAt', ` + isoOf("page.claimed_at") + `
+           'claimedAt', ` + isoTime("page.claimed_at") + `
        ) ORDER BY julianday(page.claimed_at) DESC, page.id)
 FROM page
 LEFT JOIN quizzes q ON q.id = page.quiz_id
@@ -217,19 +217,19 @@ LEFT JOIN courses c ON c.id = q.course_id`
 
 func (s *Storage) RewardHistory(ctx context.Context, p learning.RewardParams) (learning.RewardPage, error) {
 	var page learning.RewardPage
-	err := s.reads.rewards.QueryRowContext(ctx, p.User, p.Limit, (p.Page-1)*p.Limit).Scan(&page.Total, asJSON{&page.Rewards})
+	err := s.statements.rewards.QueryRowContext(ctx, p.User, p.Limit, (p.Page-1)*p.Limit).Scan(&page.Total, jsonColumn{&page.Rewards})
 	if err != nil {
 		return learning.RewardPage{}, fmt.Errorf("rewards of %s: %w", p.User, err)
 	}
 	return page, nil
 }
 
-var credentials = `
+var credentialsQuery = `
 SELECT json_group_array(json_object(
            'id', k.id, 'courseId', k.course_id, 'courseTitle', coalesce(c.title, ''), 'score', k.score,
            'nftAssetCode', k.nft_asset_code, 'nftIssuer', k.nft_issuer, 'mintTxHash', k.mint_tx_hash,
            'revoked', json(CASE k.revoked WHEN 1 THEN 'true' ELSE 'false' END),
-           'mintedAt', ` + isoOf("k.minted_at") + `
+           'mintedAt', ` + isoTime("k.minted_at") + `
        ) ORDER BY julianday(k.minted_at) DESC, k.id)
 FROM credentials k
 LEFT JOIN courses c ON c.id = k.course_id
@@ -237,23 +237,23 @@ WHERE k.user_id = ?1`
 
 func (s *Storage) Credentials(ctx context.Context, id learning.UserID) ([]learning.Credential, error) {
 	var list []learning.Credential
-	if err := s.reads.credentials.QueryRowContext(ctx, id).Scan(asJSON{&list}); err != nil {
+	if err := s.statements.credentials.QueryRowContext(ctx, id).Scan(jsonColumn{&list}); err != nil {
 		return nil, fmt.Errorf("credentials of %s: %w", id, err)
 	}
 	return list, nil
 }
 
 func (s *Storage) Bearer(ctx context.Context, id learning.UserID, jti string) (p learning.Profile, revoked bool, err error) {
-	if err := s.reads.bearer.QueryRowContext(ctx, id, jti).Scan(append(profileFields(&p), &revoked)...); err != nil {
+	if err := s.statements.bearer.QueryRowContext(ctx, id, jti).Scan(append(profileFields(&p), &revoked)...); err != nil {
 		return learning.Profile{}, false, fmt.Errorf("user %s: %w", id, rowError(err))
 	}
 	return p, revoked, nil
 }
 
-// asJSON scans a JSON text into what v points to.
-type asJSON struct{ v any }
+// jsonColumn scans a JSON text into what v points to.
+type jsonColumn struct{ v any }
 
-func (j asJSON) Scan(src any) error {
+func (j jsonColumn) Scan(src any) error {
 	s, ok := src.(string)
 	if !ok {
 		return fmt.Errorf("JSON must be text, not %T", src)

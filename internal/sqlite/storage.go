@@ -18,12 +18,12 @@ import (
 
 // Storage keeps the platform's data in a file. It implements learning.Storage.
 type Storage struct {
-	read, write *sql.DB
-	reads       reads
-	db          *outboxsqlite.DB
-	relay       *outbox.Relay // nil without a cache
-	log         *outboxsqlite.Log
-	lock        *os.File
+	readPool, writePool *sql.DB
+	statements          readStatements
+	db                  *outboxsqlite.DB
+	relay               *outbox.Relay // nil without a cache
+	log                 *outboxsqlite.Log
+	lock                *os.File
 }
 
 var _ learning.Storage = (*Storage)(nil)
@@ -31,7 +31,10 @@ var _ learning.Storage = (*Storage)(nil)
 // Backlog returns how many touched tags are in the outbox, counted up to a bound, and the age
 // of the oldest.
 func (s *Storage) Backlog(ctx context.Context) (rows int, oldest time.Duration, err error) {
-	return s.log.Backlog(ctx)
+	if s.relay == nil { // nothing is cached
+		return 0, 0, nil
+	}
+	return s.relay.Backlog(ctx)
 }
 
 // Close waits for what is running and closes the file. Close it before the cache it was
@@ -41,11 +44,11 @@ func (s *Storage) Close() error {
 	if s.relay != nil {
 		errs = append(errs, s.relay.Close())
 	}
-	if s.read != nil {
-		errs = append(errs, s.read.Close())
+	if s.readPool != nil {
+		errs = append(errs, s.readPool.Close())
 	}
-	if s.write != nil { // last, so that it empties the write-ahead log into the file
-		errs = append(errs, s.write.Close())
+	if s.writePool != nil { // last, so that it empties the write-ahead log into the file
+		errs = append(errs, s.writePool.Close())
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
@@ -57,7 +60,7 @@ func (s *Storage) Close() error {
 // Ping says whether the file can be read.
 func (s *Storage) Ping(ctx context.Context) error {
 	var n int
-	if err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema`).Scan(&n); err != nil {
+	if err := s.readPool.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema`).Scan(&n); err != nil {
 		return fmt.Errorf("ping: %w", err)
 	}
 	return nil
@@ -69,7 +72,7 @@ func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx lea
 	return s.db.Write(ctx, func(ctx context.Context, t *sql.Tx) error { return fn(ctx, &tx{t}) })
 }
 
-// tx implements learning.Tx. Its reads need no locks: nobody else writes meanwhile.
+// tx implements learning.Tx. Its reads need no locks: there is one writer at a time.
 type tx struct{ *sql.Tx }
 
 // rowError gives the driver's errors the names the domain knows.
@@ -88,15 +91,15 @@ func rowError(err error) error {
 	return err
 }
 
-// iso is how times are written: see the first migration.
-const iso = "2006-01-02T15:04:05.000Z"
+// timeFormat is how times are written: see the first migration.
+const timeFormat = "2006-01-02T15:04:05.000Z"
 
-func text(t time.Time) string { return t.UTC().Format(iso) }
+func formatTime(t time.Time) string { return t.UTC().Format(timeFormat) }
 
-// utc scans a time as isoOf gives it.
-type utc struct{ *time.Time }
+// utcTime scans a time as isoTime gives it.
+type utcTime struct{ *time.Time }
 
-func (u utc) Scan(v any) error {
+func (u utcTime) Scan(v any) error {
 	s, ok := v.(string)
 	if !ok {
 		return fmt.Errorf("a time must be text, not %T", v)
@@ -109,5 +112,5 @@ func (u utc) Scan(v any) error {
 	return nil
 }
 
-// isoOf is the SQL that normalises a time, whoever wrote it.
-func isoOf(column string) string { return `strftime('%Y-%m-%dT%H:%M:%fZ', ` + column + `)` }
+// isoTime is the SQL that normalises a time, whichever program wrote it.
+func isoTime(column string) string { return `strftime('%Y-%m-%dT%H:%M:%fZ', ` + column + `)` }

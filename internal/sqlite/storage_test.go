@@ -19,7 +19,7 @@ func TestStorage(t *testing.T) {
 			Storage: s,
 			Sink:    s,
 			Exec: func(ctx context.Context, statement string) error {
-				_, err := s.write.ExecContext(ctx, statement)
+				_, err := s.writePool.ExecContext(ctx, statement)
 				return err
 			},
 			Touched: s.touched,
@@ -29,7 +29,7 @@ func TestStorage(t *testing.T) {
 
 // touched empties the outbox.
 func (s *Storage) touched(ctx context.Context) ([]cache.Tag, error) {
-	rows, err := s.write.QueryContext(ctx, `DELETE FROM cache_outbox RETURNING tag`)
+	rows, err := s.writePool.QueryContext(ctx, `DELETE FROM cache_outbox RETURNING tag`)
 	if err != nil {
 		return nil, err
 	}

@@ -17,15 +17,15 @@ func (t *tx) CourseActive(ctx context.Context, id learning.CourseID) (bool, erro
 }
 
 func (t *tx) InsertEnrollment(ctx context.Context, e learning.Enrollment) error {
-	return t.change(ctx, `INSERT INTO enrollments (id, user_id, course_id, enrolled_at) VALUES (?1, ?2, ?3, ?4)`,
-		uuid.Must(uuid.NewV7()), e.UserID, e.CourseID, text(e.EnrolledAt))
+	return t.execOne(ctx, `INSERT INTO enrollments (id, user_id, course_id, enrolled_at) VALUES (?1, ?2, ?3, ?4)`,
+		uuid.Must(uuid.NewV7()), e.UserID, e.CourseID, formatTime(e.EnrolledAt))
 }
 
 func (t *tx) Enrolled(ctx context.Context, user learning.UserID, course learning.CourseID) (bool, error) {
 	return t.exists(ctx, `SELECT 1 FROM enrollments WHERE user_id = ?1 AND course_id = ?2`, user, course)
 }
 
-var completeCourse = `
+var completeCourseQuery = `
 UPDATE enrollments
 SET completed_at = ?3
 WHERE user_id = ?1 AND course_id = ?2 AND completed_at IS NULL
@@ -36,29 +36,29 @@ WHERE user_id = ?1 AND course_id = ?2 AND completed_at IS NULL
       SELECT q.module_id
       FROM quiz_submissions s
       CROSS JOIN quizzes q ON q.id = s.quiz_id
-      WHERE s.user_id = ?1 AND q.course_id = ?2 AND ` + passed + `)`
+      WHERE s.user_id = ?1 AND q.course_id = ?2 AND ` + passedCondition + `)`
 
 // CompleteCourse leaves a course without modules as it is: there is nothing to complete.
 func (t *tx) CompleteCourse(ctx context.Context, user learning.UserID, course learning.CourseID, at time.Time) (bool, error) {
-	n, err := t.exec(ctx, completeCourse, user, course, text(at))
+	n, err := t.exec(ctx, completeCourseQuery, user, course, formatTime(at))
 	return n > 0, err
 }
 
 func (t *tx) ProfileForUpdate(ctx context.Context, id learning.UserID) (learning.Profile, error) {
-	p, err := scanProfile(t.QueryRowContext(ctx, profile, id))
+	p, err := scanProfile(t.QueryRowContext(ctx, profileQuery, id))
 	return p, rowError(err)
 }
 
 func (t *tx) UpdateProfile(ctx context.Context, p learning.Profile, at time.Time) error {
-	return t.change(ctx, `
+	return t.execOne(ctx, `
 UPDATE users
 SET display_name = ?2, background = ?3, learning_goal = ?4, pace = ?5, language = ?6, updated_at = ?7
 WHERE id = ?1`,
-		p.ID, p.DisplayName, p.Background, p.LearningGoal, p.Pace, p.Language, text(at))
+		p.ID, p.DisplayName, p.Background, p.LearningGoal, p.Pace, p.Language, formatTime(at))
 }
 
 func (t *tx) AddCredits(ctx context.Context, user learning.UserID, n int, at time.Time) error {
-	return t.change(ctx, `UPDATE users SET credits = credits + ?2, updated_at = ?3 WHERE id = ?1`, user, n, text(at))
+	return t.execOne(ctx, `UPDATE users SET credits = credits + ?2, updated_at = ?3 WHERE id = ?1`, user, n, formatTime(at))
 }
 
 func (t *tx) ModuleQuestions(ctx context.Context, course learning.CourseID, module learning.ModuleID) ([]learning.Question, error) {
@@ -74,7 +74,7 @@ ORDER BY julianday(created_at), id`, course, module)
 	var all []learning.Question
 	for rows.Next() {
 		var some []learning.Question
-		if err := rows.Scan(asJSON{&some}); err != nil {
+		if err := rows.Scan(jsonColumn{&some}); err != nil {
 			return nil, err
 		}
 		all = append(all, some...)
@@ -82,18 +82,18 @@ ORDER BY julianday(created_at), id`, course, module)
 	return all, rows.Err()
 }
 
-var quizColumns = `q.id, q.course_id, q.module_id, q.questions, q.generated_for, ` + isoOf("q.created_at")
+var quizColumns = `q.id, q.course_id, q.module_id, q.questions, q.generated_for, ` + isoTime("q.created_at")
 
 func quizFields(q *learning.Quiz) []any {
-	return []any{&q.ID, &q.CourseID, &q.ModuleID, asJSON{&q.Questions}, &q.GeneratedFor, utc{&q.CreatedAt}}
+	return []any{&q.ID, &q.CourseID, &q.ModuleID, jsonColumn{&q.Questions}, &q.GeneratedFor, utcTime{&q.CreatedAt}}
 }
 
 var submissionColumns = `s.id, s.quiz_id, q.course_id, q.module_id, s.user_id, s.answers, s.score,
-       json_array_length(q.questions), s.feedback, s.reward_claimed, ` + isoOf("s.submitted_at")
+       json_array_length(q.questions), s.feedback, s.reward_claimed, ` + isoTime("s.submitted_at")
 
 func submissionFields(s *learning.Submission) []any {
-	return []any{&s.ID, &s.QuizID, &s.CourseID, &s.ModuleID, &s.UserID, asJSON{&s.Answers}, &s.Score,
-		&s.TotalQuestions, &s.Feedback, &s.RewardClaimed, utc{&s.SubmittedAt}}
+	return []any{&s.ID, &s.QuizID, &s.CourseID, &s.ModuleID, &s.UserID, jsonColumn{&s.Answers}, &s.Score,
+		&s.TotalQuestions, &s.Feedback, &s.RewardClaimed, utcTime{&s.SubmittedAt}}
 }
 
 func (t *tx) LearnerQuiz(ctx context.Context, user learning.UserID, course learning.CourseID, module learning.ModuleID) (learning.Quiz, *learning.Submission, error) {
@@ -127,10 +127,10 @@ func (t *tx) InsertQuiz(ctx context.Context, q learning.Quiz) error {
 	if err != nil {
 		return err
 	}
-	return t.change(ctx, `
+	return t.execOne(ctx, `
 INSERT INTO quizzes (id, course_id, module_id, questions, generated_for, created_at)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6)`,
-		q.ID, q.CourseID, q.ModuleID, string(questions), q.GeneratedFor, text(q.CreatedAt))
+		q.ID, q.CourseID, q.ModuleID, string(questions), q.GeneratedFor, formatTime(q.CreatedAt))
 }
 
 func (t *tx) Quiz(ctx context.Context, id learning.QuizID) (learning.Quiz, error) {
@@ -147,10 +147,10 @@ func (t *tx) InsertSubmission(ctx context.Context, s learning.Submission) error 
 	if s.Answers == nil {
 		answers = []byte("[]")
 	}
-	return t.change(ctx, `
+	return t.execOne(ctx, `
 INSERT INTO quiz_submissions (id, quiz_id, user_id, answers, score, feedback, submitted_at)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)`,
-		s.ID, s.QuizID, s.UserID, string(answers), s.Score, s.Feedback, text(s.SubmittedAt))
+		s.ID, s.QuizID, s.UserID, string(answers), s.Score, s.Feedback, formatTime(s.SubmittedAt))
 }
 
 func (t *tx) SubmissionForUpdate(ctx context.Context, id learning.SubmissionID) (learning.Submission, error) {
@@ -164,48 +164,48 @@ WHERE s.id = ?1`, id).Scan(submissionFields(&s)...)
 }
 
 func (t *tx) MarkClaimed(ctx context.Context, id learning.SubmissionID, amount int, at time.Time) error {
-	return t.change(ctx, `
+	return t.execOne(ctx, `
 UPDATE quiz_submissions
 SET reward_claimed = 1, reward_pending = 0, reward_failed = 0, reward_amount = ?2, claimed_at = ?3
-WHERE id = ?1`, id, amount, text(at))
+WHERE id = ?1`, id, amount, formatTime(at))
 }
 
 func (t *tx) InsertCredential(ctx context.Context, user learning.UserID, c learning.Credential) error {
-	return t.change(ctx, `
+	return t.execOne(ctx, `
 INSERT INTO credentials (id, user_id, course_id, score, nft_asset_code, nft_issuer, mint_tx_hash, revoked, minted_at)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)`,
-		c.ID, user, c.CourseID, c.Score, c.NFTAssetCode, c.NFTIssuer, c.MintTxHash, c.Revoked, text(c.MintedAt))
+		c.ID, user, c.CourseID, c.Score, c.NFTAssetCode, c.NFTIssuer, c.MintTxHash, c.Revoked, formatTime(c.MintedAt))
 }
 
-func (t *tx) Remembered(ctx context.Context, key learning.IdempotencyKey, now time.Time) (learning.Remembered, error) {
-	var r learning.Remembered
+func (t *tx) StoredResponse(ctx context.Context, key learning.IdempotencyKey, now time.Time) (learning.StoredResponse, error) {
+	var r learning.StoredResponse
 	var body string
 	err := t.QueryRowContext(ctx, `
-SELECT request_hash, response_status, response_body, `+isoOf("expires_at")+`
+SELECT request_hash, response_status, response_body, `+isoTime("expires_at")+`
 FROM idempotency_keys
 WHERE user_id = ?1 AND endpoint = ?2 AND key = ?3 AND julianday(expires_at) > julianday(?4)`,
-		key.User, key.Endpoint, key.Key, text(now)).Scan(&r.RequestHash, &r.Status, &body, utc{&r.ExpiresAt})
+		key.User, key.Endpoint, key.Key, formatTime(now)).Scan(&r.RequestHash, &r.Status, &body, utcTime{&r.ExpiresAt})
 	r.Body = []byte(body)
 	return r, rowError(err)
 }
 
-// forgetKeys is how many expired keys go each time one comes, so that the table shrinks
+// expiredKeyBatch is how many expired keys go each time one comes, so that the table shrinks
 // and no request pays for all of them.
-const forgetKeys = 10
+const expiredKeyBatch = 10
 
-// Remember fails with learning.ErrExists while the key is remembered already.
-func (t *tx) Remember(ctx context.Context, key learning.IdempotencyKey, r learning.Remembered, now time.Time) error {
+// StoreResponse fails with learning.ErrExists while a response is stored under the key.
+func (t *tx) StoreResponse(ctx context.Context, key learning.IdempotencyKey, r learning.StoredResponse, now time.Time) error {
 	if _, err := t.exec(ctx, `
 DELETE FROM idempotency_keys WHERE rowid IN (
     SELECT rowid FROM idempotency_keys WHERE julianday(expires_at) <= julianday(?1) ORDER BY julianday(expires_at) LIMIT ?2
 ) OR user_id = ?3 AND endpoint = ?4 AND key = ?5 AND julianday(expires_at) <= julianday(?1)`,
-		text(now), forgetKeys, key.User, key.Endpoint, key.Key); err != nil {
+		formatTime(now), expiredKeyBatch, key.User, key.Endpoint, key.Key); err != nil {
 		return err
 	}
-	return t.change(ctx, `
+	return t.execOne(ctx, `
 INSERT INTO idempotency_keys (key, user_id, endpoint, request_hash, response_status, response_body, created_at, expires_at)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)`,
-		key.Key, key.User, key.Endpoint, r.RequestHash, r.Status, string(r.Body), text(now), text(r.ExpiresAt))
+		key.Key, key.User, key.Endpoint, r.RequestHash, r.Status, string(r.Body), formatTime(now), formatTime(r.ExpiresAt))
 }
 
 func (t *tx) exists(ctx context.Context, query string, args ...any) (bool, error) {
@@ -214,8 +214,8 @@ func (t *tx) exists(ctx context.Context, query string, args ...any) (bool, error
 	return found, err
 }
 
-// change runs a statement that changes exactly one row, or fails with learning.ErrNoRow.
-func (t *tx) change(ctx context.Context, query string, args ...any) error {
+// execOne runs a statement that changes exactly one row, or fails with learning.ErrNoRow.
+func (t *tx) execOne(ctx context.Context, query string, args ...any) error {
 	n, err := t.exec(ctx, query, args...)
 	if err == nil && n != 1 {
 		err = learning.ErrNoRow

@@ -96,7 +96,7 @@ var catalogueRules = []rule{
 	{"detail of a bare course", func(s *suite) {
 		got := must[learning.CourseDetail](s)(s.Storage.CourseDetail(s.Context(), s.course()))
 		if got.ContentHash != nil || got.EnrolledCount != 0 || got.Modules == nil || len(got.Modules) != 0 {
-			s.Errorf("got %+v, want no hash, nobody enrolled and an empty list of modules", got)
+			s.Errorf("got %+v, want no hash, no enrolment and an empty list of modules", got)
 		}
 	}},
 	{"an inactive or unknown course has no detail", func(s *suite) {
@@ -109,14 +109,14 @@ var catalogueRules = []rule{
 			}
 		}
 	}},
-	{"modules are those of quizzes for nobody in particular, in natural order", func(s *suite) {
+	{"modules are those of quizzes without a learner, in natural order", func(s *suite) {
 		id, other := s.course(), s.course()
 		for _, m := range []learning.ModuleID{"module-10", "module-2", "module-1", "module-2"} {
 			s.quiz(id, m, 1)
 		}
-		s.quiz(id, "module-3", 1, s.user()) // a learner's own quiz is nobody else's module
+		s.quiz(id, "module-3", 1, s.user()) // a learner's own quiz defines no module
 		s.quiz(other, "module-4", 1)
-		s.insert("modules", "course_id", id.UUID, "module_id", "module-5", "title", "Nobody asks about it", "position", 1)
+		s.insert("modules", "course_id", id.UUID, "module_id", "module-5", "title", "Without a quiz", "position", 1)
 		s.wantModules(id, learning.Module{ID: "module-1", Title: "Module 1", Order: 1},
 			learning.Module{ID: "module-2", Title: "Module 2", Order: 2}, learning.Module{ID: "module-10", Title: "Module 10", Order: 3})
 	}},
@@ -139,7 +139,7 @@ var catalogueRules = []rule{
 			s.Errorf("got %+v", got)
 		}
 	}},
-	{"detail counts nobody else's enrolments", func(s *suite) {
+	{"detail counts only the course's own enrolments", func(s *suite) {
 		id, other := s.course(), s.course()
 		for i := range 5 {
 			user := s.user()

@@ -67,7 +67,7 @@ func (s *suite) enroll(user learning.UserID, course learning.CourseID, completed
 	s.insert("enrollments", pairs...)
 }
 
-// questions returns n questions whose right answer is the first.
+// questions returns n questions; the first option of each is right.
 func questions(n int) []learning.Question {
 	list := make([]learning.Question, n)
 	for i := range list {
@@ -76,7 +76,7 @@ func questions(n int) []learning.Question {
 	return list
 }
 
-// quiz inserts a quiz of n questions, for nobody in particular or for one learner.
+// quiz inserts a quiz of n questions, without a learner or for one.
 func (s *suite) quiz(course learning.CourseID, module learning.ModuleID, n int, learner ...learning.UserID) learning.QuizID {
 	s.Helper()
 	s.rows++

@@ -70,16 +70,16 @@ var learnerRules = []rule{
 		}
 	}},
 	{"an unknown user cannot be changed", func(s *suite) {
-		nobody := learning.NewID[learning.Profile]()
+		unknown := learning.NewID[learning.Profile]()
 		for name, fn := range map[string]func(context.Context, learning.Tx) error{
 			"ProfileForUpdate": func(ctx context.Context, tx learning.Tx) error {
-				_, err := tx.ProfileForUpdate(ctx, nobody)
+				_, err := tx.ProfileForUpdate(ctx, unknown)
 				return err
 			},
 			"UpdateProfile": func(ctx context.Context, tx learning.Tx) error {
-				return tx.UpdateProfile(ctx, learning.Profile{ID: nobody, Pace: learning.Fast, Language: "en"}, day(1))
+				return tx.UpdateProfile(ctx, learning.Profile{ID: unknown, Pace: learning.Fast, Language: "en"}, day(1))
 			},
-			"AddCredits": func(ctx context.Context, tx learning.Tx) error { return tx.AddCredits(ctx, nobody, 1, day(1)) },
+			"AddCredits": func(ctx context.Context, tx learning.Tx) error { return tx.AddCredits(ctx, unknown, 1, day(1)) },
 		} {
 			if err := s.Storage.Write(s.Context(), fn); !errors.Is(err, learning.ErrNoRow) {
 				s.Errorf("%s: %v, want ErrNoRow", name, err)
@@ -104,7 +104,7 @@ var learnerRules = []rule{
 			}
 		}
 	}},
-	{"progress counts what a learner did and nobody else", func(s *suite) {
+	{"progress counts only the learner's own work", func(s *suite) {
 		user, other := s.user(), s.user()
 		done, begun := s.course(), s.course()
 		for _, u := range []learning.UserID{user, other} {
@@ -124,7 +124,7 @@ var learnerRules = []rule{
 			s.Errorf("a newcomer has %+v", got)
 		}
 		if got := must[learning.Progress](s)(s.Storage.Progress(s.Context(), learning.NewID[learning.Profile]())); got != (learning.Progress{}) {
-			s.Errorf("a stranger has %+v", got)
+			s.Errorf("an unknown user has %+v", got)
 		}
 	}},
 	{"a token is revoked once it is on the list", func(s *suite) {
@@ -138,7 +138,7 @@ var learnerRules = []rule{
 			}
 		}
 		if _, _, err := s.Storage.Bearer(s.Context(), learning.NewID[learning.Profile](), "other"); !errors.Is(err, learning.ErrNoRow) {
-			s.Errorf("a stranger's token: error is %v, want ErrNoRow", err)
+			s.Errorf("an unknown user's token: error is %v, want ErrNoRow", err)
 		}
 	}},
 }

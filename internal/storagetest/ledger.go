@@ -151,30 +151,30 @@ var ledgerRules = []rule{
 		user := s.user()
 		key := learning.IdempotencyKey{Key: "k-1", User: user, Endpoint: "rewards/claim"}
 		expires := day(2)
-		want := learning.Remembered{RequestHash: "abc", Status: 201, Body: []byte(`{"a": [1, "é"]}`), ExpiresAt: expires}
-		s.wantRemembered(key, day(1), nil)
-		s.write(func(ctx context.Context, tx learning.Tx) error { return tx.Remember(ctx, key, want, day(1)) })
-		s.wantRemembered(key, day(1), &want)
-		s.wantRemembered(key, expires.Add(-time.Millisecond), &want)
-		s.wantRemembered(key, expires, nil)
-		s.wantRemembered(learning.IdempotencyKey{Key: "k-2", User: user, Endpoint: "rewards/claim"}, day(1), nil)
-		s.wantRemembered(learning.IdempotencyKey{Key: "k-1", User: s.user(), Endpoint: "rewards/claim"}, day(1), nil)
-		s.wantRemembered(learning.IdempotencyKey{Key: "k-1", User: user, Endpoint: "credentials/mint"}, day(1), nil)
+		want := learning.StoredResponse{RequestHash: "abc", Status: 201, Body: []byte(`{"a": [1, "é"]}`), ExpiresAt: expires}
+		s.wantStoredResponse(key, day(1), nil)
+		s.write(func(ctx context.Context, tx learning.Tx) error { return tx.StoreResponse(ctx, key, want, day(1)) })
+		s.wantStoredResponse(key, day(1), &want)
+		s.wantStoredResponse(key, expires.Add(-time.Millisecond), &want)
+		s.wantStoredResponse(key, expires, nil)
+		s.wantStoredResponse(learning.IdempotencyKey{Key: "k-2", User: user, Endpoint: "rewards/claim"}, day(1), nil)
+		s.wantStoredResponse(learning.IdempotencyKey{Key: "k-1", User: s.user(), Endpoint: "rewards/claim"}, day(1), nil)
+		s.wantStoredResponse(learning.IdempotencyKey{Key: "k-1", User: user, Endpoint: "credentials/mint"}, day(1), nil)
 
-		next := learning.Remembered{RequestHash: "def", Status: 200, Body: []byte(`{}`), ExpiresAt: day(4)}
-		err := s.Storage.Write(s.Context(), func(ctx context.Context, tx learning.Tx) error { return tx.Remember(ctx, key, next, day(1)) })
+		next := learning.StoredResponse{RequestHash: "def", Status: 200, Body: []byte(`{}`), ExpiresAt: day(4)}
+		err := s.Storage.Write(s.Context(), func(ctx context.Context, tx learning.Tx) error { return tx.StoreResponse(ctx, key, next, day(1)) })
 		if !errors.Is(err, learning.ErrExists) {
 			s.Errorf("a key in use: %v, want ErrExists", err)
 		}
-		s.write(func(ctx context.Context, tx learning.Tx) error { return tx.Remember(ctx, key, next, day(3)) })
-		s.wantRemembered(key, day(3), &next)
+		s.write(func(ctx context.Context, tx learning.Tx) error { return tx.StoreResponse(ctx, key, next, day(3)) })
+		s.wantStoredResponse(key, day(3), &next)
 	}},
 	{"expired keys do not pile up", func(s *suite) {
 		user := s.user()
 		remember := func(name string, now time.Time) {
 			s.write(func(ctx context.Context, tx learning.Tx) error {
-				return tx.Remember(ctx, learning.IdempotencyKey{Key: name, User: user, Endpoint: "rewards/claim"},
-					learning.Remembered{RequestHash: "h", Status: 200, Body: []byte(`{}`), ExpiresAt: now.AddDate(0, 0, 1)}, now)
+				return tx.StoreResponse(ctx, learning.IdempotencyKey{Key: name, User: user, Endpoint: "rewards/claim"},
+					learning.StoredResponse{RequestHash: "h", Status: 200, Body: []byte(`{}`), ExpiresAt: now.AddDate(0, 0, 1)}, now)
 			})
 		}
 		for i := range 5 {
@@ -184,8 +184,8 @@ var ledgerRules = []rule{
 		for i := range 5 { // would be refused if the old keys were there
 			remember(fmt.Sprint("old", i), day(1))
 		}
-		s.wantRemembered(learning.IdempotencyKey{Key: "live", User: user, Endpoint: "rewards/claim"}, day(5),
-			&learning.Remembered{RequestHash: "h", Status: 200, Body: []byte(`{}`), ExpiresAt: day(6)})
+		s.wantStoredResponse(learning.IdempotencyKey{Key: "live", User: user, Endpoint: "rewards/claim"}, day(5),
+			&learning.StoredResponse{RequestHash: "h", Status: 200, Body: []byte(`{}`), ExpiresAt: day(6)})
 	}},
 }
 
@@ -204,11 +204,11 @@ func (s *suite) wantRewards(p learning.RewardParams, total int, ids ...learning.
 	}
 }
 
-// wantRemembered looks a key up; nil is for nothing.
-func (s *suite) wantRemembered(key learning.IdempotencyKey, now time.Time, want *learning.Remembered) {
+// wantStoredResponse looks a key up; nil is for nothing.
+func (s *suite) wantStoredResponse(key learning.IdempotencyKey, now time.Time, want *learning.StoredResponse) {
 	s.Helper()
 	s.write(func(ctx context.Context, tx learning.Tx) error {
-		got, err := tx.Remembered(ctx, key, now)
+		got, err := tx.StoredResponse(ctx, key, now)
 		switch {
 		case want == nil && !errors.Is(err, learning.ErrNoRow):
 			s.Errorf("%+v at %v: %+v, %v; want ErrNoRow", key, now, got, err)
@@ -222,7 +222,7 @@ func (s *suite) wantRemembered(key learning.IdempotencyKey, now time.Time, want 
 	})
 }
 
-// sameJSON lets a database that stores JSON as such format it anew.
+// sameJSON lets a database that stores JSON as such reformat it.
 func sameJSON(a, b []byte) bool {
 	var x, y any
 	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)

@@ -53,7 +53,7 @@ func (s *suite) write(fn func(ctx context.Context, tx learning.Tx) error) {
 	}
 }
 
-// exec runs a stranger's statement, which must succeed.
+// exec runs a statement as another program, which must succeed.
 func (s *suite) exec(statement string) {
 	s.Helper()
 	if err := s.Exec(s.Context(), statement); err != nil {

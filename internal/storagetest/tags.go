@@ -91,7 +91,7 @@ var tagRules = []rule{
 			{
 				"remembering a request",
 				func(ctx context.Context, tx learning.Tx) error {
-					return tx.Remember(ctx, learning.IdempotencyKey{Key: "k", User: user, Endpoint: "e"}, learning.Remembered{Body: []byte(`{}`), ExpiresAt: day(2)}, day(1))
+					return tx.StoreResponse(ctx, learning.IdempotencyKey{Key: "k", User: user, Endpoint: "e"}, learning.StoredResponse{Body: []byte(`{}`), ExpiresAt: day(2)}, day(1))
 				},
 				nil,
 			},
@@ -100,7 +100,7 @@ var tagRules = []rule{
 			s.wantTouched(c.what, c.want...)
 		}
 	}},
-	{"what strangers change touches the same", func(s *suite) {
+	{"external writes touch the same", func(s *suite) {
 		user, other := s.user(), s.user()
 		course, second := s.course("title", "One"), s.course("difficulty", "advanced")
 		quiz := s.quiz(course, "module-1", 1)
@@ -163,7 +163,7 @@ var tagRules = []rule{
 			s.wantTouched(c.statement, c.want...)
 		}
 	}},
-	{"a user's end touches everything of theirs and nothing else", func(s *suite) {
+	{"deleting a user touches everything of theirs and nothing else", func(s *suite) {
 		user, other, course := s.user(), s.user(), s.course()
 		quiz := s.quiz(course, "module-1", 1)
 		for _, u := range []learning.UserID{user, other} {
@@ -183,7 +183,7 @@ var tagRules = []rule{
 			s.Errorf("the course is now %+v", got)
 		}
 	}},
-	{"a course's end touches everybody who had to do with it", func(s *suite) {
+	{"deleting a course touches all learners with a history in it", func(s *suite) {
 		user, other, course, second := s.user(), s.user(), s.course("difficulty", "advanced"), s.course()
 		for _, c := range []learning.CourseID{course, second} {
 			s.enroll(user, c)

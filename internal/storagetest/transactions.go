@@ -9,7 +9,7 @@ import (
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
-var errChanged = errors.New("changed my mind")
+var errAborted = errors.New("aborted")
 
 var transactionRules = []rule{
 	{"the database answers", func(s *suite) {
@@ -29,9 +29,9 @@ var transactionRules = []rule{
 			if err := tx.InsertEnrollment(ctx, learning.Enrollment{CourseID: course, UserID: user, EnrolledAt: day(1)}); err != nil {
 				return err
 			}
-			return errChanged
+			return errAborted
 		})
-		if err != errChanged { //nolint:errorlint // as it is
+		if err != errAborted { //nolint:errorlint // as it is
 			s.Errorf("got %v, want the function's own error", err)
 		}
 		s.wantUntouched(user)
@@ -41,7 +41,7 @@ var transactionRules = []rule{
 		s.touched()
 		func() {
 			defer func() {
-				if v := recover(); v != errChanged { //nolint:errorlint // as it is
+				if v := recover(); v != errAborted { //nolint:errorlint // as it is
 					s.Errorf("recovered %v", v)
 				}
 			}()
@@ -49,7 +49,7 @@ var transactionRules = []rule{
 				if err := tx.InsertEnrollment(ctx, learning.Enrollment{CourseID: course, UserID: user, EnrolledAt: day(1)}); err != nil {
 					return err
 				}
-				panic(errChanged)
+				panic(errAborted)
 			})
 		}()
 		s.wantUntouched(user)
@@ -75,7 +75,7 @@ var transactionRules = []rule{
 			s.Errorf("got %v, want context.Canceled", err)
 		}
 	}},
-	{"a committed write is read at once, and an uncommitted one by nobody", func(s *suite) {
+	{"a committed write is read at once, and an uncommitted one is not", func(s *suite) {
 		user := s.user()
 		for i := range 50 {
 			s.write(func(ctx context.Context, tx learning.Tx) error {
@@ -123,12 +123,12 @@ var transactionRules = []rule{
 		key := learning.IdempotencyKey{Key: "k", User: s.user(), Endpoint: "rewards/claim"}
 		used := errors.New("used")
 		won := s.race(8, used, func(ctx context.Context, tx learning.Tx) error {
-			if _, err := tx.Remembered(ctx, key, day(1)); err == nil {
+			if _, err := tx.StoredResponse(ctx, key, day(1)); err == nil {
 				return used
 			} else if !errors.Is(err, learning.ErrNoRow) {
 				return err
 			}
-			return tx.Remember(ctx, key, learning.Remembered{RequestHash: "h", Status: 200, Body: []byte(`{}`), ExpiresAt: day(2)}, day(1))
+			return tx.StoreResponse(ctx, key, learning.StoredResponse{RequestHash: "h", Status: 200, Body: []byte(`{}`), ExpiresAt: day(2)}, day(1))
 		})
 		if won != 1 {
 			s.Errorf("%d were the first", won)

@@ -1,8 +1,8 @@
 // Package child runs parts of a benchmark in processes of their own: this program, started
-// anew in another role.
+// again in another role.
 //
 // A child and its parent talk in JSON values: the child gets a specification on its
-// standard input, says when it is ready, is told when to begin, and sends back one
+// standard input, reports when it is ready, receives the moment to begin, and sends back one
 // result. A child whose parent is gone ends.
 package child
 
@@ -25,7 +25,7 @@ type Role func(ctx context.Context, p *Parent) (any, error)
 const roleVariable = "CHAINLEARN_BENCH_CHILD"
 
 // messages is the file a child writes its messages to. Standard output is left to
-// whatever the libraries print.
+// the libraries.
 const messages = 3
 
 // Serve plays the role that this process was started for, and ends the process. It
@@ -35,14 +35,14 @@ func Serve(roles map[string]Role) {
 	if name == "" {
 		return
 	}
-	if err := serve(name, roles); err != nil {
+	if err := playRole(name, roles); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-func serve(name string, roles map[string]Role) error {
+func playRole(name string, roles map[string]Role) error {
 	role, ok := roles[name]
 	if !ok {
 		return fmt.Errorf("no role is called %q", name)
@@ -73,11 +73,11 @@ type Parent struct {
 // Spec decodes what the parent wants into v.
 func (p *Parent) Spec(v any) error { return json.Unmarshal(p.spec, v) }
 
-// Tell sends the parent a value that it needs before the result, and that it takes with
-// Told. It must be called before Ready.
-func (p *Parent) Tell(v any) error { return p.out.Encode(v) }
+// Send sends the parent a value that it needs before the result, and that it takes with
+// Receive. It must be called before Ready.
+func (p *Parent) Send(v any) error { return p.out.Encode(v) }
 
-// Ready tells the parent that preparations are over, and returns the moment that the
+// Ready reports to the parent that preparations are over, and returns the moment that the
 // parent has chosen for the beginning, when it has come.
 func (p *Parent) Ready() (time.Time, error) {
 	if err := p.out.Encode("ready"); err != nil {
@@ -108,7 +108,7 @@ type Process struct {
 	stdin  io.Closer
 	out    *json.Decoder
 	pipe   *os.File
-	stderr tail
+	stderr logTail
 	wait   func() error
 }
 
@@ -148,10 +148,10 @@ func Start(ctx context.Context, role string, spec any) (*Process, error) {
 // PID returns the child's process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Told waits for what the child Tells, and decodes it into v.
-func (p *Process) Told(v any) error {
+// Receive waits for the value that the child Sends, and decodes it into v.
+func (p *Process) Receive(v any) error {
 	if err := p.out.Decode(v); err != nil {
-		return p.failed("telling", err)
+		return p.failed("sending", err)
 	}
 	return nil
 }
@@ -165,7 +165,7 @@ func (p *Process) Ready() error {
 	return nil
 }
 
-// Begin tells the child when to begin.
+// Begin sends the child the moment to begin.
 func (p *Process) Begin(at time.Time) error {
 	if err := p.in.Encode(at.UnixNano()); err != nil {
 		return p.failed("beginning", err)
@@ -196,34 +196,34 @@ func (p *Process) Close() error {
 	err := p.wait()
 	_ = p.pipe.Close()
 	if _, ended := errors.AsType[*exec.ExitError](err); ended {
-		return nil // what went wrong has been told where it showed
+		return nil // the error was reported where it occurred
 	}
 	return err
 }
 
-// failed describes an error of a child with what it printed last.
+// failed describes an error of a child with the end of its output.
 func (p *Process) failed(when string, err error) error {
 	_ = p.Kill()
-	return &DeathError{When: when, Said: p.stderr.String(), Err: err}
+	return &DeathError{When: when, Output: p.stderr.String(), Err: err}
 }
 
 // DeathError says that a child ended before it had a result.
 type DeathError struct {
-	When string
-	Said string // the end of what it printed
-	Err  error
+	When   string
+	Output string // the end of what it printed
+	Err    error
 }
 
 func (e *DeathError) Error() string {
-	return fmt.Sprintf("child ended while %s: %v; it said:\n%s", e.When, e.Err, e.Said)
+	return fmt.Sprintf("child ended while %s: %v; its output:\n%s", e.When, e.Err, e.Output)
 }
 
 func (e *DeathError) Unwrap() error { return e.Err }
 
-// Together starts n children in one role, each with the specification spec returns for it,
+// RunTogether starts n children in one role, each with the specification spec returns for it,
 // lets them begin at the same moment, and returns their results. after, if not nil, is
 // called when all are ready, before they begin.
-func Together[R any](ctx context.Context, role string, n int, spec func(i int) any, after func() error) ([]R, error) {
+func RunTogether[R any](ctx context.Context, role string, n int, spec func(i int) any, after func() error) ([]R, error) {
 	children := make([]*Process, n)
 	defer func() {
 		for _, c := range children {
@@ -249,7 +249,7 @@ func Together[R any](ctx context.Context, role string, n int, spec func(i int) a
 			return nil, err
 		}
 	}
-	at := time.Now().Add(100 * time.Millisecond) // until then all of them have been told
+	at := time.Now().Add(100 * time.Millisecond) // by then all of them have received it
 	for _, c := range children {
 		if err := c.Begin(at); err != nil {
 			return nil, err
@@ -265,25 +265,25 @@ func Together[R any](ctx context.Context, role string, n int, spec func(i int) a
 	return results, errors.Join(errs...)
 }
 
-// tail keeps the end of what is written to it.
-type tail struct {
+// logTail keeps the end of what is written to it.
+type logTail struct {
 	mu sync.Mutex
 	b  bytes.Buffer // guarded by mu
 }
 
-const tailSize = 8 << 10
+const logTailSize = 8 << 10
 
-func (t *tail) Write(b []byte) (int, error) {
+func (t *logTail) Write(b []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.b.Write(b)
-	if t.b.Len() > 2*tailSize {
-		t.b.Next(t.b.Len() - tailSize)
+	if t.b.Len() > 2*logTailSize {
+		t.b.Next(t.b.Len() - logTailSize)
 	}
 	return len(b), nil
 }
 
-func (t *tail) String() string {
+func (t *logTail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.b.String()

@@ -19,7 +19,7 @@ type spec struct {
 }
 
 func TestMain(m *testing.M) {
-	child.Serve(map[string]child.Role{"double": double, "teller": teller})
+	child.Serve(map[string]child.Role{"double": double, "sender": sender})
 	os.Exit(m.Run())
 }
 
@@ -35,7 +35,7 @@ func double(_ context.Context, p *child.Parent) (any, error) {
 	}
 	switch {
 	case s.Fail:
-		panic("as it was told")
+		panic("as specified")
 	case s.Hang:
 		select {}
 	case time.Now().Before(begin):
@@ -44,32 +44,32 @@ func double(_ context.Context, p *child.Parent) (any, error) {
 	return 2 * s.N, nil
 }
 
-func teller(_ context.Context, p *child.Parent) (any, error) {
-	if err := p.Tell(os.Getpid()); err != nil {
+func sender(_ context.Context, p *child.Parent) (any, error) {
+	if err := p.Send(os.Getpid()); err != nil {
 		return nil, err
 	}
 	_, err := p.Ready()
 	return "done", err
 }
 
-func TestChildTellsBeforeItsResult(t *testing.T) {
-	p, err := child.Start(t.Context(), "teller", nil)
+func TestChildSendsBeforeItsResult(t *testing.T) {
+	p, err := child.Start(t.Context(), "sender", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var pid int
 	var result string
-	if err := errors.Join(p.Told(&pid), p.Ready(), p.Begin(time.Now()), p.Result(&result)); err != nil {
+	if err := errors.Join(p.Receive(&pid), p.Ready(), p.Begin(time.Now()), p.Result(&result)); err != nil {
 		t.Fatal(err)
 	}
 	if pid != p.PID() || result != "done" {
-		t.Errorf("process %d told %d, and its result is %q", p.PID(), pid, result)
+		t.Errorf("process %d sent %d, and its result is %q", p.PID(), pid, result)
 	}
 }
 
 func TestTogether(t *testing.T) {
 	prepared := false
-	got, err := child.Together[int](t.Context(), "double", 3, func(i int) any { return spec{N: i + 1} },
+	got, err := child.RunTogether[int](t.Context(), "double", 3, func(i int) any { return spec{N: i + 1} },
 		func() error { prepared = true; return nil })
 	if err != nil || fmt.Sprint(got) != "[2 4 6]" || !prepared {
 		t.Errorf("got %v, %v, prepared %v", got, err, prepared)
@@ -77,12 +77,12 @@ func TestTogether(t *testing.T) {
 }
 
 func TestDeathIsReported(t *testing.T) {
-	_, err := child.Together[int](t.Context(), "double", 1, func(int) any { return spec{Fail: true} }, nil)
-	dead, ok := errors.AsType[*child.DeathError](err)
-	if !ok || !strings.Contains(dead.Said, "as it was told") {
-		t.Errorf("a child that panicked gives %v, want a DeathError with what it said", err)
+	_, err := child.RunTogether[int](t.Context(), "double", 1, func(int) any { return spec{Fail: true} }, nil)
+	crash, ok := errors.AsType[*child.DeathError](err)
+	if !ok || !strings.Contains(crash.Output, "as specified") {
+		t.Errorf("a child that panicked gives %v, want a DeathError with its output", err)
 	}
-	if _, err := child.Together[int](t.Context(), "no such role", 1, func(int) any { return spec{} }, nil); err == nil {
+	if _, err := child.RunTogether[int](t.Context(), "no such role", 1, func(int) any { return spec{} }, nil); err == nil {
 		t.Error("a child without a role is no error")
 	}
 }

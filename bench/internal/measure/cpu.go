@@ -17,8 +17,8 @@ func ProcessCPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// CPUOf returns the processor time that another process has used so far. Only Linux tells,
-// by the clock that each process has there; /proc would tell it in hundredths of a second,
+// CPUOf returns the processor time that another process has used so far. Only Linux has it:
+// each process has a clock there. /proc has it in hundredths of a second,
 // which is too coarse for what is measured in tenths.
 func CPUOf(pid int) (time.Duration, error) {
 	const schedule = 2 // CPUCLOCK_SCHED, of all threads

@@ -36,7 +36,7 @@ func TestRatioIsTakenWithinRounds(t *testing.T) {
 	if got, ok := s.Growth("a", measure.PerCall, "other", "case"); !ok || got != 3 {
 		t.Errorf("a takes %v times as long in the other case (%v), want 3", got, ok)
 	}
-	if _, ok := s.Ratio("case", measure.PerCall, "a", "nobody"); ok {
+	if _, ok := s.Ratio("case", measure.PerCall, "a", "absent"); ok {
 		t.Error("there is a ratio to what was not measured")
 	}
 }
@@ -122,7 +122,7 @@ func TestCSV(t *testing.T) {
 	}
 }
 
-func TestProcessorTimeIsToldFromOutside(t *testing.T) {
+func TestProcessorTimeIsReadFromOutside(t *testing.T) {
 	before, began := measure.ProcessCPU(), time.Now()
 	for i := 0; measure.ProcessCPU()-before < 20*time.Millisecond; i++ {
 		if time.Since(began) > time.Minute {

@@ -1,4 +1,4 @@
-// Package measure runs contestants in turns and keeps what was measured.
+// Package measure runs contenders in turns and keeps what was measured.
 package measure
 
 import (
@@ -115,7 +115,7 @@ func (s *Samples) WriteCSV(w io.Writer) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := csv.NewWriter(w)
-	_ = out.Write([]string{"experiment", "case", "subject", "metric", "round", "value"}) // Error tells
+	_ = out.Write([]string{"experiment", "case", "subject", "metric", "round", "value"}) // Error returns it
 	for _, r := range s.rows {
 		_ = out.Write([]string{r.Experiment, r.Case, r.Subject, r.Metric,
 			strconv.Itoa(r.Round), strconv.FormatFloat(r.Value, 'g', -1, 64)})

@@ -91,7 +91,7 @@ func (t Turns) Run(ctx context.Context, subjects []Subject, to *Samples) error {
 				r.record(round, s, to)
 			}
 		}
-		// Back and forth: a drift of the machine then favours nobody.
+		// Back and forth: a drift of the machine then favours no subject.
 		slices.Reverse(order)
 	}
 	return nil
@@ -142,7 +142,7 @@ func (t Turns) once(ctx context.Context, s Subject, slice time.Duration) (*turn,
 		defer s.Meanwhile()()
 	}
 	if !t.LargeHeap {
-		runtime.GC() // nobody sweeps up after the one before
+		runtime.GC() // no turn pays for the garbage of the one before
 	}
 	cpu := ProcessCPU()
 	runtime.ReadMemStats(&r.before)

@@ -1,4 +1,4 @@
-// Package payload makes what all contestants cache, and the order in which it is
+// Package payload makes what all contenders cache, and the order in which it is
 // asked for: the same answers under the same keys for every one of them.
 package payload
 

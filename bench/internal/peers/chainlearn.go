@@ -16,7 +16,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 )
 
-// Ours is package cache as a contestant.
+// Ours is package cache as a contender.
 type Ours[V any] struct {
 	cache *cache.Cache
 	store driver.Store
@@ -29,9 +29,9 @@ var (
 	_ Tagged        = (*Ours[[]byte])(nil)
 )
 
-// OpenChainlearn sets up package cache: over redisstore, or over memstore if there
+// openOurs sets up package cache: over redisstore, or over memstore if there
 // is no address.
-func OpenChainlearn[V any](ctx context.Context, cfg Config[V]) (*Ours[V], error) {
+func openOurs[V any](ctx context.Context, cfg Config[V]) (*Ours[V], error) {
 	store, err := openStore(ctx, cfg.Addr, cfg.Prefix)
 	if err != nil {
 		return nil, err
@@ -136,7 +136,7 @@ func (o *Ours[V]) Close() error { return errors.Join(o.cache.Close(), o.store.Cl
 // Healthy waits until the cache trusts its store, as it does not for a moment after
 // calls that took too long on a busy machine.
 func (o *Ours[V]) Healthy(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, Patience)
+	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

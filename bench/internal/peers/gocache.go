@@ -28,7 +28,7 @@ type ekoCache[V any] struct {
 }
 
 func openGocache[V any](cfg Config[V]) *ekoCache[V] {
-	c := &ekoCache[V]{cfg: cfg, client: goRedis(cfg.Addr)}
+	c := &ekoCache[V]{cfg: cfg, client: newGoRedisClient(cfg.Addr)}
 	_, c.raw = any(*new(V)).([]byte)
 	remote := cache.New[any](redisstore.NewRedis(c.client, store.WithExpiration(TTL)))
 	var under cache.CacheInterface[any] = remote

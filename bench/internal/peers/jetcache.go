@@ -19,7 +19,7 @@ type jet[V any] struct {
 }
 
 func openJetcache[V any](cfg Config[V]) *jet[V] {
-	c := &jet[V]{cfg: cfg, client: goRedis(cfg.Addr)}
+	c := &jet[V]{cfg: cfg, client: newGoRedisClient(cfg.Addr)}
 	opts := []jetcache.Option{
 		jetcache.WithName("bench"),
 		jetcache.WithRemote(remote.NewGoRedisV9Adapter(c.client)),

@@ -17,7 +17,7 @@ import (
 	"github.com/chainlearn/chainlearn/bench/internal/payload"
 )
 
-// Config of a contestant.
+// Config of a contender.
 type Config[V any] struct {
 	Addr   string // of Redis, host:port
 	Prefix string // of everything it keeps there
@@ -40,7 +40,7 @@ const TTL = time.Hour
 type Cache[V any] interface {
 	// Get returns an answer, from the cache or from the source.
 	Get(ctx context.Context, k *payload.Key) (V, error)
-	// Delete makes the next Get, of anyone, load.
+	// Delete makes the next Get load, in any process.
 	Delete(ctx context.Context, k *payload.Key) error
 	Close() error
 }
@@ -76,7 +76,7 @@ var Raw = Codec[[]byte]{
 	Decode: func(s string) ([]byte, error) { return unsafe.Slice(unsafe.StringData(s), len(s)), nil },
 }
 
-// Library says what one of the contestants is and what it can do.
+// Library says what one of the contenders is and what it can do.
 type Library struct {
 	Name    string
 	Modules []string // what it consists of, for the table of versions
@@ -87,7 +87,7 @@ type Library struct {
 	Tags    bool     // invalidates by tag
 }
 
-// Names of contestants.
+// Names of contenders.
 const (
 	Chainlearn = "chainlearn"
 	GoRedis    = "go-redis/cache"
@@ -101,10 +101,10 @@ const (
 	BareGet    = "bare rueidis GET"
 )
 
-// All are the contestants, ours first.
+// All are the contenders, ours first.
 var All = []Library{
 	{
-		Name: Chainlearn, Modules: []string{"github.com/chainlearn/chainlearn"},
+		Name: Chainlearn, Modules: []string{"github.com/chainlearn/chainlearn/cache", "github.com/chainlearn/chainlearn/cache/redisstore"},
 		Setup: "package cache over redisstore, two tags unless said otherwise",
 		Redis: true, Process: true, Loads: true, Tags: true,
 	},
@@ -155,8 +155,8 @@ var All = []Library{
 	},
 }
 
-// Which returns the names of the contestants that match, in order.
-func Which(match func(Library) bool) []string {
+// NamesWhere returns the names of the contenders that match, in order.
+func NamesWhere(match func(Library) bool) []string {
 	var names []string
 	for _, l := range All {
 		if match(l) {
@@ -166,14 +166,14 @@ func Which(match func(Library) bool) []string {
 	return names
 }
 
-// Open sets up the named contestant. The caller must Close it.
+// Open sets up the named contender. The caller must Close it.
 func Open[V any](ctx context.Context, name string, cfg Config[V]) (Cache[V], error) {
 	if cfg.Size == 0 {
 		cfg.Size = 10_000
 	}
 	switch name {
 	case Chainlearn:
-		return OpenChainlearn(ctx, cfg)
+		return openOurs(ctx, cfg)
 	case GoRedis:
 		return openGoRedis(cfg), nil
 	case Aside:
@@ -193,7 +193,7 @@ func Open[V any](ctx context.Context, name string, cfg Config[V]) (Cache[V], err
 	case BareGet:
 		return openBareGet(ctx, cfg)
 	}
-	return nil, fmt.Errorf("no contestant is called %q", name)
+	return nil, fmt.Errorf("no contender is called %q", name)
 }
 
 // Version returns the version of a module that is linked in.
@@ -213,7 +213,7 @@ func Version(module string) string {
 	return "not linked in"
 }
 
-// goRedis returns the client that four of the libraries are built on, as it comes.
-func goRedis(addr string) *redis.Client {
+// newGoRedisClient returns the client that four of the libraries are built on, as it comes.
+func newGoRedisClient(addr string) *redis.Client {
 	return redis.NewClient(&redis.Options{Addr: addr})
 }

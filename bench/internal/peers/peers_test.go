@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(testservers.Main(m).Run()) }
 
-// Every contestant must really cache, or it would be measured at something else.
-func TestContestantsCache(t *testing.T) {
+// Every contender must really cache, or it would be measured at something else.
+func TestContendersCache(t *testing.T) {
 	r := testservers.SharedRedis(t)
 	for _, lib := range peers.All {
 		if !lib.Loads {
@@ -67,13 +67,13 @@ func checkCaches[V any](t *testing.T, lib string, near bool, addr string, codec 
 		}
 	}
 	get()
-	testservers.Eventually(t, peers.Patience, func() (bool, string) {
+	testservers.Eventually(t, peers.CallTimeout, func() (bool, string) {
 		before := loads.Load()
 		get()
 		return loads.Load() == before, "it loads every time"
 	})
 	// Again and again, for some store in the background and so undo a delete.
-	testservers.Eventually(t, peers.Patience, func() (bool, string) {
+	testservers.Eventually(t, peers.CallTimeout, func() (bool, string) {
 		before := loads.Load()
 		testservers.Must(t, c.Delete(t.Context(), &k))
 		get()
@@ -102,8 +102,8 @@ func TestTagged(t *testing.T) {
 			}
 			defer func() { testservers.Must(t, c.Close()) }()
 			k := payload.KeyOf("tagged:", 1)
-			// Invalidated before the answer is stored, nothing would be dead.
-			testservers.Eventually(t, peers.Patience, func() (bool, string) {
+			// Invalidated before the answer is stored, nothing would become invalid.
+			testservers.Eventually(t, peers.CallTimeout, func() (bool, string) {
 				before := loads.Load()
 				_, err := c.Get(t.Context(), &k)
 				testservers.Must(t, err)

@@ -23,7 +23,7 @@ type goRedisCache[V any] struct {
 }
 
 func openGoRedis[V any](cfg Config[V]) *goRedisCache[V] {
-	c := &goRedisCache[V]{cfg: cfg, client: goRedis(cfg.Addr)}
+	c := &goRedisCache[V]{cfg: cfg, client: newGoRedisClient(cfg.Addr)}
 	opt := &rediscache.Options{Redis: c.client}
 	if cfg.Near {
 		opt.LocalCache = rediscache.NewTinyLFU(cfg.Size, TTL)
@@ -46,13 +46,13 @@ func (c *goRedisCache[V]) Delete(ctx context.Context, k *payload.Key) error {
 
 func (c *goRedisCache[V]) Close() error { return c.client.Close() }
 
-// aside is rueidisaside.
-type aside[V any] struct {
+// asideCache is rueidisaside.
+type asideCache[V any] struct {
 	cfg    Config[V]
 	client rueidisaside.CacheAsideClient
 }
 
-func openAside[V any](cfg Config[V]) (*aside[V], error) {
+func openAside[V any](cfg Config[V]) (*asideCache[V], error) {
 	opt := rueidis.ClientOption{InitAddress: []string{cfg.Addr}}
 	if !cfg.Near {
 		// It cannot do without client-side caching, but with room for nothing every
@@ -60,10 +60,10 @@ func openAside[V any](cfg Config[V]) (*aside[V], error) {
 		opt.CacheSizeEachConn = 1
 	}
 	client, err := rueidisaside.NewClient(rueidisaside.ClientOption{ClientOption: opt})
-	return &aside[V]{cfg: cfg, client: client}, err
+	return &asideCache[V]{cfg: cfg, client: client}, err
 }
 
-func (c *aside[V]) Get(ctx context.Context, k *payload.Key) (v V, err error) {
+func (c *asideCache[V]) Get(ctx context.Context, k *payload.Key) (v V, err error) {
 	s, err := c.client.Get(ctx, TTL, k.Text, func(ctx context.Context, _ string) (string, error) {
 		v, err := c.cfg.Load(ctx, k.ID)
 		if err != nil {
@@ -77,32 +77,32 @@ func (c *aside[V]) Get(ctx context.Context, k *payload.Key) (v V, err error) {
 	return c.cfg.Codec.Decode(s)
 }
 
-func (c *aside[V]) Delete(ctx context.Context, k *payload.Key) error {
+func (c *asideCache[V]) Delete(ctx context.Context, k *payload.Key) error {
 	return c.client.Del(ctx, k.Text)
 }
 
-func (c *aside[V]) Close() error {
+func (c *asideCache[V]) Close() error {
 	c.client.Close()
 	return nil
 }
 
-// rocks is rockscache in its strong mode; the default mode serves the old answer for up to
+// rocksCache is rockscache in its strong mode; the default mode serves the old answer for up to
 // ten seconds after a delete.
-type rocks[V any] struct {
+type rocksCache[V any] struct {
 	cfg    Config[V]
 	client *redis.Client
 	rocks  *rockscache.Client
 }
 
-func openRocks[V any](cfg Config[V]) *rocks[V] {
-	c := &rocks[V]{cfg: cfg, client: goRedis(cfg.Addr)}
+func openRocks[V any](cfg Config[V]) *rocksCache[V] {
+	c := &rocksCache[V]{cfg: cfg, client: newGoRedisClient(cfg.Addr)}
 	opt := rockscache.NewDefaultOptions()
 	opt.StrongConsistency = true
 	c.rocks = rockscache.NewClient(c.client, opt)
 	return c
 }
 
-func (c *rocks[V]) Get(ctx context.Context, k *payload.Key) (v V, err error) {
+func (c *rocksCache[V]) Get(ctx context.Context, k *payload.Key) (v V, err error) {
 	s, err := c.rocks.Fetch2(ctx, k.Text, TTL, func() (string, error) {
 		v, err := c.cfg.Load(ctx, k.ID)
 		if err != nil {
@@ -116,39 +116,39 @@ func (c *rocks[V]) Get(ctx context.Context, k *payload.Key) (v V, err error) {
 	return c.cfg.Codec.Decode(s)
 }
 
-func (c *rocks[V]) Delete(ctx context.Context, k *payload.Key) error {
+func (c *rocksCache[V]) Delete(ctx context.Context, k *payload.Key) error {
 	return c.rocks.TagAsDeleted2(ctx, k.Text)
 }
 
-func (c *rocks[V]) Close() error { return c.client.Close() }
+func (c *rocksCache[V]) Close() error { return c.client.Close() }
 
-// bareGet is a client of Redis and nothing else.
-type bareGet[V any] struct {
+// bareClient is a client of Redis and nothing else.
+type bareClient[V any] struct {
 	cfg    Config[V]
 	client rueidis.Client
 }
 
-// Healther is a contestant that knows whether it works as it should.
-type Healther interface {
+// HealthChecker is a contender that can report whether its store is healthy.
+type HealthChecker interface {
 	Healthy(ctx context.Context) error
 }
 
-// Batcher is a contestant that can be filled faster than by asking for one answer after
+// Batcher is a contender that can store many answers faster than by asking for one after
 // the other.
 type Batcher interface {
 	Fetch(ctx context.Context, keys []payload.Key) error
 }
 
-func openBareGet[V any](ctx context.Context, cfg Config[V]) (*bareGet[V], error) {
+func openBareGet[V any](ctx context.Context, cfg Config[V]) (*bareClient[V], error) {
 	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{cfg.Addr}, DisableCache: true})
 	if err != nil {
 		return nil, err
 	}
-	return &bareGet[V]{cfg: cfg, client: client}, ctx.Err()
+	return &bareClient[V]{cfg: cfg, client: client}, ctx.Err()
 }
 
 // Fetch implements Batcher: it stores what would have been loaded.
-func (c *bareGet[V]) Fetch(ctx context.Context, keys []payload.Key) error {
+func (c *bareClient[V]) Fetch(ctx context.Context, keys []payload.Key) error {
 	sets := make(rueidis.Commands, len(keys))
 	for i := range keys {
 		v, err := c.cfg.Load(ctx, keys[i].ID)
@@ -169,7 +169,7 @@ func (c *bareGet[V]) Fetch(ctx context.Context, keys []payload.Key) error {
 	return nil
 }
 
-func (c *bareGet[V]) Get(ctx context.Context, k *payload.Key) (v V, err error) {
+func (c *bareClient[V]) Get(ctx context.Context, k *payload.Key) (v V, err error) {
 	s, err := c.client.Do(ctx, c.client.B().Get().Key(k.Text).Build()).ToString()
 	if err != nil {
 		return v, err
@@ -177,18 +177,18 @@ func (c *bareGet[V]) Get(ctx context.Context, k *payload.Key) (v V, err error) {
 	return c.cfg.Codec.Decode(s)
 }
 
-func (c *bareGet[V]) Delete(ctx context.Context, k *payload.Key) error {
+func (c *bareClient[V]) Delete(ctx context.Context, k *payload.Key) error {
 	return c.client.Do(ctx, c.client.B().Del().Key(k.Text).Build()).Error()
 }
 
-func (c *bareGet[V]) Close() error {
+func (c *bareClient[V]) Close() error {
 	c.client.Close()
 	return nil
 }
 
 // RoundTrip asks Redis for what is not there, and then loads: the least that a miss costs.
 func RoundTrip[V any](ctx context.Context, c Cache[V], k *payload.Key) (v V, err error) {
-	b, ok := c.(*bareGet[V])
+	b, ok := c.(*bareClient[V])
 	if !ok {
 		return v, errors.New("only the bare client makes a bare round trip")
 	}
@@ -198,5 +198,5 @@ func RoundTrip[V any](ctx context.Context, c Cache[V], k *payload.Key) (v V, err
 	return b.cfg.Load(ctx, k.ID)
 }
 
-// Patience is what a caller with no particular deadline has.
-const Patience = 30 * time.Second
+// CallTimeout is what a caller with no particular deadline has.
+const CallTimeout = 30 * time.Second

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Machine describes where this runs, as far as the system tells.
+// Machine describes where this runs, as far as the system reports it.
 func Machine() []Fact {
 	facts := []Fact{
 		{"System", runtime.GOOS + "/" + runtime.GOARCH},

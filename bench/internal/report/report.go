@@ -83,7 +83,7 @@ type Fact struct{ Name, Value string }
 func (r *Report) Markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Benchmark report\n\n")
-	fmt.Fprintf(&b, "Written by `%s` on %s; it took %v. All contestants ran in this one run, in turns, %d rounds of each"+
+	fmt.Fprintf(&b, "Written by `%s` on %s; it took %v. All contenders ran in this one run, in turns, %d rounds of each"+
 		" unless a section says otherwise; figures are medians over the rounds. A ratio is the median of the ratios within"+
 		" each round. Whatever else runs on the machine disturbs the absolute figures more than the ratios.\n\n",
 		r.Command, r.When.UTC().Format("2006-01-02 15:04 UTC"), r.Took.Round(time.Second), r.Rounds)
@@ -94,7 +94,7 @@ func (r *Report) Markdown() string {
 	for _, s := range r.Sections {
 		s.write(&b)
 	}
-	b.WriteString("## Contestants\n\n")
+	b.WriteString("## Contenders\n\n")
 	facts(&b, "Library", "How it is set up here", r.Setups)
 	b.WriteString("## Machine and versions\n\n")
 	facts(&b, "", "", r.Machine)
@@ -120,15 +120,15 @@ func (r *Report) Summary() string {
 		b.WriteString("Where a peer is faster (its time against ours, at best), and why:\n\n")
 	}
 	var reasons []string // in the order of the page
-	who := map[string][]string{}
+	peers := map[string][]string{}
 	for _, f := range all {
-		if who[f.Why] == nil {
+		if peers[f.Why] == nil {
 			reasons = append(reasons, f.Why)
 		}
-		who[f.Why] = append(who[f.Why], fmt.Sprintf("**%s** (%s; %s)", f.Peer, f.What, Times(f.Ratio)))
+		peers[f.Why] = append(peers[f.Why], fmt.Sprintf("**%s** (%s; %s)", f.Peer, f.What, Times(f.Ratio)))
 	}
 	for _, why := range reasons {
-		fmt.Fprintf(&b, "- %s: %s\n", strings.Join(who[why], ", "), why)
+		fmt.Fprintf(&b, "- %s: %s\n", strings.Join(peers[why], ", "), why)
 	}
 	return b.String()
 }
@@ -173,7 +173,7 @@ func (r *Report) writeFaster(b *strings.Builder) {
 		b.WriteString("Nowhere in this run, by 5 % or more.\n\n")
 		return
 	}
-	t := Table{Head: []string{"Where", "Who", "Time against ours, at best", "Why"}}
+	t := Table{Head: []string{"Where", "Peer", "Time against ours, at best", "Why"}}
 	for _, f := range all {
 		t.Rows = append(t.Rows, []string{f.What, f.Peer, Times(f.Ratio), f.Why})
 	}

@@ -35,7 +35,7 @@ const (
 	left, right, top, below = 76, 190, 44, 56
 )
 
-// Colours that can be told apart by the colour-blind (Okabe and Ito), and that are
+// Colours that colour-blind readers can distinguish (Okabe and Ito), and that are
 // readable on white and on black.
 var colours = []string{"#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31", "#7f7f7f"}
 

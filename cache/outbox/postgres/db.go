@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,14 +17,12 @@ import (
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
-// Config of a DB. Its zero value is good for a cache whose FenceLease is the default.
+// Config of a DB. Its zero value is good.
 type Config struct {
 	outbox.Options
 
-	// FenceLease is the cache's; the limits must fit into it. Default 5 s, as the cache's.
-	FenceLease time.Duration
-
-	// Limits of every transaction. Default LimitsFor(FenceLease).
+	// Limits of every transaction, which must fit into the FenceLease of the cache. Default
+	// LimitsFor(FenceLease); without a cache, that of a cache's default.
 	Limits Limits
 
 	// Isolation of transactions. Default read committed.
@@ -41,19 +40,32 @@ type DB struct {
 	cache *cache.Cache
 	cfg   Config
 	mode  pgx.QueryExecMode // of the pool's connections
+
+	relayed atomic.Bool // a relay is known to deliver to the cache's store
 }
 
+// ErrNoRelay is returned by DB.Write when no relay delivers the outbox to the cache's store:
+// what other programs write would never be seen, nor what this one writes while the store
+// cannot be reached. The remedy is outbox.NewRelay, and its Start, in this process or in another
+// that shares the store.
+var ErrNoRelay = errors.New("outbox/postgres: no relay delivers the outbox to the store of this cache: call outbox.NewRelay, and Start it, in this process or in another that shares the store")
+
+const leaseWithoutCache = 5 * time.Second
+
 // NewDB returns a DB that fences and bumps in c what its transactions touch. Without a cache
-// (nil), as in a program that only writes, they are like anybody's: a relay of a program
+// (nil), as in a program that only writes, they are an external writer's: a relay of a program
 // that has one is woken and delivers. The error says what is wrong with cfg.
 func NewDB(log *Log, c *cache.Cache, cfg Config) (*DB, error) {
-	cfg.FenceLease = cmp.Or(cfg.FenceLease, 5*time.Second)
-	cfg.Limits = cmp.Or(cfg.Limits, LimitsFor(cfg.FenceLease))
+	lease := leaseWithoutCache
+	if c != nil {
+		lease = c.FenceLease()
+	}
+	cfg.Limits = cmp.Or(cfg.Limits, LimitsFor(lease))
 	cfg.Isolation = cmp.Or(cfg.Isolation, pgx.ReadCommitted)
 	cfg.Attempts = cmp.Or(cfg.Attempts, 5)
-	errs := []error{cfg.Limits.check(cfg.FenceLease)}
-	if commit := cmp.Or(cfg.CommitTime, outbox.DefaultCommitTime); commit < 0 || commit >= cfg.FenceLease {
-		errs = append(errs, fmt.Errorf("CommitTime is %v: must be positive and less than FenceLease, which is %v", commit, cfg.FenceLease))
+	errs := []error{cfg.Limits.check(lease)}
+	if commit := cmp.Or(cfg.CommitTime, outbox.DefaultCommitTime); commit < 0 || commit >= lease {
+		errs = append(errs, fmt.Errorf("CommitTime is %v: must be positive and less than the cache's FenceLease, which is %v", commit, lease))
 	}
 	if cfg.Attempts < 0 {
 		errs = append(errs, fmt.Errorf("Attempts is negative: %d", cfg.Attempts))
@@ -61,7 +73,7 @@ func NewDB(log *Log, c *cache.Cache, cfg Config) (*DB, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("outbox/postgres: %w", err)
 	}
-	return &DB{log, c, cfg, log.pool.Config().ConnConfig.DefaultQueryExecMode}, nil
+	return &DB{log: log, cache: c, cfg: cfg, mode: log.pool.Config().ConnConfig.DefaultQueryExecMode}, nil
 }
 
 // Limits that the server enforces on each transaction.
@@ -93,9 +105,9 @@ func (db *DB) Write(ctx context.Context, fn func(ctx context.Context, tx pgx.Tx)
 }
 
 func (db *DB) try(ctx context.Context, fn func(ctx context.Context, tx pgx.Tx) error) error {
-	var mark driver.Mark
-	if db.cache != nil {
-		mark = driver.Mark(driver.NewVersion())
+	mark, err := db.newMark(ctx)
+	if err != nil {
+		return err
 	}
 	tx, err := begin(ctx, db.log.pool, db.cfg.Limits, db.cfg.Isolation, db.mode, mark)
 	if err != nil {
@@ -111,6 +123,32 @@ func (db *DB) try(ctx context.Context, fn func(ctx context.Context, tx pgx.Tx) e
 		return tx.Commit(ctx)
 	}
 	return outbox.Commit(ctx, db.cache, tx, db.cfg.Options)
+}
+
+// newMark returns the mark of a transaction, which tells other consumers of the outbox not to
+// wait for this writer.
+func (db *DB) newMark(ctx context.Context) (driver.Mark, error) {
+	if db.cache == nil {
+		return driver.NoMark, nil
+	}
+	store, err := db.cache.StoreName(ctx)
+	if err != nil {
+		// The store cannot be reached, and what is written is for a relay to deliver: no
+		// consumer takes this mark for one of its own writers'.
+		return driver.Mark(driver.NewVersion()), nil
+	}
+	// This process's own relay joins before the cache serves anything, and may still be about to.
+	if db.cfg.Relay == nil && !db.relayed.Load() {
+		joined, err := db.log.joined(ctx, store)
+		switch {
+		case err != nil:
+			return driver.NoMark, err
+		case !joined:
+			return driver.NoMark, ErrNoRelay
+		}
+		db.relayed.Store(true)
+	}
+	return outbox.NewMark(store), nil
 }
 
 // uncommitted is the transaction as fn sees it. fn may roll it back, and Write then fails.

@@ -6,12 +6,14 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/chainlearn/chainlearn/cache"
 )
 
 // The grammar of a template without expressions of its own, but for {id}; see outbox.sql.
 // White space is what PostgreSQL takes for it.
 var (
-	templateShape = regexp.MustCompile(`^[\s\v]*((?:[^{}\s\v]*:)?)((?:\{id\}|[^{}\s\v:])+)[\s\v]*$`)
+	templateShape = regexp.MustCompile(`^[\s\v]*([A-Za-z0-9._-]{1,64})((?::(?:\{id\}|[-A-Za-z0-9._~@+=,/])+)*)[\s\v]*$`)
 	hasEvents     = regexp.MustCompile(`(?i)[\s\v]on[\s\v]`)
 	asciiOnly     = regexp.MustCompile(`^[\x01-\x7f]*$`)
 )
@@ -21,6 +23,7 @@ var (
 // whatever the characters in it mean to SQL. In either case the table can be written.
 func FuzzTemplate(f *testing.F) {
 	for _, s := range [][2]string{
+		{"kind:", ":x"}, {"kind:a", "b:c"}, {"a.b-c_d:~@+=,/", ""},
 		{"thing:", ""}, {"", ":rest"}, {"a:b:", "c"}, {"thing", ""}, {"it's:", "'"}, {`back\slash:`, `\`}, {"$1:", "$$"}, {"%s:", "%I%L%%"},
 		{`"q":`, `"`}, {"a--b:", "/*"}, {"a b:", ""}, {"x:", " ON INSERT"}, {"x:", " ON NONSENSE"}, {" x:", "  "}, {"x:{", "}"}, {"x:", "{"},
 		{"é:", "日本"}, {"x:\x00", ""}, {"\xff:", ""}, {strings.Repeat("long", 2000) + ":", ""}, {":", ""}, {"::", ""}, {"x:;", ";drop"}, {"\n:", "\t"},
@@ -34,8 +37,8 @@ func FuzzTemplate(f *testing.F) {
 			// What stands in braces or after ON is SQL, and the fuzz test could run anything.
 			t.Skip("not for this database")
 		}
-		run(t, conn, `TRUNCATE things`, `SELECT cache_unwatch('things')`, `DELETE FROM cache_outbox`)
-		err := Watch(t.Context(), conn, "things", template)
+		run(t, conn, `TRUNCATE things`, `SELECT cache_unwatch('test', 'things')`, `DELETE FROM cache_outbox`)
+		err := Watch(t.Context(), conn, "test", "things", template)
 		run(t, conn, `INSERT INTO things VALUES (7)`, `UPDATE things SET id = 8`, `DELETE FROM things`)
 		got := slices.Compact(taken(t, conn))
 		if err != nil {
@@ -54,7 +57,13 @@ func FuzzTemplate(f *testing.F) {
 		if parts == nil {
 			t.Fatalf("%q was accepted, and recorded %q", template, got)
 		}
-		tag := func(id string) string { return strings.ReplaceAll(parts[1]+parts[2], "{id}", id) }
+		tag := func(id string) string {
+			var values []any
+			for _, part := range strings.Split(parts[2], ":")[1:] {
+				values = append(values, strings.ReplaceAll(part, "{id}", id))
+			}
+			return string(cache.T(parts[1], values...))
+		}
 		want := []string{tag("7"), tag("8")}
 		slices.Sort(want)
 		if !slices.Equal(got, slices.Compact(want)) {

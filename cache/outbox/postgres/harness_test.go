@@ -84,10 +84,10 @@ func taken(tb testing.TB, conn *pgx.Conn) []string {
 var items = []string{
 	`CREATE TABLE items (id int PRIMARY KEY, value int NOT NULL DEFAULT 0)`,
 	`INSERT INTO items VALUES (1), (2)`,
-	`SELECT cache_watch('items', 'item:{id}')`,
+	`SELECT cache_watch('test', 'items', 'item:{id}')`,
 }
 
-func itemTag(id string) cache.Tag { return cache.Tag("item:" + id) }
+func itemTag(id string) cache.Tag { return cache.T("item", id) }
 
 // process is a program with a cache, a relay and a query, in front of a database with items.
 type process struct {
@@ -101,12 +101,17 @@ type process struct {
 // newProcess starts a process whose cache is its own unless store is given.
 func newProcess(tb testing.TB, pool *pgxpool.Pool, store driver.Store, relay outbox.RelayConfig, cfg Config) *process {
 	tb.Helper()
+	return newProcessWithLease(tb, pool, store, relay, cfg, 0)
+}
+
+func newProcessWithLease(tb testing.TB, pool *pgxpool.Pool, store driver.Store, relay outbox.RelayConfig, cfg Config, lease time.Duration) *process {
+	tb.Helper()
 	if store == nil {
 		mem := memstore.New(memstore.Config{})
 		tb.Cleanup(func() { testservers.Must(tb, mem.Close()) })
 		store = mem
 	}
-	c, err := cache.New(cache.Config{Store: store, StoreTimeout: time.Second, FenceLease: cfg.FenceLease})
+	c, err := cache.New(cache.Config{Store: store, StoreTimeout: time.Second, FenceLease: lease})
 	testservers.Must(tb, err)
 	tb.Cleanup(func() { testservers.Must(tb, c.Close()) })
 	p := &process{pool: pool}
@@ -121,7 +126,7 @@ func newProcess(tb testing.TB, pool *pgxpool.Pool, store driver.Store, relay out
 	p.value = cache.Define(c, cache.Query[string, int]{
 		Name: "items:value", FreshFor: time.Hour,
 		Key:  func(id string) string { return id },
-		Tags: func(id string) []cache.Tag { return []cache.Tag{itemTag(id), itemTag(id).Family()} },
+		Tags: func(id string) []cache.Tag { return []cache.Tag{itemTag(id)} },
 		Load: func(ctx context.Context, id string) (value int, err error) {
 			err = p.pool.QueryRow(ctx, `SELECT value FROM items WHERE id = $1::text::int`, id).Scan(&value)
 			return value, err

@@ -27,10 +27,20 @@ func openLog(t *testing.T, p *pgxpool.Pool, logger *slog.Logger) *Log {
 	return l
 }
 
+// join registers consumers.
+func join(t *testing.T, l *Log, consumers ...string) {
+	t.Helper()
+	for _, c := range consumers {
+		if _, _, err := l.Join(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // deliver collects what is delivered.
 func deliver(t *testing.T, l *Log, grace time.Duration, most int) (rows []outbox.Row) {
 	t.Helper()
-	n, err := l.Deliver(t.Context(), grace, most, func(_ context.Context, r []outbox.Row) error {
+	n, err := l.Deliver(t.Context(), "a", grace, most, func(_ context.Context, r []outbox.Row) error {
 		rows = r
 		return nil
 	})
@@ -45,46 +55,51 @@ func TestDeliver(t *testing.T) {
 	t.Parallel()
 	url := database(t)
 	conn, l := connect(t, url), openLog(t, pool(t, url), nil)
+	if _, err := l.Deliver(t.Context(), "a", 0, 10, nil); !errors.Is(err, outbox.ErrNotJoined) {
+		t.Errorf("before it joined: %v, want ErrNotJoined", err)
+	}
+	join(t, l, "a")
 	if rows := deliver(t, l, 0, 10); rows != nil {
 		t.Errorf("an empty outbox delivered %v", rows)
 	}
 	run(t, conn,
 		`INSERT INTO cache_outbox (tag, mark, recorded_at) VALUES
 			('stranger:1', NULL, clock_timestamp()),
-			('young:1', decode(repeat('01', 16), 'hex'), clock_timestamp()),
-			('old:1', decode(repeat('02', 16), 'hex'), clock_timestamp() - interval '1 hour')`)
+			('young:1', substr(sha256('a'), 1, 8) || '\x0101010101010101', clock_timestamp()),
+			('old:1', substr(sha256('a'), 1, 8) || '\x0202020202020202', clock_timestamp() - interval '1 hour')`)
 
 	broken := errors.New("broken")
-	if _, err := l.Deliver(t.Context(), time.Minute, 10, func(context.Context, []outbox.Row) error { return broken }); !errors.Is(err, broken) {
+	if _, err := l.Deliver(t.Context(), "a", time.Minute, 10, func(context.Context, []outbox.Row) error { return broken }); !errors.Is(err, broken) {
 		t.Errorf("got %v, want what bump returned", err)
 	}
-	if n, age, err := l.Backlog(t.Context()); err != nil || n != 3 || age < time.Hour || age > time.Hour+time.Minute {
+	if n, age, err := l.Backlog(t.Context(), "a"); err != nil || n != 3 || age < time.Hour || age > time.Hour+time.Minute {
 		t.Errorf("backlog: %d rows, oldest %v (%v); want 3, an hour", n, age, err)
 	}
 
 	rows := deliver(t, l, time.Minute, 10)
 	slices.SortFunc(rows, func(a, b outbox.Row) int { return strings.Compare(string(a.Tag), string(b.Tag)) })
-	if len(rows) != 2 || rows[0].Tag != "old:1" || rows[0].Mark != driver.Mark(bytes.Repeat([]byte{2}, 16)) || rows[0].Age < time.Hour ||
+	if len(rows) != 2 || rows[0].Tag != "old:1" || rows[0].Mark[15] != 2 || rows[0].Age < time.Hour ||
 		rows[1].Tag != "stranger:1" || rows[1].Mark != driver.NoMark {
 		t.Fatalf("delivered %v, want the stranger's and the old one", rows)
 	}
 	if got := taken(t, conn); !slices.Equal(got, []string{"young:1"}) {
 		t.Errorf("left %v", got)
 	}
-	if n, age, err := l.Backlog(t.Context()); err != nil || n != 0 || age != 0 {
+	if n, age, err := l.Backlog(t.Context(), "a"); err != nil || n != 0 || age != 0 {
 		t.Errorf("backlog of nothing: %d, %v, %v", n, age, err)
 	}
 }
 
-// Two relays at work never hold the same row, and none waits for the other; nor does whoever
-// forgets what it delivered itself.
+// Two relays of one store never hold the same row while it is alone, and neither waits for the
+// other; nor does a writer that is done with its rows.
 func TestClaimsDoNotOverlap(t *testing.T) {
 	t.Parallel()
 	url := database(t, `SELECT cache_record(VARIADIC array_agg('t:' || i)) FROM generate_series(1, 10) i`)
 	conn, l := connect(t, url), openLog(t, pool(t, url), nil)
+	join(t, l, "a")
 	ids := ask[[]int64](t, conn, `SELECT array_agg(id) FROM cache_outbox`)
 	seen := map[int64]bool{}
-	n, err := l.Deliver(t.Context(), 0, 4, func(ctx context.Context, first []outbox.Row) error {
+	n, err := l.Deliver(t.Context(), "a", 0, 4, func(ctx context.Context, first []outbox.Row) error {
 		for _, r := range first {
 			seen[r.ID] = true
 		}
@@ -94,7 +109,7 @@ func TestClaimsDoNotOverlap(t *testing.T) {
 			}
 			seen[r.ID] = true
 		}
-		return l.Forget(ctx, ids)
+		return l.Done(ctx, "a", ids)
 	})
 	testservers.Must(t, err)
 	if n != 4 || len(seen) != 7 {
@@ -110,6 +125,7 @@ func TestLateCommitIsFound(t *testing.T) {
 	t.Parallel()
 	url := database(t, items...)
 	slow, quick, l := connect(t, url), connect(t, url), openLog(t, pool(t, url), nil)
+	join(t, l, "a")
 	run(t, slow, `BEGIN`, `INSERT INTO items VALUES (11)`)
 	run(t, quick, `INSERT INTO items VALUES (12)`)
 	if rows := deliver(t, l, 0, 10); len(rows) != 1 || rows[0].Tag != "item:12" {
@@ -121,12 +137,12 @@ func TestLateCommitIsFound(t *testing.T) {
 	}
 }
 
-func TestForgetInBatches(t *testing.T) {
+func TestDoneInBatches(t *testing.T) {
 	t.Parallel()
 	url := database(t, `INSERT INTO cache_outbox (tag) SELECT 't:' || i FROM generate_series(1, 2500) i`)
 	conn, l := connect(t, url), openLog(t, pool(t, url), nil)
-	testservers.Must(t, l.Forget(t.Context(), nil))
-	testservers.Must(t, l.Forget(t.Context(), ask[[]int64](t, conn, `SELECT array_agg(id) || 999999 FROM cache_outbox WHERE id <> 7`)))
+	testservers.Must(t, l.Done(t.Context(), "a", nil))
+	testservers.Must(t, l.Done(t.Context(), "a", ask[[]int64](t, conn, `SELECT array_agg(id) || 999999 FROM cache_outbox WHERE id <> 7`)))
 	if got := taken(t, conn); !slices.Equal(got, []string{"t:7"}) {
 		t.Errorf("left %d rows", len(got))
 	}

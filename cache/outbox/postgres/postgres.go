@@ -2,7 +2,7 @@
 //
 // A migration creates the outbox and says, table by table, which tags a changed row touches:
 //
-//	SELECT cache_watch('enrollments', 'course:{course_id}', 'progress:{user_id}');
+//	SELECT cache_watch('shop', 'enrollments', 'course:{course_id}', 'progress:{user_id}');
 //
 // From then on each transaction, of this program, of another or of a person with psql,
 // leaves behind what it touched, also through cascades, COPY, MERGE and TRUNCATE. Triggers
@@ -17,9 +17,12 @@
 // which is found out, logged once, and made up for by polling. Give the pool
 // default_query_exec_mode=exec there, or prepared statements are met in the wrong session.
 //
-// What no trigger sees: rows that arrive by logical replication, a disabled trigger, a
-// partition that was attached after cache_watch, and whatever is not in a table of this
-// database. Record is for the last.
+// Every store that keeps answers from the database is a consumer of the outbox: a row stays until
+// a relay of each has delivered it. See outbox.Log.
+//
+// No trigger sees rows that arrive by logical replication, nor those of a table whose triggers
+// are disabled, nor those of a partition that was attached after cache_watch and is written
+// directly. Check finds the last two. Record is for what is not in a table of this database.
 package postgres
 
 import (
@@ -46,36 +49,114 @@ type Execer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
+// Querier is what asks for rows: a *pgxpool.Pool, a *pgx.Conn or a pgx.Tx.
+type Querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
 // Watch makes every change of a table record the tags that the templates give, as the SQL
-// function cache_watch does, which documents the templates. It replaces what was watched
-// before, and waits for writers of the table: set a lock timeout.
-func Watch(ctx context.Context, db Execer, table string, templates ...string) error {
-	if _, err := db.Exec(ctx, `SELECT cache_watch($1::text::regclass, VARIADIC $2::text[])`, table, templates); err != nil {
+// function cache_watch does, which documents the templates. watch names what is declared:
+// several programs or teams watch one table, each under a name of its own, and declaring again
+// replaces only what had that name. It waits for programs that write the table, for 3 seconds
+// at most.
+func Watch(ctx context.Context, db Execer, watch, table string, templates ...string) error {
+	if _, err := db.Exec(ctx, `SELECT cache_watch($1::text, $2::text::regclass, VARIADIC $3::text[])`, watch, table, templates); err != nil {
 		return fmt.Errorf("watch table %s: %w", table, err)
 	}
 	return nil
 }
 
-// Watched returns the tables that triggers watch, with their schema where the search path
-// does not find them, in order.
-func Watched(ctx context.Context, db interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}) ([]string, error) {
-	rows, err := db.Query(ctx, `SELECT DISTINCT tgrelid::regclass::text AS t FROM pg_trigger
-		WHERE tgname LIKE 'cache\_watch\_%' AND NOT tgisinternal AND tgenabled <> 'D' ORDER BY t`)
+// Unwatch ends a watch of a table. If there is none it does nothing.
+func Unwatch(ctx context.Context, db Execer, watch, table string) error {
+	if _, err := db.Exec(ctx, `SELECT cache_unwatch($1::text, $2::text::regclass)`, watch, table); err != nil {
+		return fmt.Errorf("end the watch of table %s: %w", table, err)
+	}
+	return nil
+}
+
+// Watching is a watch that is declared.
+type Watching struct {
+	Table     string // with its schema where the search path does not find it
+	Watch     string
+	Templates []string
+}
+
+// Watched returns the watches that are declared, by table and name.
+func Watched(ctx context.Context, db Querier) ([]Watching, error) {
+	rows, err := db.Query(ctx, `SELECT relation::regclass::text AS t, watch, templates FROM cache_watches ORDER BY t, watch`)
 	if err != nil {
 		return nil, fmt.Errorf("list watched tables: %w", err)
 	}
-	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	watches, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Watching])
 	if err != nil {
 		return nil, fmt.Errorf("list watched tables: %w", err)
 	}
-	return tables, nil
+	return watches, nil
+}
+
+// Finding is something that keeps changes from being recorded, and what to do about it.
+type Finding struct {
+	Subject string // a table, or the outbox
+	Problem string
+	Remedy  string
+}
+
+func (f Finding) String() string { return f.Subject + ": " + f.Problem + ": " + f.Remedy }
+
+// version is that of cache_version in outbox.sql.
+const version = 2
+
+// Check looks for what keeps changes of watched tables from being recorded: triggers that are
+// missing or disabled, partitions that were attached later, tables that were swapped, an
+// outbox of another release. It returns nothing when all is well. It reads the
+// catalogue only, and is meant for the start of a program and for a monitor.
+func Check(ctx context.Context, db Querier) ([]Finding, error) {
+	found, err := check(ctx, db)
+	if err != nil {
+		return nil, fmt.Errorf("check the outbox: %w", err)
+	}
+	return found, nil
+}
+
+func check(ctx context.Context, db Querier) ([]Finding, error) {
+	// It must not fail, or it would end the transaction that it is asked in.
+	rows, err := db.Query(ctx, `SELECT to_regclass('cache_outbox') IS NOT NULL, to_regprocedure('cache_version()') IS NOT NULL`)
+	if err != nil {
+		return nil, err
+	}
+	is, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[struct{ There, Versioned bool }])
+	if err != nil {
+		return nil, err
+	}
+	if !is.There {
+		return []Finding{{"outbox", "it does not exist in the search path", "apply Migration()"}}, nil
+	}
+	old := Finding{"outbox", "it is of an earlier release", "apply Migration(), and declare the watches again"}
+	if !is.Versioned {
+		return []Finding{old}, nil
+	}
+	rows, err = db.Query(ctx, `SELECT cache_version()`)
+	if err != nil {
+		return nil, err
+	}
+	switch v, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[int]); {
+	case err != nil:
+		return nil, err
+	case v < version:
+		return []Finding{old}, nil
+	case v > version:
+		return []Finding{{"outbox", fmt.Sprintf("it is of a later release: version %d, and this program knows %d", v, version), "run the later release"}}, nil
+	}
+	rows, err = db.Query(ctx, `SELECT relation || coalesce(' (watch ' || watch || ')', ''), problem, remedy FROM cache_check()`)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Finding])
 }
 
 // Record adds tags to what the transaction touches, for changes that no watched row shows. In
 // a transaction of DB.Write they are fenced and bumped with the rest; outside of one
-// they are delivered by a relay.
+// they are delivered by a relay. A tag that is malformed is an error.
 func Record(ctx context.Context, tx Execer, tags ...cache.Tag) error {
 	if len(tags) == 0 {
 		return nil

@@ -63,6 +63,14 @@ const (
 	whileDelivering = "while delivering"
 )
 
+// shared is a store that a victim and its survivor take for one, although what either keeps in it
+// the other does not see: so that only the relay can repair, and no fence of the victim helps.
+func shared(t *testing.T) *steps {
+	s := newSteps(t)
+	s.name = "shared"
+	return s
+}
+
 // beVictim does what the process that is killed does, if this is it.
 func beVictim(t *testing.T) {
 	point := os.Getenv(victim)
@@ -74,7 +82,7 @@ func beVictim(t *testing.T) {
 		_ = self.Kill()
 		select {}
 	}
-	store := newSteps(t)
+	store := shared(t)
 	if point == beforeCommit {
 		store.on(die, nil)
 	} else {
@@ -107,8 +115,7 @@ func (p *process) repaired(t *testing.T, want int) {
 	})
 }
 
-// A process that is killed is another process, really killed. The shared tier is the
-// survivor's alone, so that only the relay can repair: no fence of the victim helps.
+// A process that is killed is another process, really killed.
 func TestKilledWriter(t *testing.T) {
 	beVictim(t)
 	t.Parallel()
@@ -116,7 +123,7 @@ func TestKilledWriter(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			url := database(t, items...)
-			p := newProcess(t, pool(t, url), nil, outbox.RelayConfig{}, Config{})
+			p := newProcess(t, pool(t, url), shared(t), outbox.RelayConfig{}, Config{})
 			p.relay.Start()
 			p.warm(t, "1", 0)
 			died := killed(t, point, url)
@@ -134,7 +141,7 @@ func TestKilledRelay(t *testing.T) {
 	beVictim(t)
 	t.Parallel()
 	url := database(t, items...)
-	p := newProcess(t, pool(t, url), nil, outbox.RelayConfig{}, Config{})
+	p := newProcess(t, pool(t, url), shared(t), outbox.RelayConfig{}, Config{})
 	p.warm(t, "1", 0)
 	run(t, connect(t, url), `UPDATE items SET value = 1 WHERE id = 1`)
 	died := killed(t, whileDelivering, url)
@@ -150,13 +157,13 @@ func TestKilledRelay(t *testing.T) {
 func TestClaimOfAFrozenRelayEnds(t *testing.T) {
 	t.Parallel()
 	url := database(t, items...)
-	frozen, claimed, thawed := newSteps(t), make(chan struct{}), make(chan struct{})
+	frozen, claimed, thawed := shared(t), make(chan struct{}), make(chan struct{})
 	thaw := sync.OnceFunc(func() { close(thawed) })
 	defer thaw() // or closing would wait
 	var once sync.Once
 	frozen.on(nil, func() { once.Do(func() { close(claimed); <-thawed }) })
 	victim := newProcess(t, pool(t, url), frozen, outbox.RelayConfig{}, Config{})
-	p := newProcess(t, pool(t, url), nil, outbox.RelayConfig{}, Config{})
+	p := newProcess(t, pool(t, url), shared(t), outbox.RelayConfig{}, Config{})
 	p.warm(t, "1", 0)
 	run(t, connect(t, url), `UPDATE items SET value = 1 WHERE id = 1`)
 	victim.relay.Start()

@@ -116,7 +116,7 @@ func begin(ctx context.Context, pool *pgxpool.Pool, limits Limits, isolation pgx
 	}}, nil
 }
 
-// release gives the connection back: it may be somebody else's from now on.
+// release gives the connection back: another transaction may have it from now on.
 func (t *Tx) release() {
 	t.conn.Release()
 	t.conn = nil

@@ -27,6 +27,7 @@ import (
 // and when it bumps.
 type steps struct {
 	driver.Store
+	name  string // if not empty, that of a store which processes share
 	mu    sync.Mutex
 	fence func() // guarded by mu
 	bump  func() // guarded by mu
@@ -36,6 +37,13 @@ func newSteps(tb testing.TB) *steps {
 	s := memstore.New(memstore.Config{})
 	tb.Cleanup(func() { testservers.Must(tb, s.Close()) })
 	return &steps{Store: s}
+}
+
+func (s *steps) Name(ctx context.Context) (string, error) {
+	if s.name != "" {
+		return s.name, nil
+	}
+	return s.Store.Name(ctx)
 }
 
 func (s *steps) on(fence, bump func()) {
@@ -126,9 +134,10 @@ func TestTransactionsHaveMarkAndLimits(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
-	_, err := NewDB(nil, nil, Config{
-		FenceLease: time.Second, Attempts: -1,
-		Limits: Limits{Statement: 800 * time.Millisecond, Idle: 300 * time.Millisecond, Transaction: 2 * time.Second},
+	p := newProcessWithLease(t, pool(t, database(t, items...)), nil, outbox.RelayConfig{}, Config{Options: outbox.Options{CommitTime: time.Millisecond}}, time.Second)
+	_, err := NewDB(p.log, p.db.cache, Config{
+		Attempts: -1,
+		Limits:   Limits{Statement: 800 * time.Millisecond, Idle: 300 * time.Millisecond, Transaction: 2 * time.Second},
 	})
 	for _, want := range []string{"Limits.Transaction is 2s", "Limits.Statement and Limits.Idle are 1.1s together", "Attempts is negative",
 		"CommitTime is 1s"} {
@@ -144,8 +153,8 @@ func TestLateCommitIsRefusedByTheServer(t *testing.T) {
 	t.Parallel()
 	store := newSteps(t)
 	const lease = 2 * time.Second
-	p := newProcess(t, pool(t, database(t, items...)), store, outbox.RelayConfig{},
-		Config{FenceLease: lease, Options: outbox.Options{CommitTime: time.Millisecond}})
+	p := newProcessWithLease(t, pool(t, database(t, items...)), store, outbox.RelayConfig{},
+		Config{Options: outbox.Options{CommitTime: time.Millisecond}}, lease)
 	store.on(func() {
 		// Still within the lease, which is what the process knows; but longer than the limit.
 		testservers.Eventually(t, lease, func() (bool, string) {

@@ -46,11 +46,11 @@ func renameLesson(ctx context.Context) error {
 
 	_, err = write.ExecContext(ctx, sqlite.Schema+`
 CREATE TABLE lessons (id INTEGER PRIMARY KEY, title TEXT NOT NULL);
-CREATE TRIGGER lessons_update AFTER UPDATE ON lessons BEGIN
-    INSERT INTO cache_touch VALUES ('lesson:' || old.id), ('lesson:' || new.id);
-END;
 INSERT INTO lessons VALUES (1, 'First steps')`)
 	if err != nil {
+		return err
+	}
+	if err := sqlite.Watch(ctx, write, "lessons", "lessons", "lesson:{id}"); err != nil {
 		return err
 	}
 
@@ -64,7 +64,7 @@ INSERT INTO lessons VALUES (1, 'First steps')`)
 	titles := cache.Define(c, cache.Query[int, string]{
 		Name: "lessons:title",
 		Key:  func(id int) string { return cache.Key(id) },
-		Tags: func(id int) []cache.Tag { return []cache.Tag{cache.Tag(fmt.Sprintf("lesson:%d", id)), "lesson:*"} },
+		Tags: func(id int) []cache.Tag { return cache.Tags("lesson", id) },
 		Load: func(ctx context.Context, id int) (title string, err error) {
 			err = read.QueryRowContext(ctx, `SELECT title FROM lessons WHERE id = ?`, id).Scan(&title)
 			return title, err

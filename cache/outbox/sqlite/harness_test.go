@@ -37,16 +37,13 @@ func newWorld(t *testing.T) *world {
 	w.shared = storetest.NewFaulty(memstore.New(memstore.Config{MaxBytes: 16 << 20, MaxTags: 100_000}))
 	t.Cleanup(func() { w.shared.Close() })
 	db := w.open(1, "&_txlock=immediate&_journal_mode=WAL")
-	for _, statement := range []string{sqlite.Schema, `
+	if _, err := db.ExecContext(t.Context(), sqlite.Schema+`
 CREATE TABLE items (id INTEGER PRIMARY KEY, value INTEGER NOT NULL);
-CREATE TRIGGER items_insert AFTER INSERT ON items BEGIN INSERT INTO cache_touch VALUES ('item:' || new.id); END;
-CREATE TRIGGER items_update AFTER UPDATE ON items BEGIN INSERT INTO cache_touch VALUES ('item:' || new.id); END;
-CREATE TRIGGER items_delete AFTER DELETE ON items BEGIN INSERT INTO cache_touch VALUES ('item:' || old.id); END;
-INSERT INTO items VALUES (1, 0), (2, 0), (3, 0);
-DELETE FROM cache_outbox`} {
-		if _, err := db.ExecContext(t.Context(), statement); err != nil {
-			t.Fatal(err)
-		}
+INSERT INTO items VALUES (1, 0), (2, 0), (3, 0);`); err != nil {
+		t.Fatal(err)
+	}
+	if err := sqlite.Watch(t.Context(), db, "test", "items", "item:{id}"); err != nil {
+		t.Fatal(err)
 	}
 	return w
 }
@@ -115,17 +112,31 @@ func (w *world) process(change func(*cache.Config)) *process {
 		}
 		p.store.Close()
 	})
+	// The store takes part in the outbox, whether or not a test has a relay deliver to it.
+	if _, _, err := p.log.Join(w.t.Context(), p.name()); err != nil {
+		w.t.Fatal(err)
+	}
 	p.items = cache.Define(p.Cache, cache.Query[int, int]{
 		Name:     "items:one",
 		Key:      func(id int) string { return cache.Key(id) },
-		Tags:     func(id int) []cache.Tag { return []cache.Tag{itemTag(id), itemTag(id).Family()} },
+		Tags:     func(id int) []cache.Tag { return cache.Tags("item", id) },
 		Load:     p.load,
 		FreshFor: time.Hour,
 	})
 	return p
 }
 
-func itemTag(id int) cache.Tag { return cache.Tag(fmt.Sprintf("item:%d", id)) }
+func itemTag(id int) cache.Tag { return cache.T("item", id) }
+
+// name of the process's store.
+func (p *process) name() string {
+	p.w.t.Helper()
+	name, err := p.StoreName(p.w.t.Context())
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	return name
+}
 
 func (p *process) load(ctx context.Context, id int) (value int, err error) {
 	err = p.read.QueryRowContext(ctx, `SELECT value FROM items WHERE id = ?`, id).Scan(&value)
@@ -169,7 +180,7 @@ func set(value int, ids ...int) func(context.Context, *sql.Tx) error {
 // begin returns an open transaction that has run fn.
 func (p *process) begin(fn func(context.Context, *sql.Tx) error) *sqlite.Tx {
 	p.w.t.Helper()
-	tx, err := p.log.Begin(p.w.t.Context())
+	tx, err := p.log.Begin(p.w.t.Context(), outbox.NewMark(p.name()))
 	if err != nil {
 		p.w.t.Fatal(err)
 	}
@@ -200,12 +211,17 @@ func (p *process) wantAs(id, value int, status cache.Status, detail string) {
 	}
 }
 
-// warm makes a hit of items that have a value.
+// warm makes a hit of items that have a value, as soon as a relay that has just been started has
+// drained the outbox.
 func (p *process) warm(value int, ids ...int) {
 	p.w.t.Helper()
 	for _, id := range ids {
-		p.want(id, value)
-		p.wantAs(id, value, cache.Hit, "")
+		eventually(p.w.t, func() error {
+			if a := p.want(id, value); a.Status != cache.Hit {
+				return fmt.Errorf("item %d came as %v %s", id, a.Status, a.Detail)
+			}
+			return nil
+		})
 	}
 }
 

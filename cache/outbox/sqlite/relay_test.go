@@ -3,7 +3,6 @@ package sqlite_test
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -95,6 +94,8 @@ func TestTwoRelaysLoseNothing(t *testing.T) {
 func TestRowsOfALivingWriterAreLeftToIt(t *testing.T) {
 	w := newWorld(t)
 	p := w.process(nil)
+	r := p.relay(outbox.RelayConfig{Grace: time.Hour, Poll: 10 * time.Millisecond})
+	p.warm(0, 2) // the drain at the start, which leaves nothing to a writer, is over
 	tx := p.begin(set(1, 1))
 	if rows, err := tx.Touched(t.Context()); err != nil || len(rows) != 1 || rows[0].Mark != tx.Mark() || rows[0].Tag != itemTag(1) {
 		t.Fatalf("rows %+v, error %v", rows, err)
@@ -102,8 +103,6 @@ func TestRowsOfALivingWriterAreLeftToIt(t *testing.T) {
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	r := p.relay(outbox.RelayConfig{Grace: time.Hour, Poll: 10 * time.Millisecond})
-	p.warm(0, 2)
 	w.stranger(`UPDATE items SET value = 2 WHERE id = 2`)
 	eventually(t, func() error { // the stranger's row is delivered
 		if n := w.rows(); n != 1 {
@@ -190,11 +189,12 @@ INSERT INTO items SELECT i, 5 FROM n WHERE true ON CONFLICT (id) DO UPDATE SET v
 	}
 	p.relay(outbox.RelayConfig{Batch: 100, MaxTags: 150})
 	p.settles(5, 1)
-	// Batches of 100, 200 … 2,000: all but the first are more than may be named.
-	if calls.Load() > 25 || tags.Load() > 500 || most.Load() > 256 {
+	// Batches of 100, 200 … 2,000, by the relay and by the drain at its start at once: all but
+	// the first are more than may be named.
+	if calls.Load() > 50 || tags.Load() > 500 || most.Load() > 256 {
 		t.Errorf("%d rows took %d bumps of %d tags, at most %d at once", many, calls.Load(), tags.Load(), most.Load())
 	}
-	if n := p.counts.rows("relay"); n != many {
+	if n := p.counts.rows("relay"); n < many || n > 2*many {
 		t.Errorf("%v rows delivered, want %d", n, many)
 	}
 }
@@ -203,13 +203,15 @@ func TestWhatIsNoTagStandsInNobodysWay(t *testing.T) {
 	w := newWorld(t)
 	p := w.process(func(cfg *cache.Config) {
 		cfg.Store = &watched{Store: cfg.Store, bump: func(tags []cache.Tag, _ driver.Mark) {
-			if !slices.Equal(tags, []cache.Tag{itemTag(1)}) {
-				t.Errorf("bumped %q", tags)
+			for _, tag := range tags {
+				if tag != itemTag(1) && tag != cache.Everything {
+					t.Errorf("bumped %q", tags)
+				}
 			}
 		}}
 	})
 	p.warm(0, 1)
-	w.stranger(`INSERT INTO cache_touch VALUES ('a' || char(10) || 'b'), (''), (CAST(x'ff' AS TEXT)), (NULL)`)
+	w.stranger(`INSERT INTO cache_outbox (tag) VALUES ('a' || char(10) || 'b'), (''), (CAST(x'ff' AS TEXT))`)
 	p.relay(outbox.RelayConfig{})
 	w.stranger(`UPDATE items SET value = 1 WHERE id = 1`)
 	p.settles(1, 1)

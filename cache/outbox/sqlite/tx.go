@@ -23,9 +23,10 @@ type Tx struct {
 
 var _ outbox.Tx = (*Tx)(nil)
 
-// Begin opens a transaction on the write connection. ctx bounds the wait for it; once
-// begun, the transaction lives until Commit or Rollback, whatever becomes of ctx.
-func (l *Log) Begin(ctx context.Context) (*Tx, error) {
+// Begin opens a transaction on the write connection, with the mark that its rows are to bear
+// (see outbox.NewMark). ctx bounds the wait for it; once begun, the transaction lives until
+// Commit or Rollback, whatever becomes of ctx.
+func (l *Log) Begin(ctx context.Context, mark driver.Mark) (*Tx, error) {
 	// database/sql rolls a transaction back as soon as the context that began it ends.
 	// Between the fence and the commit, that would race with the commit.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -38,7 +39,7 @@ func (l *Log) Begin(ctx context.Context) (*Tx, error) {
 		end()
 		return nil, fmt.Errorf("begin: %w", err)
 	}
-	t := &Tx{tx: tx, end: end, mark: driver.Mark(driver.NewVersion())}
+	t := &Tx{tx: tx, end: end, mark: mark}
 	// There is one writer at a time: from here on, whatever enters the outbox is ours.
 	if err := tx.QueryRowContext(ctx, `SELECT coalesce(max(id), 0) FROM cache_outbox`).Scan(&t.last); err != nil {
 		return nil, fmt.Errorf("begin: %w", errors.Join(err, t.Rollback(ctx)))
@@ -49,7 +50,7 @@ func (l *Log) Begin(ctx context.Context) (*Tx, error) {
 // SQL is the transaction to run statements in. Do not commit or roll it back.
 func (t *Tx) SQL() *sql.Tx { return t.tx }
 
-// Mark of the transaction: random.
+// Mark of the transaction.
 func (t *Tx) Mark() driver.Mark { return t.mark }
 
 // Touched puts the mark on what the transaction has recorded, and returns it.

@@ -62,7 +62,7 @@ func (c Course) QuizID(moduleID string) uuid.UUID {
 var files embed.FS
 
 // Courses returns the catalogue, oldest course first. It reads the embedded
-// files anew on each call, so that the result belongs to the caller; who needs
-// it often keeps it. The error lists everything that is wrong, each with its
+// files again on each call, so that the result belongs to the caller; frequent
+// callers keep it. The error lists everything that is wrong, each with its
 // file, module, question and field. Courses is safe for concurrent use.
 func Courses() ([]Course, error) { return load(files) }

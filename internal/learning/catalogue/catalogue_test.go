@@ -159,9 +159,9 @@ func TestLearnerWords(t *testing.T) {
 		}
 		l := &loader{seen: make(map[string]string)}
 		for _, w := range list.words {
-			p := place{l, list.name}
-			p.text(w, w, list.limit)
-			p.unique(list.name, w, w)
+			p := location{l, list.name}
+			p.checkText(w, w, list.limit)
+			p.checkUnique(list.name, w, w)
 			// Profiles are stripped of markup; these must come through unchanged.
 			if strings.ContainsAny(w, `<>&"`) {
 				t.Errorf("%s: %q looks like markup", list.name, w)

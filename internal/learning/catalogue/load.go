@@ -87,7 +87,7 @@ func load(fsys fs.FS) ([]Course, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the catalogue: %w", err)
 		}
-		courses = append(courses, l.course(place{l, name}, raw))
+		courses = append(courses, l.course(location{l, name}, raw))
 	}
 	if len(l.errs) > 0 {
 		return nil, errors.Join(l.errs...)
@@ -101,65 +101,65 @@ type loader struct {
 	seen map[string]string // what must be unique → where it stood first
 }
 
-// A place is where in the catalogue a value stands.
-type place struct {
+// A location is where in the catalogue a value stands.
+type location struct {
 	l  *loader
 	at string
 }
 
-// in returns the place of the i-th element of list, named by its id if it has one.
-func (p place) in(list string, i int, id string) place {
+// element returns the location of the i-th element of list, named by its id if it has one.
+func (p location) element(list string, i int, id string) location {
 	at := fmt.Sprintf("%s: %s[%d]", p.at, list, i)
 	if id != "" {
 		at += " " + strconv.Quote(id)
 	}
-	return place{p.l, at}
+	return location{p.l, at}
 }
 
-// bad records what is wrong with a field and what to do about it.
-func (p place) bad(field, format string, args ...any) {
+// addError records what is wrong with a field and what to do about it.
+func (p location) addError(field, format string, args ...any) {
 	p.l.errs = append(p.l.errs, fmt.Errorf("%s: %s: %s", p.at, field, fmt.Sprintf(format, args...)))
 }
 
-// unique demands that no other place of the same scope holds value in field.
-func (p place) unique(scope, field, value string) {
+// checkUnique demands that no other location of the same scope holds value in field.
+func (p location) checkUnique(scope, field, value string) {
 	// Case and outer punctuation do not make a text another one.
 	key := scope + "\x00" + strings.ToLower(strings.TrimFunc(value, unicode.IsPunct))
 	if first, ok := p.l.seen[key]; ok {
-		p.bad(field, "%q is already used in %s; change one of them", value, first)
+		p.addError(field, "%q is already used in %s; change one of them", value, first)
 		return
 	}
 	p.l.seen[key] = p.at
 }
 
-// text demands a clean line of at most limit characters.
-func (p place) text(field, value string, limit int) {
+// checkText demands a clean line of at most limit characters.
+func (p location) checkText(field, value string, limit int) {
 	switch n := utf8.RuneCountInString(value); {
 	case value == "":
-		p.bad(field, "is missing or empty")
+		p.addError(field, "is missing or empty")
 	case n > limit:
-		p.bad(field, "has %d characters; at most %d are allowed", n, limit)
+		p.addError(field, "has %d characters; at most %d are allowed", n, limit)
 	case strings.Join(strings.Fields(value), " ") != value:
-		p.bad(field, "%q has outer, repeated or unusual white space; use single spaces", value)
+		p.addError(field, "%q has outer, repeated or unusual white space; use single spaces", value)
 	case strings.ContainsFunc(value, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }):
-		p.bad(field, "%q holds a character that cannot be printed", value)
+		p.addError(field, "%q holds a character that cannot be printed", value)
 	}
 }
 
-func (p place) slug(field, value string) {
+func (p location) checkSlug(field, value string) {
 	if len(value) > maxID || !slugPattern.MatchString(value) {
-		p.bad(field, "is %q; use at most %d lower-case letters and digits, joined by single hyphens", value, maxID)
+		p.addError(field, "is %q; use at most %d lower-case letters and digits, joined by single hyphens", value, maxID)
 	}
 }
 
-func (p place) count(field string, n, least, most int) {
+func (p location) checkCount(field string, n, least, most int) {
 	if n < least || n > most {
-		p.bad(field, "has %d; between %d and %d are needed", n, least, most)
+		p.addError(field, "has %d; between %d and %d are needed", n, least, most)
 	}
 }
 
 // decode fills v from exactly one JSON value, without unknown fields.
-func (p place) decode(raw []byte, v any) bool {
+func (p location) decode(raw []byte, v any) bool {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.DisallowUnknownFields()
 	err := dec.Decode(v)
@@ -174,40 +174,40 @@ func (p place) decode(raw []byte, v any) bool {
 	return err == nil
 }
 
-func (l *loader) course(p place, raw []byte) Course {
+func (l *loader) course(p location, raw []byte) Course {
 	var f courseFile
 	if !p.decode(raw, &f) {
 		return Course{}
 	}
-	p.slug("slug", f.Slug)
+	p.checkSlug("slug", f.Slug)
 	// Slugs are unique because file names are.
 	if want := strings.TrimSuffix(path.Base(p.at), ".json"); f.Slug != want {
-		p.bad("slug", "is %q; it must be the name of the file, %q", f.Slug, want)
+		p.addError("slug", "is %q; it must be the name of the file, %q", f.Slug, want)
 	}
-	p.text("title", f.Title, maxTitle)
-	p.unique("course title", "title", f.Title)
-	p.text("description", f.Description, maxDescription)
+	p.checkText("title", f.Title, maxTitle)
+	p.checkUnique("course title", "title", f.Title)
+	p.checkText("description", f.Description, maxDescription)
 	if n := len(sentenceEnd.FindAllString(f.Description, -1)); n < minSentences || n > maxSentences {
-		p.bad("description", "has %d sentences; between %d and %d are needed", n, minSentences, maxSentences)
+		p.addError("description", "has %d sentences; between %d and %d are needed", n, minSentences, maxSentences)
 	}
 	if !slices.Contains(difficulties, f.Difficulty) {
-		p.bad("difficulty", "is %q; use one of %s", f.Difficulty, strings.Join(difficulties, ", "))
+		p.addError("difficulty", "is %q; use one of %s", f.Difficulty, strings.Join(difficulties, ", "))
 	}
 	if f.Active == nil {
-		p.bad("active", "is missing; write true or false")
+		p.addError("active", "is missing; write true or false")
 		f.Active = new(bool)
 	}
 	switch _, offset := f.CreatedAt.Zone(); {
 	case f.CreatedAt.IsZero():
-		p.bad("createdAt", "is missing; write a time such as 2025-03-04T09:00:00Z")
+		p.addError("createdAt", "is missing; write a time such as 2025-03-04T09:00:00Z")
 	case offset != 0 || f.CreatedAt.Nanosecond() != 0:
-		p.bad("createdAt", "is %s; use whole seconds in UTC", f.CreatedAt.Format(time.RFC3339Nano))
+		p.addError("createdAt", "is %s; use whole seconds in UTC", f.CreatedAt.Format(time.RFC3339Nano))
 	default:
 		// Two courses of one age would be listed in the order of their ids,
-		// which nobody can foresee.
-		p.unique("createdAt", "createdAt", f.CreatedAt.Format(time.RFC3339))
+		// which an author cannot foresee.
+		p.checkUnique("createdAt", "createdAt", f.CreatedAt.Format(time.RFC3339))
 	}
-	p.count("modules", len(f.Modules), minModules, maxModules)
+	p.checkCount("modules", len(f.Modules), minModules, maxModules)
 
 	c := Course{
 		Slug: f.Slug, Title: f.Title, Description: f.Description, Difficulty: f.Difficulty,
@@ -219,20 +219,20 @@ func (l *loader) course(p place, raw []byte) Course {
 	return c
 }
 
-func (l *loader) module(course place, i int, raw []byte) Module {
+func (l *loader) module(course location, i int, raw []byte) Module {
 	var f moduleFile
-	if !course.in("modules", i, "").decode(raw, &f) {
+	if !course.element("modules", i, "").decode(raw, &f) {
 		return Module{}
 	}
-	p := course.in("modules", i, f.ID)
-	p.slug("id", f.ID)
-	p.unique("module of "+course.at, "id", f.ID)
-	p.text("title", f.Title, maxTitle)
-	p.unique("module title of "+course.at, "title", f.Title)
+	p := course.element("modules", i, f.ID)
+	p.checkSlug("id", f.ID)
+	p.checkUnique("module of "+course.at, "id", f.ID)
+	p.checkText("title", f.Title, maxTitle)
+	p.checkUnique("module title of "+course.at, "title", f.Title)
 	if f.Order != i+1 {
-		p.bad("order", "is %d; modules are numbered in the order of the file, so it must be %d", f.Order, i+1)
+		p.addError("order", "is %d; modules are numbered in the order of the file, so it must be %d", f.Order, i+1)
 	}
-	p.count("questions", len(f.Questions), minQuestions, maxQuestions)
+	p.checkCount("questions", len(f.Questions), minQuestions, maxQuestions)
 
 	m := Module{ID: f.ID, Title: f.Title, Order: f.Order, Questions: make([]Question, 0, len(f.Questions))}
 	for i, raw := range f.Questions {
@@ -241,33 +241,33 @@ func (l *loader) module(course place, i int, raw []byte) Module {
 	return m
 }
 
-func (l *loader) question(module place, i int, raw []byte) Question {
+func (l *loader) question(module location, i int, raw []byte) Question {
 	var f questionFile
-	if !module.in("questions", i, "").decode(raw, &f) {
+	if !module.element("questions", i, "").decode(raw, &f) {
 		return Question{}
 	}
-	p := module.in("questions", i, f.ID)
-	p.slug("id", f.ID)
-	p.unique("question of "+module.at, "id", f.ID)
-	p.text("text", f.Text, maxQuestion)
-	p.unique("question text", "text", f.Text)
-	p.count("options", len(f.Options), minOptions, maxOptions)
+	p := module.element("questions", i, f.ID)
+	p.checkSlug("id", f.ID)
+	p.checkUnique("question of "+module.at, "id", f.ID)
+	p.checkText("text", f.Text, maxQuestion)
+	p.checkUnique("question text", "text", f.Text)
+	p.checkCount("options", len(f.Options), minOptions, maxOptions)
 	for j, option := range f.Options {
 		field := fmt.Sprintf("options[%d]", j)
-		p.text(field, option, maxOption)
+		p.checkText(field, option, maxOption)
 		if first := slices.IndexFunc(f.Options[:j], func(o string) bool { return strings.EqualFold(o, option) }); first >= 0 {
-			p.bad(field, "%q repeats options[%d]", option, first)
+			p.addError(field, "%q repeats options[%d]", option, first)
 		}
 		if blanketOption.MatchString(option) {
-			p.bad(field, "%q refers to other options; each must stand for itself", option)
+			p.addError(field, "%q refers to other options; each must stand for itself", option)
 		}
 	}
 	switch {
 	case f.CorrectIndex == nil:
-		p.bad("correctIndex", "is missing")
+		p.addError("correctIndex", "is missing")
 		f.CorrectIndex = new(int)
 	case *f.CorrectIndex < 0 || *f.CorrectIndex >= len(f.Options):
-		p.bad("correctIndex", "is %d; it must name one of the %d options, counted from 0", *f.CorrectIndex, len(f.Options))
+		p.addError("correctIndex", "is %d; it must name one of the %d options, counted from 0", *f.CorrectIndex, len(f.Options))
 	}
 	return Question{ID: f.ID, Text: f.Text, Options: f.Options, CorrectIndex: *f.CorrectIndex}
 }

@@ -7,9 +7,9 @@ import (
 	"testing/fstest"
 )
 
-// sound returns a course file without a fault. What is asked in it carries the
+// validCourse returns a course file without an error. What is asked in it carries the
 // slug, so that several such files do not repeat each other.
-func sound(slug string, day int) string {
+func validCourse(slug string, day int) string {
 	var modules []string
 	for m := 1; m <= 3; m++ {
 		var questions []string
@@ -27,8 +27,8 @@ func sound(slug string, day int) string {
 
 func TestLoadSound(t *testing.T) {
 	got, err := load(fstest.MapFS{
-		"courses/a.json": {Data: []byte(sound("a", 2))},
-		"courses/b.json": {Data: []byte(sound("b", 1))},
+		"courses/a.json": {Data: []byte(validCourse("a", 2))},
+		"courses/b.json": {Data: []byte(validCourse("b", 1))},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func TestLoadRejects(t *testing.T) {
 		want           string
 	}{
 		{"no JSON", `{"slug"`, `"slug"`, file},
-		{"text behind the course", sound("a", 2), sound("a", 2) + "{}", file + "more text after the value"},
+		{"text behind the course", validCourse("a", 2), validCourse("a", 2) + "{}", file + "more text after the value"},
 		{"unknown course field", `"active"`, `"level": 1, "active"`, file + `json: unknown field "level"`},
 		{"unknown module field", `"order": 2`, `"order": 2, "minutes": 5`, file + `modules[1]: json: unknown field "minutes"`},
 		{"unknown question field", q22, q22 + `, "hint": ""`, module + `questions[1]: json: unknown field "hint"`},
@@ -75,14 +75,14 @@ func TestLoadRejects(t *testing.T) {
 		{"createdAt not in UTC", `09:00:00Z`, `09:00:00+02:00`, file + "createdAt: is 2025-01-02T09:00:00+02:00; use whole seconds in UTC"},
 		{"createdAt with fraction", `09:00:00Z`, `09:00:00.5Z`, file + "createdAt: is 2025-01-02T09:00:00.5Z; use whole seconds in UTC"},
 		{"createdAt of another course", `2025-01-02`, `2025-01-01`, `courses/b.json: createdAt: "2025-01-01T09:00:00Z" is already used in courses/a.json`},
-		{"no modules", sound("a", 2)[strings.Index(sound("a", 2), `"modules"`):], `"modules": null}`, file + "modules: has 0; between 3 and 6"},
+		{"no modules", validCourse("a", 2)[strings.Index(validCourse("a", 2), `"modules"`):], `"modules": null}`, file + "modules: has 0; between 3 and 6"},
 
 		{"module id", `"id": "module-2"`, `"id": "Module 2"`, file + `modules[1] "Module 2": id: is "Module 2"; use at most 100 lower-case`},
 		{"module id repeated", `"id": "module-2"`, `"id": "module-1"`, file + `modules[1] "module-1": id: "module-1" is already used in ` + file + `modules[0] "module-1"`},
 		{"module title with white space", `"Part 2"`, `"Part  2"`, module + `title: "Part  2" has outer, repeated or unusual white space`},
 		{"module title repeated", `"Part 2"`, `"Part 1"`, module + `title: "Part 1" is already used`},
 		{"order with a gap", `"order": 2`, `"order": 4`, module + "order: is 4; modules are numbered in the order of the file, so it must be 2"},
-		{"no questions", between(sound("a", 2), `"order": 2, "questions": [`, "]},\n"), ``, module + "questions: has 0; between 3 and 20"},
+		{"no questions", between(validCourse("a", 2), `"order": 2, "questions": [`, "]},\n"), ``, module + "questions: has 0; between 3 and 20"},
 
 		{"question id repeated", `"id": "q2", ` + q22, `"id": "q1", ` + q22, module + `questions[1] "q1": id: "q1" is already used`},
 		{"question text left out", `"text": "What is a 2.2?", `, ``, quest + "text: is missing or empty"},
@@ -99,13 +99,13 @@ func TestLoadRejects(t *testing.T) {
 		{"right answer past the end", q22, strings.Replace(q22, `: 1`, `: 3`, 1), quest + "correctIndex: is 3; it must name one of the 3 options"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			good := sound("a", 2)
+			good := validCourse("a", 2)
 			if !strings.Contains(good, tt.old) {
 				t.Fatalf("the sound file does not contain %s", tt.old)
 			}
 			got, err := load(fstest.MapFS{
 				"courses/a.json": {Data: []byte(strings.Replace(good, tt.old, tt.new, 1))},
-				"courses/b.json": {Data: []byte(sound("b", 1))},
+				"courses/b.json": {Data: []byte(validCourse("b", 1))},
 			})
 			if err == nil || got != nil {
 				t.Fatalf("accepted as %+v", got)
@@ -126,8 +126,8 @@ func between(s, start, end string) string {
 
 func TestLoadReportsEverythingAtOnce(t *testing.T) {
 	_, err := load(fstest.MapFS{
-		"courses/a.json": {Data: []byte(strings.Replace(sound("a", 2), "beginner", "expert", 1))},
-		"courses/b.json": {Data: []byte(strings.Replace(sound("b", 1), `"order": 3`, `"order": 9`, 1))},
+		"courses/a.json": {Data: []byte(strings.Replace(validCourse("a", 2), "beginner", "expert", 1))},
+		"courses/b.json": {Data: []byte(strings.Replace(validCourse("b", 1), `"order": 3`, `"order": 9`, 1))},
 	})
 	if err == nil {
 		t.Fatal("accepted")

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// ablation takes one mechanism away and says what goes wrong for want of it.
+// ablation takes one mechanism away and names what goes wrong without it.
 type ablation struct {
 	off    string   // the switch
 	also   []string // off in both systems: what would otherwise cover for it
@@ -33,7 +33,7 @@ var ablations = []ablation{
 	},
 	{off: "UnknownLeavesMark", faults: Faults{Unknown: true}, broken: UnfencedInversion, needs: "the COMMIT given up for lost lands after the mark is gone"},
 	{off: "RowOutlivesBump", faults: Faults{StoreErrors: true}, broken: StuckStale, needs: "the row is gone and nothing was bumped"},
-	{off: "Relay", faults: Faults{Unknown: true, Expiry: true}, broken: StuckStale, needs: "nobody is left to bump"},
+	{off: "Relay", faults: Faults{Unknown: true, Expiry: true}, broken: StuckStale, needs: "no process is left to bump"},
 	{off: "Relay", also: []string{"Fence"}, faults: Faults{Crash: true}, broken: StuckStale, needs: "the writer dies between COMMIT and bump"},
 	{off: "RelayDeletesLast", faults: Faults{Unknown: true, Expiry: true, Crash: true}, broken: StuckStale, needs: "the relay dies between delete and bump"},
 	{off: "FreshAfterLoss", faults: Faults{TagEviction: true}, broken: StaleAfterAck, needs: "lost twice, the version is the same twice"},
@@ -48,7 +48,7 @@ var ablations = []ablation{
 	{off: "StaleNeedsGuard", faults: Faults{Stale: true}, broken: RevivedStale, needs: "what a write invalidated is served as if only time had passed"},
 }
 
-func (a ablation) configs(t *testing.T) (whole, maimed Config) {
+func (a ablation) configs(t *testing.T) (whole, ablated Config) {
 	whole = Config{Writers: 2, Readers: 2, Tags: 1, Protocol: without(t, a.also...), Faults: a.faults}
 	if raceEnabled && a.faults.Failover {
 		whole.Writers = 1
@@ -56,30 +56,30 @@ func (a ablation) configs(t *testing.T) (whole, maimed Config) {
 	for _, name := range a.on {
 		set(t, &whole.Protocol, name, true)
 	}
-	maimed = whole
-	set(t, &maimed.Protocol, a.off, false)
-	whole.Name, maimed.Name = "with "+a.off, "without "+a.off
-	return whole, maimed
+	ablated = whole
+	set(t, &ablated.Protocol, a.off, false)
+	whole.Name, ablated.Name = "with "+a.off, "without "+a.off
+	return whole, ablated
 }
 
 // TestEveryMechanismIsNeeded takes each mechanism away. If nothing goes wrong
-// then, either the mechanism is idle ornament or the model is blind.
+// then, either the mechanism has no purpose or the model misses its purpose.
 func TestEveryMechanismIsNeeded(t *testing.T) {
 	t.Parallel()
-	out := newReport(t, len(ablations))
+	out := newResultTable(t, len(ablations))
 	for i, a := range ablations {
 		t.Run("without "+a.off+"/"+a.broken.String(), func(t *testing.T) {
 			t.Parallel()
-			whole, maimed := a.configs(t)
-			if r := check(t, whole, Options{}); r.Wrong[a.broken] != 0 {
+			whole, ablated := a.configs(t)
+			if r := mustCheck(t, whole, Options{}); r.Wrong[a.broken] != 0 {
 				t.Errorf("%s even %s:\n%s", a.broken, whole.Name, r.Traces[a.broken])
 			}
-			r := check(t, maimed, Options{StopAt: a.broken})
-			out.put(i, r)
+			r := mustCheck(t, ablated, Options{StopAt: a.broken})
+			out.set(i, r)
 			if r.Wrong[a.broken] == 0 {
-				t.Fatalf("%s, and nothing is %s in %d states", maimed.Name, a.broken, r.States)
+				t.Fatalf("%s, and nothing is %s in %d states", ablated.Name, a.broken, r.States)
 			}
-			t.Logf("%s: %s\n%s", maimed.Name, a.needs, r.Traces[a.broken])
+			t.Logf("%s: %s\n%s", ablated.Name, a.needs, r.Traces[a.broken])
 		})
 	}
 }

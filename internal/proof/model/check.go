@@ -84,7 +84,7 @@ func newExploration(cfg Config, opt Options) *exploration {
 
 func (e *exploration) run() error {
 	start := e.m.initial()
-	e.m.canon(&start)
+	e.m.canonicalize(&start)
 	e.seen.add(start)
 	e.parent = append(e.parent, 0)
 
@@ -108,7 +108,7 @@ func (e *exploration) run() error {
 				e.note(broken, violation{from: uint32(at), action: a})
 			}
 			next := *n
-			e.m.canon(&next)
+			e.m.canonicalize(&next)
 			if e.seen.add(next) {
 				e.parent = append(e.parent, uint32(at))
 			}

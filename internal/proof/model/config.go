@@ -20,7 +20,7 @@ type Protocol struct {
 	GuardBeforeLoad    bool // the guard is captured before the load reads the database; else: when the entry is stored
 	Fence              bool // before COMMIT each touched tag gets a new version and a mark
 	FenceRenews        bool // the fence changes the version too; else: it only sets the mark
-	MarkPerWriter      bool // marks are a set; else: one flag, cleared by whoever bumps first
+	MarkPerWriter      bool // marks are a set; else: one flag, cleared by the first bump
 	Bypass             bool // a reader that sees a mark goes to the database; else: it takes no notice
 	FencedStoreNothing bool // what was loaded under a mark is never stored
 	LeaseCheck         bool // COMMIT is sent only well inside the lease of the marks
@@ -32,7 +32,7 @@ type Protocol struct {
 	RelayDeletesLast   bool // the relay bumps, then deletes
 	FreshAfterLoss     bool // a lost tag version comes back fresh and random; else: as the constant it began with
 	MixIdentity        bool // the identity of the store is part of every effective version
-	IdentityWithReply  bool // a reply is judged by the identity of the connection it came over; else: by one learnt some time later
+	IdentityWithReply  bool // a reply has the identity of the connection it came over; else: one read some time later
 	Replay             bool // recent bumps are sent again when the store has changed identity
 	RecoveryGate       bool // after an outage no entry is trusted until the outbox is drained past the reconnection
 	JoinSameVersions   bool // without a mark: join only a load that began under the versions seen
@@ -63,7 +63,7 @@ type Faults struct {
 	Expiry      bool // the lease of a mark may run out
 	StoreErrors bool // any one fence or bump may fail while the rest of the store works
 	TagEviction bool // a tag's version and marks may be lost
-	Outage      bool // once, the store is unreachable for everybody, then comes back as it was
+	Outage      bool // once, the store is unreachable for all processes, then comes back as it was
 	Failover    bool // once, the store is replaced by an older copy of itself under a new identity
 	Split       bool // with Failover: writers and the relay may go on talking to the old store for a while
 	Stale       bool // what time expired may be served while it is refreshed
@@ -79,8 +79,8 @@ type Config struct {
 	Protocol Protocol
 	Faults   Faults
 
-	// Fine explores every step on its own. Without it, steps that nobody can
-	// observe run together with the next one that somebody can, and readers
+	// Fine explores every step on its own. Without it, steps that no other process
+	// can observe run together with the next one that can be observed, and readers
 	// that can no longer go wrong are forgotten; doc.go says why that loses
 	// no violation, and a test compares the two.
 	Fine bool
@@ -126,9 +126,9 @@ func (c *Config) fencedLoadsMatter() bool {
 	return c.Fine || !p.FencedStoreNothing || !p.JoinAfterArrival || !p.FencedLoadsApart
 }
 
-// deadStaysDead reports whether a reader or an entry whose version has been
-// replaced is out of the game: no rule of this configuration can make use of it.
-func (c *Config) deadStaysDead() bool {
+// obsoleteStaysObsolete reports whether a reader or an entry whose version has been
+// replaced is obsolete: no rule of this configuration can use it again.
+func (c *Config) obsoleteStaysObsolete() bool {
 	p := &c.Protocol
 	return !c.Fine && p.Versions && p.GuardBeforeLoad &&
 		p.JoinSameVersions && p.JoinAfterArrival && p.FencedLoadsApart && p.FencedStoreNothing &&

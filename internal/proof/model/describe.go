@@ -7,8 +7,8 @@ import (
 
 // describe puts one step into a sentence.
 func (m *machine) describe(before *state, a action, after *state) string {
-	w := fmt.Sprintf("writer %d", a.who+1)
-	r := fmt.Sprintf("reader %d", a.who+1)
+	w := fmt.Sprintf("writer %d", a.actor+1)
+	r := fmt.Sprintf("reader %d", a.actor+1)
 	tag, tags := m.tagName(int(a.tag)), "the tag"
 	if m.cfg.Tags > 1 {
 		tags = "the tags"
@@ -17,21 +17,21 @@ func (m *machine) describe(before *state, a action, after *state) string {
 	case aBegin:
 		return w + " runs its statements; its outbox row is in the transaction"
 	case aFence:
-		return fmt.Sprintf("%s fences %s: %s, marked%s", w, tag, version(after.ver[a.tag]), lost(before, a.who, m.cfg.Faults.Split))
+		return fmt.Sprintf("%s fences %s: %s, marked%s", w, tag, version(after.ver[a.tag]), lost(before, a.actor, m.cfg.Faults.Split))
 	case aFenceFails:
 		return w + " cannot fence and goes on with the outbox alone"
 	case aRefuse:
 		return w + " cannot fence and rolls back"
 	case aCommit:
-		return fmt.Sprintf("%s commits: the database holds %d%s", w, after.db, m.fencedNote(before, a.who))
+		return fmt.Sprintf("%s commits: the database holds %d%s", w, after.db, m.fencedNote(before, a.actor))
 	case aRollback:
 		return w + " rolls back"
 	case aUnknown:
-		return w + " sends COMMIT and hears nothing; its caller gets an error"
-	case aLands:
-		return fmt.Sprintf("writer %d's COMMIT lands after all: the database holds %d%s", a.who+1, after.db, m.fencedNote(before, a.who))
+		return w + " sends COMMIT and gets no answer; its caller gets an error"
+	case aCommitsLate:
+		return fmt.Sprintf("writer %d's COMMIT lands after all: the database holds %d%s", a.actor+1, after.db, m.fencedNote(before, a.actor))
 	case aAborts:
-		return fmt.Sprintf("writer %d's transaction is aborted by the database", a.who+1)
+		return fmt.Sprintf("writer %d's transaction is aborted by the database", a.actor+1)
 	case aBump:
 		text := fmt.Sprintf("%s bumps %s", w, tag)
 		if !m.cfg.Protocol.Versions {
@@ -39,18 +39,18 @@ func (m *machine) describe(before *state, a action, after *state) string {
 		} else if after.ver[a.tag] != before.ver[a.tag] {
 			text += " to " + version(after.ver[a.tag])
 		}
-		text += lost(before, a.who, m.cfg.Faults.Split)
-		if before.w[a.who].pc == wCommitted && after.w[a.who].pc >= wAcked {
-			text += " and acknowledges" + ackNote(before, a.who)
+		text += lost(before, a.actor, m.cfg.Faults.Split)
+		if before.w[a.actor].pc == wCommitted && after.w[a.actor].pc >= wAcked {
+			text += " and acknowledges" + ackNote(before, a.actor)
 		}
 		return text
 	case aBumpFails:
-		if before.w[a.who].pc == wRolledBack {
+		if before.w[a.actor].pc == wRolledBack {
 			return w + " cannot remove its mark"
 		}
-		return w + " cannot bump, leaves it to the relay and acknowledges" + ackNote(before, a.who)
+		return w + " cannot bump, leaves it to the relay and acknowledges" + ackNote(before, a.actor)
 	case aAck:
-		return w + " acknowledges" + ackNote(before, a.who)
+		return w + " acknowledges" + ackNote(before, a.actor)
 	case aDeleteRow:
 		return w + " removes its outbox row"
 	case aCrash:
@@ -58,25 +58,25 @@ func (m *machine) describe(before *state, a action, after *state) string {
 	case aNotice:
 		return w + " notices the new identity of the store" + replayed(before, after)
 	case aExpire:
-		return fmt.Sprintf("the lease of writer %d's mark on %s runs out", a.who+1, tag)
+		return fmt.Sprintf("the lease of writer %d's mark on %s runs out", a.actor+1, tag)
 	case aEvictTag:
 		return fmt.Sprintf("the store loses %s; it comes back as %s, unmarked", tag, version(after.ver[a.tag]))
 	case aEvictEntry:
 		return "the entry is evicted"
 	case aDeliver, aDeliverCrash:
-		text := fmt.Sprintf("the relay bumps %s to %s for writer %d's row", tag, version(after.ver[a.tag]), a.who+1)
+		text := fmt.Sprintf("the relay bumps %s to %s for writer %d's row", tag, version(after.ver[a.tag]), a.actor+1)
 		if before.flags&fRelayOld != 0 && m.cfg.Faults.Split {
-			text = fmt.Sprintf("the relay bumps %s for writer %d's row, in the old store", tag, a.who+1)
+			text = fmt.Sprintf("the relay bumps %s for writer %d's row, in the old store", tag, a.actor+1)
 		}
 		if a.kind == aDeliverCrash {
 			return text + " and crashes before it deletes it"
 		}
-		if after.w[a.who].row == 0 {
+		if after.w[a.actor].row == 0 {
 			text += " and deletes it"
 		}
 		return text
 	case aRelayDelete:
-		return fmt.Sprintf("the relay deletes writer %d's row", a.who+1)
+		return fmt.Sprintf("the relay deletes writer %d's row", a.actor+1)
 	case aRelayCrash:
 		return "the relay crashes"
 	case aRelayNotice:
@@ -90,7 +90,7 @@ func (m *machine) describe(before *state, a action, after *state) string {
 	case aFailover:
 		return fmt.Sprintf("failover: the older copy takes over, %s %s, %s", tags, versions(after.ver[:m.cfg.Tags]), entryText(m, &after.entry))
 	case aLearnIdentity:
-		return fmt.Sprintf("the identity of the store is learnt: %s effectively %s", tags, versions(after.ver[:m.cfg.Tags]))
+		return fmt.Sprintf("the processes see the identity of the store: %s effectively %s", tags, versions(after.ver[:m.cfg.Tags]))
 	case aArrive:
 		return r + " arrives"
 	case aReadTag:
@@ -110,7 +110,7 @@ func (m *machine) describe(before *state, a action, after *state) string {
 	case aJoin:
 		return strings.TrimPrefix(m.outcome(before, a, after), ", ")
 	case aReturn:
-		return fmt.Sprintf("%s returns %d", r, before.r[a.who].val)
+		return fmt.Sprintf("%s returns %d", r, before.r[a.actor].val)
 	case aStore:
 		if a.outcome == oDropped {
 			return r + "'s load finds a mark and stores nothing"
@@ -123,7 +123,7 @@ func (m *machine) describe(before *state, a action, after *state) string {
 }
 
 func (m *machine) outcome(before *state, a action, after *state) string {
-	r := before.r[a.who]
+	r := before.r[a.actor]
 	val := r.val
 	if a.kind == aReadEntry {
 		val = before.entry.val
@@ -146,7 +146,7 @@ func (m *machine) outcome(before *state, a action, after *state) string {
 	case oJoin:
 		return fmt.Sprintf(", joins reader %d's load: %s %d", a.with+1, verb, before.r[a.with].val)
 	case oMarked:
-		if after.r[a.who].pc == rIdle {
+		if after.r[a.actor].pc == rIdle {
 			return fmt.Sprintf(", goes to the database: returns %d, stores nothing", before.db)
 		}
 		return ", will go to the database"
@@ -155,9 +155,9 @@ func (m *machine) outcome(before *state, a action, after *state) string {
 }
 
 func (m *machine) loaded(before *state, a action, after *state) string {
-	r := after.r[a.who]
+	r := after.r[a.actor]
 	text := " and returns it"
-	if m.cfg.Fine || before.r[a.who].flags&fReturned != 0 {
+	if m.cfg.Fine || before.r[a.actor].flags&fReturned != 0 {
 		text = ""
 	}
 	switch {

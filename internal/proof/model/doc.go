@@ -26,7 +26,7 @@
 // joins a running load, or loads; the load stores its value some time later or
 // never. A reader slot reads any number of times: three readers means three
 // reads or loads at once, not three in all. All readers share one process, which
-// is the worst case for joins, since nobody is obliged to join.
+// is the worst case for joins, since no reader has to join.
 //
 // An entry may vanish or be found too old at any moment. Faults names what else
 // may happen: leases running out, crashes between any two steps, commits that
@@ -45,7 +45,7 @@
 // it began. Since values are ordered like the commits, the two together are
 // linearizability. Inversions are counted apart (UnfencedInversion) once some
 // transaction has committed without a live mark on every tag it touched: the
-// promise is made only while fences live. StuckStale: everybody is at rest, the
+// promise is made only while fences live. StuckStale: no process has work left, the
 // entry is valid, and it is not what the database holds. RevivedStale: the same
 // as StaleAfterAck, for an answer served although time had expired it.
 //
@@ -66,30 +66,30 @@
 // guard, is outside the model: the library must not do it.
 //
 // One tag's version and marks are read and written at one instant. A lost
-// version is replaced at one instant too, by whoever comes next (set if absent:
+// version is replaced at one instant too, by the next reader or writer (set if absent:
 // a plain set could wipe out the mark of a writer that came between). A request
 // to the store that fails has had no effect; one that took effect although its
 // answer was lost leaves a newer version or one more mark, which only ever makes
 // less valid.
 //
-// A reply is judged by the identity of the connection it came over. After an
+// A reply has the identity of the connection it came over. After an
 // outage, "drained" means that no row committed before the reconnection is left,
 // not even one that is young or that some relay has claimed.
 //
 // # Steps run together
 //
-// Unless Config.Fine is set, a step that nobody else can observe runs together
+// Unless Config.Fine is set, a step that no other process can observe runs together
 // with its neighbour, on the side that promises more: a read begins when it
 // first looks at the store and ends as soon as its value is known, a write is
 // acknowledged with its last bump, a load begins when it reads the database.
-// Joining a load that reads the database after one's own arrival is the same as
+// Joining a load that reads the database after the caller's arrival is the same as
 // loading at that moment, and is left out. A reader or an entry holding a version
 // that was replaced, and that no reader still compares with, is forgotten: it
 // could only return the newest data, or overwrite an entry that may vanish anyway.
 //
 // These are arguments, and arguments can be wrong. A test therefore explores
 // small systems with Fine as well and expects the same verdicts, for the whole
-// protocol and for each maimed one; another takes random runs in which nothing
+// protocol and for each ablated one; another takes random runs in which nothing
 // is renamed and expects never to leave the states visited.
 //
 // # What this does not show

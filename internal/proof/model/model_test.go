@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-var full = flag.Bool("model.full", false, "explore larger systems: minutes and gigabytes instead of seconds")
+var fullSystems = flag.Bool("model.full", false, "explore larger systems: minutes and gigabytes instead of seconds")
 
 // three is the usual number of readers: two under the race detector, which are
 // enough to reach every violation known.
@@ -41,7 +41,7 @@ func set(t *testing.T, p *Protocol, name string, on bool) {
 	field.SetBool(on)
 }
 
-func check(t *testing.T, cfg Config, opt Options) Result {
+func mustCheck(t *testing.T, cfg Config, opt Options) Result {
 	t.Helper()
 	r, err := Check(cfg, opt)
 	if err != nil {
@@ -50,15 +50,15 @@ func check(t *testing.T, cfg Config, opt Options) Result {
 	return r
 }
 
-// report gathers results of parallel subtests and logs them as one table, in
+// resultTable gathers results of parallel subtests and logs them as one table, in
 // the order of the test's rows, when all are done.
-type report struct {
+type resultTable struct {
 	mu      sync.Mutex
 	results []Result
 }
 
-func newReport(t *testing.T, rows int) *report {
-	r := &report{results: make([]Result, rows)}
+func newResultTable(t *testing.T, rows int) *resultTable {
+	r := &resultTable{results: make([]Result, rows)}
 	t.Cleanup(func() {
 		var b strings.Builder
 		if err := Report(&b, r.results); err != nil {
@@ -69,7 +69,7 @@ func newReport(t *testing.T, rows int) *report {
 	return r
 }
 
-func (r *report) put(row int, res Result) {
+func (r *resultTable) set(row int, res Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.results[row] = res
@@ -123,7 +123,7 @@ func TestProtocolHolds(t *testing.T) {
 		{
 			name: "+ COMMIT of unknown outcome", readers: 3,
 			faults: with(everyday, func(f *Faults) { f.Unknown = true }),
-			broken: UnfencedInversion, because: "a COMMIT nobody waits for may land after its lease",
+			broken: UnfencedInversion, because: "a COMMIT no caller waits for may take effect after its lease",
 		},
 		{
 			name: "+ stale-while-revalidate", readers: 3,
@@ -184,7 +184,7 @@ func TestProtocolHolds(t *testing.T) {
 			broken: UnfencedInversion, because: "the mark is lost with the tag and the writer does not know",
 		},
 	}
-	out := newReport(t, len(rows))
+	out := newResultTable(t, len(rows))
 	for i, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -198,8 +198,8 @@ func TestProtocolHolds(t *testing.T) {
 			if row.large && raceEnabled {
 				cfg.Writers--
 			}
-			r := check(t, cfg, Options{})
-			out.put(i, r)
+			r := mustCheck(t, cfg, Options{})
+			out.set(i, r)
 			wantBroken(t, r, row.broken)
 			if row.because != "" && !t.Failed() {
 				t.Logf("known limit: %s", row.because)
@@ -234,15 +234,15 @@ func TestKnownProtocols(t *testing.T) {
 		{"+ crash, fence may expire any time, with relay", without(t, "LeaseCheck"), Faults{Crash: true, Expiry: true}, UnfencedInversion},
 		{"+ crash, fence may expire but not during COMMIT, with relay", Full(), Faults{Crash: true, Expiry: true}, 0},
 	}
-	out := newReport(t, len(rows))
+	out := newResultTable(t, len(rows))
 	for i, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			r := check(t, Config{
+			r := mustCheck(t, Config{
 				Name: row.name, Writers: 2, Readers: three(), Tags: 1,
 				Protocol: row.protocol, Faults: row.faults,
 			}, Options{})
-			out.put(i, r)
+			out.set(i, r)
 			wantBroken(t, r, row.broken)
 		})
 	}
@@ -250,7 +250,7 @@ func TestKnownProtocols(t *testing.T) {
 
 // TestLargerSystems looks for what two writers and three readers are too few to show.
 func TestLargerSystems(t *testing.T) {
-	if !*full {
+	if !*fullSystems {
 		t.Skip("takes minutes and gigabytes: run with -model.full")
 	}
 	stale := with(everyday, func(f *Faults) { f.Stale = true })
@@ -266,11 +266,11 @@ func TestLargerSystems(t *testing.T) {
 		{cfg: Config{Name: "two tags, three readers", Writers: 2, Readers: 3, Tags: 2, Faults: Faults{Expiry: true}, Touch: [MaxWriters]uint8{0b11, 0b01}}},
 		{cfg: Config{Name: "every step on its own", Writers: 2, Readers: 2, Tags: 1, Faults: Faults{Expiry: true}, Fine: true}},
 	}
-	out := newReport(t, len(rows))
+	out := newResultTable(t, len(rows))
 	for i, row := range rows { // one at a time: each may need gigabytes
 		row.cfg.Protocol = Full()
-		r := check(t, row.cfg, Options{})
-		out.put(i, r)
+		r := mustCheck(t, row.cfg, Options{})
+		out.set(i, r)
 		wantBroken(t, r, row.broken)
 	}
 }

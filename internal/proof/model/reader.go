@@ -6,7 +6,7 @@ func (m *machine) readerSteps(s *state, j int) {
 	switch r.pc {
 	case rIdle:
 		n := *s
-		n.r[j] = reader{pc: rStarted, floor: s.acked<<4 | s.seen}
+		n.r[j] = reader{pc: rStarted, lowerBound: s.acked<<4 | s.seen}
 		if m.cfg.Fine {
 			m.step(&n, aArrive, j)
 			return
@@ -16,14 +16,14 @@ func (m *machine) readerSteps(s *state, j int) {
 		m.probe(s, j)
 	case rAnswered:
 		n := *s
-		m.ret(&n, j, action{kind: aReturn, who: uint8(j)})
+		m.returnValue(&n, j, action{kind: aReturn, actor: uint8(j)})
 	case rMissed:
 		if !m.cfg.Fine {
 			m.load(s, j)
 			return
 		}
 		if r.flags&fReturned == 0 {
-			m.joins(s, j, action{kind: aJoin, who: uint8(j)})
+			m.joins(s, j, action{kind: aJoin, actor: uint8(j)})
 		}
 		n := *s
 		n.r[j].pc = rLoading
@@ -42,7 +42,7 @@ func (m *machine) probe(s *state, j int) {
 	if s.down() || s.gateClosed() {
 		n := *s
 		n.r[j].ver = [MaxTags]uint8{}
-		m.bypass(&n, j, action{kind: aBypass, who: uint8(j)})
+		m.bypass(&n, j, action{kind: aBypass, actor: uint8(j)})
 		return
 	}
 	got := s.r[j].mask
@@ -56,7 +56,7 @@ func (m *machine) probe(s *state, j int) {
 		n := *s
 		r := &n.r[j]
 		r.pc, r.mask, r.ver[k] = rProbing, got|1<<k, s.ver[k]
-		a := action{kind: aReadTag, who: uint8(j), tag: uint8(k)}
+		a := action{kind: aReadTag, actor: uint8(j), tag: uint8(k)}
 		if m.cfg.Protocol.Bypass && s.marked(k) {
 			r.ver = s.ver // the others came with the same pipeline
 			m.bypass(&n, j, a)
@@ -67,7 +67,7 @@ func (m *machine) probe(s *state, j int) {
 	if got&gotEntry != 0 {
 		return
 	}
-	if m.deadStaysDead && got != 1<<m.cfg.Tags-1 && (s.entry.val == none || s.entry.guard != s.ver) {
+	if m.pruneObsolete && got != 1<<m.cfg.Tags-1 && (s.entry.val == none || s.entry.guard != s.ver) {
 		return // would miss; reading the tags first and finding the entry expired does, too
 	}
 	n := *s
@@ -76,7 +76,7 @@ func (m *machine) probe(s *state, j int) {
 	if !m.cfg.Protocol.Versions {
 		r.ver = s.ver
 	}
-	m.decide(&n, j, action{kind: aReadEntry, who: uint8(j)})
+	m.decide(&n, j, action{kind: aReadEntry, actor: uint8(j)})
 }
 
 // decide goes on once all has been read.
@@ -108,7 +108,7 @@ func (m *machine) decide(n *state, j int, a action) {
 	r.pc, r.mask, r.val, r.guard = rMissed, 0, 0, [MaxTags]uint8{}
 	if !m.cfg.Fine {
 		m.joins(n, j, a)
-		r.floor = 0 // a load answers with the newest data, whatever the floor
+		r.lowerBound = 0 // a load answers with the newest data, whatever the bound
 	}
 	m.emit(n, a, 0)
 }
@@ -126,17 +126,17 @@ func (m *machine) bypass(n *state, j int, a action) {
 		m.emit(n, a, 0)
 	default:
 		m.joins(n, j, a)
-		r.floor = 0
+		r.lowerBound = 0
 		m.emit(n, a, 0)
 	}
 }
 
 // joins emits reader j taking the answer of another's load. To wait for a load
 // and to take its value when it is there come to the same, and so, without Fine,
-// do a load that reads the database later and a load of one's own at that moment.
+// do a load that reads the database later and a separate load at that moment.
 func (m *machine) joins(s *state, j int, a action) {
 	p := &m.cfg.Protocol
-	me := &s.r[j]
+	own := &s.r[j]
 	for i := range m.cfg.Readers {
 		l := &s.r[i]
 		if i == j || l.pc != rLoaded {
@@ -144,12 +144,12 @@ func (m *machine) joins(s *state, j int, a action) {
 		}
 		var may bool
 		switch {
-		case me.flags&fFenced != 0:
+		case own.flags&fFenced != 0:
 			may = !p.JoinAfterArrival || l.mask&(1<<j) != 0
 		case l.flags&fFenced != 0:
-			may = !p.FencedLoadsApart && (l.ver == me.ver || !p.JoinSameVersions)
+			may = !p.FencedLoadsApart && (l.ver == own.ver || !p.JoinSameVersions)
 		default:
-			may = l.ver == me.ver || !p.JoinSameVersions
+			may = l.ver == own.ver || !p.JoinSameVersions
 		}
 		if may {
 			n := *s
@@ -181,20 +181,20 @@ func (m *machine) answer(n *state, j int, val, flags uint8, a action) {
 		m.emit(n, a, 0)
 		return
 	}
-	m.ret(n, j, a)
+	m.returnValue(n, j, a)
 }
 
-// ret returns reader j's value to its caller and judges it.
-func (m *machine) ret(n *state, j int, a action) {
+// returnValue returns reader j's value to its caller and checks it.
+func (m *machine) returnValue(n *state, j int, a action) {
 	r := &n.r[j]
 	var broken Property
-	if r.val < r.floor>>4 {
+	if r.val < r.lowerBound>>4 {
 		broken |= StaleAfterAck
 		if r.flags&fServed != 0 {
 			broken |= RevivedStale
 		}
 	}
-	if r.val < r.floor&0xf {
+	if r.val < r.lowerBound&0xf {
 		if n.flags&fUnfenced != 0 {
 			broken |= UnfencedInversion
 		} else {
@@ -210,7 +210,7 @@ func (m *machine) ret(n *state, j int, a action) {
 	switch {
 	case r.pc == rLoaded: // its load goes on
 		r.flags |= fReturned
-		r.floor = 0
+		r.lowerBound = 0
 		m.endLoad(n, j)
 	case r.flags&fRefresh != 0:
 		*r = reader{pc: rMissed, ver: r.ver, flags: fReturned}
@@ -225,12 +225,12 @@ func (m *machine) load(s *state, j int) {
 	n := *s
 	r := &n.r[j]
 	r.pc, r.val = rLoaded, s.db
-	a := action{kind: aLoad, who: uint8(j)}
+	a := action{kind: aLoad, actor: uint8(j)}
 	if m.cfg.Fine || r.flags&fReturned != 0 {
 		m.emit(&n, a, 0)
 		return
 	}
-	m.ret(&n, j, a)
+	m.returnValue(&n, j, a)
 }
 
 // loadedSteps emits what may become of a load that has its value.
@@ -239,12 +239,12 @@ func (m *machine) loadedSteps(s *state, j int) {
 	r := &s.r[j]
 	if r.flags&fReturned == 0 {
 		n := *s
-		m.ret(&n, j, action{kind: aReturn, who: uint8(j)})
+		m.returnValue(&n, j, action{kind: aReturn, actor: uint8(j)})
 	}
 	mayStore := r.flags&fStored == 0 && (r.flags&fFenced == 0 || !p.FencedStoreNothing && r.ver != [MaxTags]uint8{})
 	if mayStore && !s.down() {
 		n := *s
-		a := action{kind: aStore, who: uint8(j)}
+		a := action{kind: aStore, actor: uint8(j)}
 		switch {
 		case p.GuardBeforeLoad || !p.Versions:
 			n.entry = entry{guard: r.ver, val: r.val}

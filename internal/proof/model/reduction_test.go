@@ -8,7 +8,7 @@ import (
 
 // TestReductionsLoseNothing explores small systems twice, with and without the
 // steps run together and the readers left out, and compares the verdicts: for
-// the whole protocol and for each maimed one, under its own accidents.
+// the whole protocol and for each ablated one, under its own accidents.
 func TestReductionsLoseNothing(t *testing.T) {
 	t.Parallel()
 	type size struct{ writers, readers int }
@@ -16,14 +16,14 @@ func TestReductionsLoseNothing(t *testing.T) {
 	for _, a := range ablations {
 		sizes := []size{{1, 2}, {2, 1}}
 		switch {
-		case raceEnabled || a.faults.Failover && !*full:
+		case raceEnabled || a.faults.Failover && !*fullSystems:
 			sizes = []size{{1, 1}} // a failover takes millions of states from there on
-		case *full && a.faults == Faults{}:
+		case *fullSystems && a.faults == Faults{}:
 			sizes = append(sizes, size{2, 2}) // and every other fault tens of millions
 		}
-		whole, maimed := a.configs(t)
+		whole, ablated := a.configs(t)
 		for _, size := range sizes {
-			for _, cfg := range []Config{whole, maimed} {
+			for _, cfg := range []Config{whole, ablated} {
 				cfg.Writers, cfg.Readers = size.writers, size.readers
 				name := cfg.Name
 				if cfg.Name = ""; done[cfg] {
@@ -41,9 +41,9 @@ func TestReductionsLoseNothing(t *testing.T) {
 
 func sameVerdict(t *testing.T, cfg Config) {
 	t.Helper()
-	reduced := check(t, cfg, Options{})
+	reduced := mustCheck(t, cfg, Options{})
 	cfg.Fine = true
-	fine := check(t, cfg, Options{})
+	fine := mustCheck(t, cfg, Options{})
 	t.Logf("%d states, every step on its own: %d in %v", reduced.States, fine.States, fine.Elapsed)
 	if reduced.Broken() != fine.Broken() {
 		t.Errorf("broken: %q; with every step on its own: %q", reduced.Broken(), fine.Broken())
@@ -80,7 +80,7 @@ func TestRandomRunsStayInside(t *testing.T) {
 				longest = max(longest, randomRun(t, e, rnd))
 			}
 			if longest < e.result.Depth/2 {
-				t.Errorf("the longest of %d runs took %d steps, the system is %d deep: too short to tell", runs, longest, e.result.Depth)
+				t.Errorf("the longest of %d runs took %d steps, the system is %d deep: too short for a verdict", runs, longest, e.result.Depth)
 			}
 		})
 	}
@@ -107,7 +107,7 @@ func randomRun(t *testing.T, e *exploration, rnd *rand.Rand) (steps int) {
 }
 
 // visited looks s up under every order of its readers: among readers that differ
-// only in whom their loads began after, canon may pick another order each time.
+// only in the callers that came before their loads, canonicalize may pick another order each time.
 func visited(e *exploration, m *machine, s state) bool {
 	n := m.cfg.Readers
 	order := make([]int, n)
@@ -119,7 +119,7 @@ func visited(e *exploration, m *machine, s state) bool {
 		if k == n {
 			c := s
 			m.reorderReaders(&c, order)
-			m.canon(&c)
+			m.canonicalize(&c)
 			return e.seen.has(&c)
 		}
 		for i := k; i < n; i++ {
@@ -134,14 +134,14 @@ func visited(e *exploration, m *machine, s state) bool {
 	return try(0)
 }
 
-// TestCountedByHand: one writer, nobody reading, no accidents. Idle; fenced;
+// TestCountedByHand: one writer, no reader, no accidents. Idle; fenced;
 // committed, its row waiting or delivered; acknowledged with its row; done.
 func TestCountedByHand(t *testing.T) {
-	r := check(t, Config{Writers: 1, Tags: 1, Protocol: Full()}, Options{})
+	r := mustCheck(t, Config{Writers: 1, Tags: 1, Protocol: Full()}, Options{})
 	if r.States != 6 || r.Transitions != 7 || r.Depth != 4 {
 		t.Errorf("%d states, %d transitions, depth %d; want 6, 7, 4", r.States, r.Transitions, r.Depth)
 	}
-	r = check(t, Config{Writers: 1, Tags: 1, Protocol: Protocol{}}, Options{})
+	r = mustCheck(t, Config{Writers: 1, Tags: 1, Protocol: Protocol{}}, Options{})
 	if r.States != 3 { // idle, committed, acknowledged
 		t.Errorf("%d states, want 3", r.States)
 	}

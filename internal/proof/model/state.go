@@ -35,7 +35,7 @@ const (
 	fDown        = 1 << iota // the store is unreachable
 	fOutageDone              // the one outage has begun
 	fFailedOver              // the one failover has happened
-	fIdentityOld             // nobody has learnt the new identity yet (IdentityWithReply off)
+	fIdentityOld             // no process has seen the new identity yet (IdentityWithReply off)
 	fUnfenced                // some transaction committed without a live mark on every tag it touched
 	fRelayOld                // the relay still talks to the old store, or has yet to replay
 	fRelayBumped             // the relay has bumped something it would replay
@@ -72,7 +72,7 @@ const (
 	wBumped     // not yet acknowledged
 	wAcked      // bumped and acknowledged; its row may still be there
 	wDone       // will do nothing more by itself, but remembers what it bumped
-	wDead       // will do nothing more: crashed, or ended without a bump
+	wEnded      // will do nothing more: crashed, or ended without a bump
 )
 
 const (
@@ -83,13 +83,13 @@ const (
 
 // reader is a slot that runs one read after another, each with the load it may start.
 type reader struct {
-	pc    uint8
-	flags uint8
-	mask  uint8 // rProbing: what has been read; rLoading, rLoaded: readers that had arrived when the load began
-	val   uint8 // rProbing: the entry's value; rAnswered, rLoaded: the answer
-	floor uint8 // at the start of the read: newest acknowledged commit << 4 | newest value returned
-	ver   [MaxTags]uint8
-	guard [MaxTags]uint8 // the entry's guard, while probing
+	pc         uint8
+	flags      uint8
+	mask       uint8 // rProbing: what has been read; rLoading, rLoaded: readers that had arrived when the load began
+	val        uint8 // rProbing: the entry's value; rAnswered, rLoaded: the answer
+	lowerBound uint8 // at the start of the read: newest acknowledged commit << 4 | newest value returned
+	ver        [MaxTags]uint8
+	guard      [MaxTags]uint8 // the entry's guard, while probing
 }
 
 const (
@@ -143,17 +143,17 @@ func (s *state) anyMark(tags int) bool {
 	return false
 }
 
-// canon brings s into a form that no longer tells which of several identical
+// canonicalize brings s into a form that no longer shows which of several identical
 // writers or readers is which, nor what the random versions were. Any choice
 // among equals is sound: the result is always a renaming of what tidy leaves.
-func (m *machine) canon(s *state) {
+func (m *machine) canonicalize(s *state) {
 	m.tidy(s)
-	if m.alikeWriters {
+	if m.identicalWriters {
 		slices.SortFunc(s.w[:m.cfg.Writers], compareWriters)
 	}
 
-	// Names known to everybody first; readers are sorted by those, and only
-	// then may they name what they alone remember.
+	// Shared names first; readers are sorted by those. Only then are versions named
+	// that a single reader holds.
 	var names [MaxTags][256]uint8
 	var next [MaxTags]uint8
 	rename := func(k int, v *uint8) {
@@ -183,7 +183,7 @@ func (m *machine) canon(s *state) {
 
 // tidy clears what no step can depend on any more.
 func (m *machine) tidy(s *state) {
-	if m.deadStaysDead {
+	if m.pruneObsolete {
 		m.prune(s)
 	}
 	if s.flags&fFailedOver != 0 {
@@ -201,7 +201,7 @@ func (m *machine) tidy(s *state) {
 			w.pc = wDone // the relay was faster
 		}
 		if w.pc == wDone && !m.mayReplay(s, i) {
-			w.pc = wDead
+			w.pc = wEnded
 		}
 	}
 }
@@ -258,35 +258,35 @@ func compareWriters(a, b writer) int {
 
 func compareReaders(a, b *reader) int {
 	return cmp.Or(cmp.Compare(a.pc, b.pc), cmp.Compare(a.flags, b.flags), cmp.Compare(a.mask, b.mask),
-		cmp.Compare(a.val, b.val), cmp.Compare(a.floor, b.floor),
+		cmp.Compare(a.val, b.val), cmp.Compare(a.lowerBound, b.lowerBound),
 		bytes.Compare(a.ver[:], b.ver[:]), bytes.Compare(a.guard[:], b.guard[:]))
 }
 
 // prune forgets readers and entries that hold a version which has been replaced
-// and which nobody will ever compare with again. Such a reader can still return
+// and which no step will ever compare with again. Such a reader can still return
 // the newest data and overwrite the entry with one that is never valid; an idle
 // reader can do the first at any moment, and an entry may vanish at any moment.
 func (m *machine) prune(s *state) {
 	for changed := true; changed; {
 		changed = false
 		for i := range m.cfg.Readers {
-			if r := &s.r[i]; r.pc != rIdle && m.outOfGame(s, i) {
+			if r := &s.r[i]; r.pc != rIdle && m.readerIsObsolete(s, i) {
 				*r, changed = reader{}, true
 			}
 		}
-		if s.entry.val != none && m.deadGuard(s, s.entry.guard, none) {
+		if s.entry.val != none && m.guardIsObsolete(s, s.entry.guard, none) {
 			s.entry, changed = noEntry, true
 		}
-		if s.old.entry.val != none && m.deadGuard(s, s.old.entry.guard, none) {
+		if s.old.entry.val != none && m.guardIsObsolete(s, s.old.entry.guard, none) {
 			s.old.entry, changed = noEntry, true
 		}
 	}
 }
 
-func (m *machine) outOfGame(s *state, i int) bool {
+func (m *machine) readerIsObsolete(s *state, i int) bool {
 	r := &s.r[i]
 	if r.pc != rProbing {
-		return m.deadGuard(s, r.ver, i)
+		return m.guardIsObsolete(s, r.ver, i)
 	}
 	for k := range m.cfg.Tags {
 		if r.mask&gotEntry != 0 && r.guard[k] != s.ver[k] && r.mask&(1<<k) == 0 {
@@ -308,7 +308,7 @@ func (m *machine) outOfGame(s *state, i int) bool {
 	return false
 }
 
-// offered reports whether somebody other than reader i holds version v of tag k
+// offered reports whether an entry, or a reader other than i, holds version v of tag k
 // and could bring an entry or a load under it.
 func (m *machine) offered(s *state, k int, v uint8, i int) bool {
 	if s.entry.val != none && s.entry.guard[k] == v || s.old.entry.val != none && s.old.entry.guard[k] == v {
@@ -322,9 +322,9 @@ func (m *machine) offered(s *state, k int, v uint8, i int) bool {
 	return false
 }
 
-// deadGuard reports whether guard (of reader i's load, or of the entry) holds a
+// guardIsObsolete reports whether guard (of reader i's load, or of the entry) holds a
 // version that is no longer current and that no probing reader still has in hand.
-func (m *machine) deadGuard(s *state, guard [MaxTags]uint8, i int) bool {
+func (m *machine) guardIsObsolete(s *state, guard [MaxTags]uint8, i int) bool {
 	for k := range m.cfg.Tags {
 		if guard[k] == s.ver[k] {
 			continue

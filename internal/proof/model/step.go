@@ -2,13 +2,13 @@ package model
 
 // machine generates the steps of one Config.
 type machine struct {
-	cfg           Config
-	alikeWriters  bool
-	deadStaysDead bool
+	cfg              Config
+	identicalWriters bool
+	pruneObsolete    bool
 
 	// fresh is the version the next step draws. While exploring it is a name no
 	// canonical state uses, so one step may draw it once per tag; canon makes it
-	// small again. A trace counts it up instead, for readers to tell versions apart.
+	// small again. A trace counts it up instead, so that versions in it are distinct.
 	fresh uint8
 
 	from *state // the state whose steps are being generated
@@ -18,9 +18,9 @@ type machine struct {
 const freshName = 0xfe
 
 func newMachine(cfg Config) *machine {
-	m := &machine{cfg: cfg, deadStaysDead: cfg.deadStaysDead(), alikeWriters: true, fresh: freshName}
+	m := &machine{cfg: cfg, pruneObsolete: cfg.obsoleteStaysObsolete(), identicalWriters: true, fresh: freshName}
 	for i := range cfg.Writers {
-		m.alikeWriters = m.alikeWriters && cfg.touches(i) == cfg.touches(0)
+		m.identicalWriters = m.identicalWriters && cfg.touches(i) == cfg.touches(0)
 	}
 	return m
 }
@@ -79,7 +79,7 @@ func (p Property) String() string {
 // action names a step for the trace.
 type action struct {
 	kind    uint8
-	who     uint8 // writer or reader
+	actor   uint8 // writer or reader
 	tag     uint8
 	outcome uint8 // what a reader's step led to
 	with    uint8 // the reader whose load it joined
@@ -89,12 +89,12 @@ const (
 	aBegin = iota // writer: runs its statements
 	aFence
 	aFenceFails
-	aRefuse // RequireFence: rolls back for want of a fence
+	aRefuse // RequireFence: rolls back without a fence
 	aCommit
 	aRollback
 	aUnknown
-	aLands  // the transaction of unknown outcome commits after all
-	aAborts // or does not
+	aCommitsLate // the transaction of unknown outcome commits after all
+	aAborts      // or does not
 	aBump
 	aBumpFails
 	aAck
@@ -143,7 +143,7 @@ const (
 func (m *machine) successors(s *state, emit func(next *state, a action, broken Property)) {
 	m.from, m.emit = s, emit
 	for i := range m.cfg.Writers {
-		if m.alikeWriters && i > 0 && s.w[i] == s.w[i-1] {
+		if m.identicalWriters && i > 0 && s.w[i] == s.w[i-1] {
 			continue // the same steps again
 		}
 		m.writerSteps(s, i)
@@ -158,12 +158,12 @@ func (m *machine) successors(s *state, emit func(next *state, a action, broken P
 	}
 }
 
-func (m *machine) step(n *state, kind uint8, who int) {
-	m.emit(n, action{kind: kind, who: uint8(who)}, 0)
+func (m *machine) step(n *state, kind uint8, actor int) {
+	m.emit(n, action{kind: kind, actor: uint8(actor)}, 0)
 }
 
-func (m *machine) stepTag(n *state, kind uint8, who, tag int) {
-	m.emit(n, action{kind: kind, who: uint8(who), tag: uint8(tag)}, 0)
+func (m *machine) stepTag(n *state, kind uint8, actor, tag int) {
+	m.emit(n, action{kind: kind, actor: uint8(actor), tag: uint8(tag)}, 0)
 }
 
 // renew gives tag k a version never seen before. Without Versions a bump is
@@ -212,7 +212,7 @@ func (m *machine) stuck(s *state) bool {
 	}
 	for i := range m.cfg.Writers {
 		w := &s.w[i]
-		atRest := w.pc == wIdle || w.pc == wAcked || w.pc == wDone || w.pc == wDead
+		atRest := w.pc == wIdle || w.pc == wAcked || w.pc == wDone || w.pc == wEnded
 		if !atRest || w.row != 0 && m.cfg.Protocol.Relay || w.flags&fOld != 0 {
 			return false
 		}

@@ -13,7 +13,7 @@ func (m *machine) storeSteps(s *state) {
 	if m.cfg.Faults.TagEviction && !s.down() {
 		for k := range m.cfg.Tags {
 			n := *s
-			m.lose(&n, k)
+			m.loseTag(&n, k)
 			m.stepTag(&n, aEvictTag, 0, k)
 		}
 	}
@@ -25,9 +25,9 @@ func (m *machine) storeSteps(s *state) {
 	}
 }
 
-// lose drops tag k's version and marks. Whoever comes next, reader or writer,
-// makes a new version in one step (a set-if-absent), so the gap shows to nobody.
-func (m *machine) lose(n *state, k int) {
+// loseTag drops tag k's version and marks. The next reader or writer makes a new
+// version in one step (a set-if-absent), so no step observes the gap.
+func (m *machine) loseTag(n *state, k int) {
 	for i := range n.w {
 		n.w[i].marks &^= 1 << k
 	}
@@ -87,7 +87,7 @@ func (m *machine) deliver(s *state, i int) {
 	if m.cfg.Fine || !last {
 		m.stepTag(&n, aDeliver, i, k)
 	} else {
-		// Between the last bump and the delete nobody looks at the row.
+		// Between the last bump and the delete no step reads the row.
 		done := n
 		m.removeRow(&done, i)
 		m.stepTag(&done, aDeliver, i, k)
@@ -137,7 +137,7 @@ func (m *machine) failoverSteps(s *state) {
 		for i := range m.cfg.Writers {
 			w := &n.w[i]
 			w.marks >>= 4
-			if w.pc != wDead && (w.pc != wIdle || m.cfg.Faults.Split) {
+			if w.pc != wEnded && (w.pc != wIdle || m.cfg.Faults.Split) {
 				w.flags |= fOld
 			}
 		}

@@ -65,7 +65,7 @@ func (e *exploration) trace(p Property, v violation) Trace {
 		target := e.seen.states[step]
 		walk(func(n *state, _ action, _ Property) bool {
 			c := *n
-			m.canon(&c)
+			m.canonicalize(&c)
 			return c == target
 		})
 	}

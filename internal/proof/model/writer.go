@@ -12,7 +12,7 @@ func (m *machine) writerSteps(s *state, i int) {
 			m.step(&n, aBegin, i)
 			return
 		}
-		m.inTransaction(s, i) // statements and outbox row show to nobody before COMMIT
+		m.inTransaction(s, i) // statements and outbox row are invisible before COMMIT
 	case wTxn:
 		m.inTransaction(s, i)
 	case wFencing:
@@ -33,16 +33,16 @@ func (m *machine) writerSteps(s *state, i int) {
 	case wCommitted, wRolledBack:
 		m.bumpNext(s, i)
 	case wBumped:
-		m.acknowledge(*s, i, action{kind: aAck, who: uint8(i)})
+		m.acknowledge(*s, i, action{kind: aAck, actor: uint8(i)})
 	case wAcked:
 		n := *s
 		m.removeRow(&n, i)
 		n.w[i].pc = wDone
 		m.step(&n, aDeleteRow, i)
 	}
-	if f.Crash && w.pc != wUnknown && w.pc != wDead && (w.pc != wIdle && w.pc != wDone || m.mayReplay(s, i)) {
+	if f.Crash && w.pc != wUnknown && w.pc != wEnded && (w.pc != wIdle && w.pc != wDone || m.mayReplay(s, i)) {
 		n := *s
-		n.w[i].pc, n.w[i].at = wDead, 0
+		n.w[i].pc, n.w[i].at = wEnded, 0
 		n.w[i].flags &^= fOld
 		m.step(&n, aCrash, i)
 	}
@@ -72,10 +72,10 @@ func (m *machine) databaseSteps(s *state, i int) {
 	if w.pc == wUnknown {
 		n := *s
 		m.commitNow(&n, i)
-		n.w[i].pc = wDead
-		m.step(&n, aLands, i)
+		n.w[i].pc = wEnded
+		m.step(&n, aCommitsLate, i)
 		n = *s
-		n.w[i].pc = wDead
+		n.w[i].pc = wEnded
 		m.step(&n, aAborts, i)
 	}
 	if !m.cfg.Faults.Expiry {
@@ -176,7 +176,7 @@ func (m *machine) commitNow(n *state, i int) {
 	n.db++
 	w.rank, w.row = n.db, 1
 	if !m.cfg.Protocol.Relay {
-		w.row = 0 // nobody would ever look at it
+		w.row = 0 // without a relay no process reads it
 	}
 	if m.cfg.Protocol.Fence && w.marks&m.cfg.touches(i) != m.cfg.touches(i) {
 		n.flags |= fUnfenced
@@ -188,7 +188,7 @@ func (m *machine) rollBack(s *state, i int, kind uint8) {
 	w := &n.w[i]
 	w.pc, w.at = wRolledBack, 0
 	if !m.cfg.Protocol.Fence || w.marks == 0 {
-		w.pc = wDead // nothing was fenced
+		w.pc = wEnded // nothing was fenced
 	}
 	m.step(&n, kind, i)
 }
@@ -200,7 +200,7 @@ func (m *machine) bumpNext(s *state, i int) {
 	if !rolledBack && !m.cfg.Protocol.Bump {
 		n := *s
 		n.w[i].flags |= fNoDelete
-		m.acknowledge(n, i, action{kind: aAck, who: uint8(i)})
+		m.acknowledge(n, i, action{kind: aAck, actor: uint8(i)})
 		return
 	}
 	if s.down() || m.cfg.Faults.StoreErrors {
@@ -208,10 +208,10 @@ func (m *machine) bumpNext(s *state, i int) {
 		n.w[i].at = 0
 		n.w[i].flags |= fNoDelete
 		if rolledBack {
-			n.w[i].pc = wDead
+			n.w[i].pc = wEnded
 			m.step(&n, aBumpFails, i)
 		} else {
-			m.acknowledge(n, i, action{kind: aBumpFails, who: uint8(i)})
+			m.acknowledge(n, i, action{kind: aBumpFails, actor: uint8(i)})
 		}
 	}
 	if s.down() {
@@ -223,7 +223,7 @@ func (m *machine) bumpNext(s *state, i int) {
 		m.bump(&n, i, k)
 	}
 	n.w[i].at++
-	a := action{kind: aBump, who: uint8(i), tag: uint8(k)}
+	a := action{kind: aBump, actor: uint8(i), tag: uint8(k)}
 	switch {
 	case m.nthTag(i, n.w[i].at) >= 0:
 		m.emit(&n, a, 0)
@@ -247,7 +247,7 @@ func (m *machine) acknowledge(n state, i int, a action) {
 	}
 	switch {
 	case w.flags&fNoDelete != 0:
-		w.pc, w.flags = wDead, w.flags&^(fNoDelete|fOld) // nothing was bumped, nothing can be replayed
+		w.pc, w.flags = wEnded, w.flags&^(fNoDelete|fOld) // nothing was bumped, nothing can be replayed
 	case w.row == 0:
 		w.pc = wDone
 	}

@@ -23,12 +23,11 @@ type ablation struct {
 	mechanism string
 	file      string // from the root of the repository
 	old, new  string // old occurs once
-	tests     []caught
+	tests     []failingTest
 }
 
-// caught is a test that fails without the mechanism. All that it needs to run is named, for it
-// is run by itself.
-type caught struct {
+// failingTest is a test that fails without the mechanism. It is run by itself.
+type failingTest struct {
 	pkg, name string
 	args      []string
 }
@@ -41,108 +40,108 @@ const (
 	goTimeout = 5 * time.Minute
 )
 
-func unit(pkg, name string) caught { return caught{pkg, name, nil} }
+func test(pkg, name string) failingTest { return failingTest{pkg, name, nil} }
 
-var acknowledgedWrites = unit(inHere, "TestAcknowledgedWritesAreSeenEverywhere")
+var acknowledgedWrites = test(inHere, "TestAcknowledgedWritesAreSeenEverywhere")
 
 var ablations = []ablation{
 	{
 		"guard: an entry is valid while its digest is that of the present versions",
 		"cache/guard.go", "if e.guard != guard {", "if false {",
-		[]caught{unit(inCache, "TestLateFillIsNeverServed"), acknowledgedWrites},
+		[]failingTest{test(inCache, "TestLateFillIsNeverServed"), acknowledgedWrites},
 	},
 	{
 		"fence: no stored answer is served while a writer is in flight",
-		"cache/redisstore/tags.go", "if err := s.turn(ctx, tags, mark, millis(lease)); err != nil {", "if err := error(nil); err != nil {",
-		[]caught{unit(inRedis, "TestStoreOnOneServer"), acknowledgedWrites},
+		"cache/redisstore/tags.go", "if err := s.setVersions(ctx, tags, mark, millis(lease)); err != nil {", "if err := error(nil); err != nil {",
+		[]failingTest{test(inRedis, "TestStoreOnOneServer"), acknowledgedWrites},
 	},
 	{
 		"bypass: nothing that is loaded under a fence is stored",
 		"cache/read.go", "fenced: anyFenced(reply.states)", "fenced: false",
-		[]caught{unit(inCache, "TestFencedTagSendsReadersToTheSource")},
+		[]failingTest{test(inCache, "TestFencedTagSendsReadersToTheSource")},
 	},
 	{
-		"recovery gate: after an outage the outbox is drained before entries are trusted",
+		"recovery gate: after an outage the outbox is drained before entries are served",
 		"cache/health.go", "if err := h.deliver(ctx, changed); err != nil {", "if err := error(nil); err != nil {",
-		[]caught{unit(inCache, "TestNothingWrittenDuringAnOutageIsServedStaleAfterIt"), unit(inOutbox+"/sqlite", "TestRecoveryDrainsTheOutbox")},
+		[]failingTest{test(inCache, "TestNothingWrittenDuringAnOutageIsServedStaleAfterIt"), test(inOutbox+"/sqlite", "TestRecoveryDrainsTheOutbox")},
 	},
 	{
-		"recovery gate: others are waited for that do not fence again yet",
-		"cache/health.go", "!pause(ctx, 2*probeEvery+h.budget)", "false",
-		[]caught{unit(inCache, "TestTrustWaitsForTheLastProcessToFenceAgain")},
+		"recovery gate: recovery waits for processes that do not fence again yet",
+		"cache/health.go", "!pause(ctx, 2*probeEvery+h.timeout)", "false",
+		[]failingTest{test(inCache, "TestTrustWaitsForTheLastProcessToFenceAgain")},
 	},
 	{
 		"epoch replay: recent bumps are repeated in another incarnation of the store",
 		"cache/health.go", "h.bumps.replay(ctx, h.store, all)", "h.bumps.replay(ctx, h.store, false)",
-		[]caught{unit(inCache, "TestRecentBumpsAreReplayedIntoAnotherIncarnation")},
+		[]failingTest{test(inCache, "TestRecentBumpsAreReplayedIntoAnotherIncarnation")},
 	},
 	{
-		"a failed bump: this process trusts nothing until it is delivered",
+		"a failed bump: this process serves no entry until the bump is delivered",
 		"cache/fence.go", "\tif err != nil {\n\t\tc.health.suspect(err, false)\n", "\tif err != nil {\n",
-		[]caught{unit(inCache, "TestFailedBumpIsNotForgotten")},
+		[]failingTest{test(inCache, "TestFailedBumpIsNotForgotten")},
 	},
 	{
 		"identity: versions of one incarnation of Redis are not those of another",
 		"cache/redisstore/identity.go", "v[i] = id[i] ^ stored[i]", "v[i] = stored[i]",
-		[]caught{unit(inRedis, "TestVersionsRolledBackByAnOldSnapshotAreOthers"), unit(inRedis, "TestPromotedReplicaWithoutTheLastBumps")},
+		[]failingTest{test(inRedis, "TestVersionsRolledBackByAnOldSnapshotAreOthers"), test(inRedis, "TestPromotedReplicaWithoutTheLastBumps")},
 	},
 	{
 		"unknown means no: a version that was lost is replaced by a random one",
 		"cache/redisstore/scripts.go", "redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])\n  return ARGV[1]",
 		"local known = string.rep('v', 16)\n  redis.call('SET', KEYS[1], known, 'PX', ARGV[2])\n  return known",
-		[]caught{unit(inRedis, "TestFlushedVersionsNeverComeBack")},
+		[]failingTest{test(inRedis, "TestFlushedVersionsNeverComeBack")},
 	},
 	{
 		"repetition: a bump that is sent again has another version",
-		"cache/redisstore/exec.go", "client, built, err := s.address(commands, whole)\n",
+		"cache/redisstore/exec.go", "client, requests, err := s.route(commands, inFull)\n",
 		// The versions that build appends come too late then: the script takes the first.
-		"if c := &commands[0]; c.script == turnScript && len(c.args) == 3 {\nv := driver.NewVersion()\n" +
-			"for range c.keys {\nc.args = append(c.args, string(v[:]))\n}\n}\nclient, built, err := s.address(commands, whole)\n",
-		[]caught{unit(inRedis, "TestRepeatedBumpIsAnotherVersion")},
+		"if c := &commands[0]; c.script == setVersionScript && len(c.args) == 3 {\nv := driver.NewVersion()\n" +
+			"for range c.keys {\nc.args = append(c.args, string(v[:]))\n}\n}\nclient, requests, err := s.route(commands, inFull)\n",
+		[]failingTest{test(inRedis, "TestRepeatedBumpIsAnotherVersion")},
 	},
 	{
 		"fill lease: one process loads at a time",
 		"cache/redisstore/scripts.go", "if l.ends > t and l.guard == ARGV[2] and l.token ~= ARGV[1] then", "if false then",
-		[]caught{unit(inRedis, "TestOneLeaseInTheFleet"), unit(inHere, "TestCrowdsOfAFleet")},
+		[]failingTest{test(inRedis, "TestOneLeaseInTheFleet"), test(inHere, "TestCrowdsOfAFleet")},
 	},
 	{
-		"lease token: who lost its lease settles nothing of who has it now",
+		"lease token: a process that lost its lease settles nothing under the lease of another",
 		"cache/redisstore/scripts.go", "local mine = l.ends > t and l.token == ARGV[1]", "local mine = l.ends > t",
-		[]caught{unit(inRedis, "TestStoreOnOneServer")},
+		[]failingTest{test(inRedis, "TestStoreOnOneServer")},
 	},
 	{
 		"joining: only a load that began under the versions that the caller has seen",
 		"cache/calls.go", "if k.guarded != nil && k.guarded.guard == guard {", "if k.guarded != nil {",
-		[]caught{unit(inCache, "TestLoadUnderOldVersionsIsNotJoined")},
+		[]failingTest{test(inCache, "TestLoadUnderOldVersionsIsNotJoined")},
 	},
 	{
-		"near's deafness: nothing near is served beyond the last proof of hearing",
+		"near's bound: nothing near is served beyond the bound after the last proof that notifications arrive",
 		"cache/near.go", "now-n.proven.Load() > n.bound || ", "",
-		[]caught{unit(inCache, "TestDeafProcessServesNothingNearForLongerThanTheBound")},
+		[]failingTest{test(inCache, "TestDeafProcessServesNothingNearForLongerThanTheBound")},
 	},
 	{
-		"near: changes end the answers that depend on them",
+		"near: a change invalidates the near answers that depend on it",
 		"cache/near.go", " || a.as.generations.changed() {", " {",
-		[]caught{unit(inCache, "TestOwnWriteEndsNearAnswersAtOnce")},
+		[]failingTest{test(inCache, "TestOwnWriteEndsNearAnswersAtOnce")},
 	},
 	{
 		"triggers: every write records what it touches",
 		"cache/outbox/postgres/outbox.sql", "ENABLE ALWAYS TRIGGER", "DISABLE TRIGGER",
-		[]caught{unit(inOutbox+"/postgres", "TestEveryWayToChangeARow"), acknowledgedWrites},
+		[]failingTest{test(inOutbox+"/postgres", "TestEveryWayToChangeARow"), acknowledgedWrites},
 	},
 	{
-		"bump: what was loaded before the commit is dead when the write is acknowledged",
+		"bump: what was loaded before the commit is invalid when the write is acknowledged",
 		"cache/outbox/commit.go", "if fence.Bump(detached) != nil {", "if false {",
-		[]caught{unit(inOutbox+"/sqlite", "TestOrderOfSteps")},
+		[]failingTest{test(inOutbox+"/sqlite", "TestOrderOfSteps")},
 	},
 	{
-		"relay: somebody delivers what a dead writer left",
+		"relay: the outbox rows of a killed writer are delivered",
 		"cache/outbox/relay.go", "n, err := r.deliverAll(ctx)", "n, err := 0, error(nil)",
-		[]caught{unit(inOutbox+"/sqlite", "TestStrangersWritesAreSeenSoon"), unit(inHere, "TestWriterIsKilledAtEveryStep")},
+		[]failingTest{test(inOutbox+"/sqlite", "TestStrangersWritesAreSeenSoon"), test(inHere, "TestWriterIsKilledAtEveryStep")},
 	},
 }
 
-// The list must not rot: each text is there, once, and so is each test.
+// The list must stay correct: each text occurs once in its file, and each test exists.
 func TestAblationsFitTheProgram(t *testing.T) {
 	for _, a := range ablations {
 		if n := strings.Count(source(t, a.file), a.old); n != 1 {
@@ -170,7 +169,7 @@ func source(t *testing.T, file string) string {
 	return string(b)
 }
 
-func exists(t *testing.T, c caught) bool {
+func exists(t *testing.T, c failingTest) bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, c.pkg, "*_test.go"))
 	if err != nil {
@@ -188,8 +187,8 @@ func exists(t *testing.T, c caught) bool {
 	return false
 }
 
-// Without any of its mechanisms the program is caught by the tests named. It takes a while:
-// run it with -ablate, or make ablate.
+// Without any one of its mechanisms the program fails the tests named. It takes minutes: run it
+// with -ablate, or make ablate.
 func TestEveryMechanismIsMissed(t *testing.T) {
 	if !*ablate {
 		t.Skip("run it with -ablate, or make ablate")
@@ -199,17 +198,17 @@ func TestEveryMechanismIsMissed(t *testing.T) {
 			overlay := a.overlay(t)
 			for _, c := range a.tests {
 				began := time.Now()
-				if said, failed := c.run(t, overlay); !failed {
-					t.Errorf("%s passes without it:\n%s", c.name, said)
+				if output, failed := c.run(t, overlay); !failed {
+					t.Errorf("%s passes without it:\n%s", c.name, output)
 				} else {
-					t.Logf("caught by %s in %s: %s", c.name, time.Since(began).Round(time.Second), reason(said))
+					t.Logf("caught by %s in %s: %s", c.name, time.Since(began).Round(time.Second), firstFailure(output))
 				}
 			}
 		})
 	}
 }
 
-// overlay writes the changed file, and what -overlay wants to know of it.
+// overlay writes the changed file, and the file that -overlay reads.
 func (a ablation) overlay(t *testing.T) string {
 	t.Helper()
 	original, err := filepath.Abs(filepath.Join(root, a.file))
@@ -232,7 +231,7 @@ func (a ablation) overlay(t *testing.T) string {
 
 // run runs the test with the overlay, and reports whether it failed. A program that does not
 // compile, or a test that is not run, fails the test at hand.
-func (c caught) run(t *testing.T, overlay string) (said string, failed bool) {
+func (c failingTest) run(t *testing.T, overlay string) (output string, failed bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), goTimeout)
 	defer cancel()
@@ -240,22 +239,22 @@ func (c caught) run(t *testing.T, overlay string) (said string, failed bool) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = filepath.Join(root, c.pkg) // which may be in another module
 	b, err := cmd.CombinedOutput()
-	said = string(b)
+	output = string(b)
 	if _, ran := errors.AsType[*exec.ExitError](err); err != nil && !ran {
 		t.Fatal(err)
 	}
-	if !strings.Contains(said, "=== RUN   "+c.name) || strings.Contains(said, "--- SKIP: "+c.name) {
-		t.Fatalf("%s was not run:\n%s", c.name, said)
+	if !strings.Contains(output, "=== RUN   "+c.name) || strings.Contains(output, "--- SKIP: "+c.name) {
+		t.Fatalf("%s was not run:\n%s", c.name, output)
 	}
-	return said, strings.Contains(said, "--- FAIL: "+c.name)
+	return output, strings.Contains(output, "--- FAIL: "+c.name)
 }
 
-var complaint = regexp.MustCompile(`(?m)^ +\w+\.go:\d+: (.+)$`)
+var testMessage = regexp.MustCompile(`(?m)^ +\w+\.go:\d+: (.+)$`)
 
-// reason returns the first complaint of a failed test that is not just a log.
-func reason(said string) string {
-	last := "it ended badly"
-	for _, m := range complaint.FindAllStringSubmatch(said, -1) {
+// firstFailure returns the first message of a failed test that is not a log line.
+func firstFailure(output string) string {
+	last := "it ended without a message"
+	for _, m := range testMessage.FindAllStringSubmatch(output, -1) {
 		last = strings.TrimSpace(m[1])
 		if !strings.HasPrefix(last, "level=") && !strings.HasPrefix(last, "time=") {
 			break

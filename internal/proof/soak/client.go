@@ -3,51 +3,53 @@ package soak
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
-// What the clients of a worker do: read and write at random, and say what they saw.
+// The clients of a worker read and write at random, and report what they saw.
 
-// patience is how long a client waits for one answer. It is beyond every fault, so that
+// callTimeout is how long a client waits for one answer. It is beyond every fault, so that
 // whatever fails sooner fails for a reason of the library's.
-const patience = 20 * time.Second
+const callTimeout = 20 * time.Second
 
-// run begins a load. The one before must have been paused.
-func (w *worker) run(ctx context.Context, l Load) {
+// startWorkload begins a load. The one before must have been paused.
+func (w *worker) startWorkload(ctx context.Context, l Workload) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	ctx, w.stop = context.WithCancel(ctx)
 	for n := range l.Readers {
-		w.busy.Go(func() { w.reader(ctx, l, dice(l.Seed, w.cfg.Number, n)) })
+		w.clients.Go(func() { w.reader(ctx, l, newRand(l.Seed, w.cfg.Number, n)) })
 	}
 	for n := range l.Writers {
-		w.busy.Go(func() { w.writer(ctx, l, dice(l.Seed, w.cfg.Number, 1000+n)) })
+		w.clients.Go(func() { w.writer(ctx, l, newRand(l.Seed, w.cfg.Number, 1000+n)) })
 	}
 }
 
-// pause ends the load and waits for what is under way.
-func (w *worker) pause() {
+// stopWorkload ends the load and waits for what is under way.
+func (w *worker) stopWorkload() {
 	w.mu.Lock()
 	w.stop()
 	w.mu.Unlock()
-	w.busy.Wait()
+	w.clients.Wait()
 }
 
-// dice returns the random numbers of one client.
-func dice(seed uint64, process, client int) *rand.Rand {
+// newRand returns the random numbers of one client.
+func newRand(seed uint64, process, client int) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, uint64(process)<<32|uint64(client)))
 }
 
-// rest waits for about d, and returns false if ctx ended.
-func rest(ctx context.Context, rnd *rand.Rand, d time.Duration) bool {
+// sleepAbout waits for about d, and returns false if ctx ended.
+func sleepAbout(ctx context.Context, rnd *rand.Rand, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
 	}
@@ -61,111 +63,111 @@ func rest(ctx context.Context, rnd *rand.Rand, d time.Duration) bool {
 	}
 }
 
-func (w *worker) reader(ctx context.Context, l Load, rnd *rand.Rand) {
-	ops := context.WithoutCancel(ctx) // a pause lets what is under way end by itself
+func (w *worker) reader(ctx context.Context, l Workload, rnd *rand.Rand) {
+	ops := context.WithoutCancel(ctx) // an operation under way ends by itself
 	s := w.cfg.Shape
-	for rest(ctx, rnd, l.Pace) {
-		k := rnd.IntN(s.all())
+	for sleepAbout(ctx, rnd, l.Pace) {
+		k := rnd.IntN(s.rows())
 		switch n := rnd.IntN(100); {
 		case n < 12:
 			w.readList(ops, k/s.Keys)
 		case n < 20:
-			w.readMany(ops, []int{k, (k + 1) % s.all(), (k + s.Keys) % s.all()})
+			w.readMany(ops, []int{k, (k + 1) % s.rows(), (k + s.Keys) % s.rows()})
 		case n < 40 && w.near != nil && l.Near:
-			w.readItem(ops, askNear, k)
+			w.readItem(ops, kindNear, k)
 		default:
-			w.readItem(ops, askItem, k)
+			w.readItem(ops, kindItem, k)
 		}
 	}
 }
 
-func (w *worker) writer(ctx context.Context, l Load, rnd *rand.Rand) {
+func (w *worker) writer(ctx context.Context, l Workload, rnd *rand.Rand) {
 	ops := context.WithoutCancel(ctx)
 	s := w.cfg.Shape
-	for rest(ctx, rnd, l.WritePace) {
-		keys := []int{rnd.IntN(s.all())}
+	for sleepAbout(ctx, rnd, l.WritePace) {
+		keys := []int{rnd.IntN(s.rows())}
 		if rnd.IntN(5) == 0 { // two rows, often of two groups
-			if k := rnd.IntN(s.all()); k != keys[0] {
+			if k := rnd.IntN(s.rows()); k != keys[0] {
 				keys = append(keys, k)
 			}
 		}
-		if w.write(ops, keys, rnd.IntN(10) == 0, alive) != nil {
+		if w.write(ops, keys, rnd.IntN(10) == 0, noCrash) != nil {
 			continue
 		}
 		// One's own write is where an inconsistency would be noticed first.
-		asked := askItem
+		kind := kindItem
 		if w.near != nil && l.Near && rnd.IntN(2) == 0 {
-			asked = askNear
+			kind = kindNear
 		}
-		w.readItem(ops, asked, keys[0])
+		w.readItem(ops, kind, keys[0])
 	}
 }
 
-func (w *worker) readItem(ctx context.Context, asked question, k int) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (w *worker) readItem(ctx context.Context, kind readKind, k int) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	query := w.items
-	if asked == askNear {
+	if kind == kindNear {
 		query = w.near
 	}
 	begin := now()
 	a, err := query.Lookup(ctx, k)
-	w.saw(asked, a.Status, begin, err, sight{k, a.Value})
+	w.recordRead(kind, a.Status, begin, err, keyValue{k, a.Value})
 }
 
-func (w *worker) readList(ctx context.Context, g int) []sight {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (w *worker) readList(ctx context.Context, g int) []keyValue {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	begin := now()
 	a, err := w.lists.Lookup(ctx, g)
-	w.saw(askList, a.Status, begin, err, a.Value...)
+	w.recordRead(kindList, a.Status, begin, err, a.Value...)
 	return a.Value
 }
 
 func (w *worker) readMany(ctx context.Context, ks []int) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	begin := now()
 	results, err := w.items.GetMany(ctx, ks)
 	end := now()
 	for i, r := range results {
-		w.sawAt(askMany, r.Status, begin, end, r.Err, sight{ks[i], r.Value})
+		w.recordReadAt(kindMany, r.Status, begin, end, r.Err, keyValue{ks[i], r.Value})
 	}
 	if err != nil {
-		w.sawAt(askMany, 0, begin, end, err)
+		w.recordReadAt(kindMany, 0, begin, end, err)
 	}
 }
 
-func (w *worker) saw(asked question, status cache.Status, begin int64, err error, seen ...sight) {
-	w.sawAt(asked, status, begin, now(), err, seen...)
+func (w *worker) recordRead(kind readKind, status cache.Status, begin int64, err error, values ...keyValue) {
+	w.recordReadAt(kind, status, begin, now(), err, values...)
 }
 
-func (w *worker) sawAt(asked question, status cache.Status, begin, end int64, err error, seen ...sight) {
-	e := event{Kind: eventRead, Asked: asked, Status: status, Begin: begin, End: end, Seen: seen}
+func (w *worker) recordReadAt(kind readKind, status cache.Status, begin, end int64, err error, values ...keyValue) {
+	e := event{Kind: eventRead, ReadKind: kind, Status: status, Begin: begin, End: end, Values: values}
 	if err != nil && !errors.Is(err, cache.ErrNotFound) {
-		e.Kind, e.Seen, e.Err = eventFailedRead, nil, err.Error()
+		e.Kind, e.Values, e.Err = eventFailedRead, nil, err.Error()
 	}
-	w.out.note(e)
+	w.events.buffer(e)
 }
 
-// look asks for every strict answer, one after the other.
-func (w *worker) look(ctx context.Context) (items []sight, lists [][]sight, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// readAll asks for every strict answer, one after the other.
+func (w *worker) readAll(ctx context.Context) (items []keyValue, lists [][]keyValue, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	s := w.cfg.Shape
-	for k := range s.all() {
+	for k := range s.rows() {
 		begin := now()
 		a, err := w.items.Lookup(ctx, k)
-		w.saw(askItem, a.Status, begin, err, sight{k, a.Value})
+		w.recordRead(kindItem, a.Status, begin, err, keyValue{k, a.Value})
 		if err != nil && !errors.Is(err, cache.ErrNotFound) {
 			return nil, nil, err
 		}
-		items = append(items, sight{k, a.Value})
+		items = append(items, keyValue{k, a.Value})
 	}
 	for g := range s.Groups {
 		begin := now()
 		a, err := w.lists.Lookup(ctx, g)
-		w.saw(askList, a.Status, begin, err, a.Value...)
+		w.recordRead(kindList, a.Status, begin, err, a.Value...)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -177,48 +179,48 @@ func (w *worker) look(ctx context.Context) (items []sight, lists [][]sight, err 
 var errUndone = errors.New("rolled back, as intended")
 
 // write gives keys new values in one transaction, or with undo rolls it back at the end.
-func (w *worker) write(ctx context.Context, keys []int, undo bool, at step) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+func (w *worker) write(ctx context.Context, keys []int, undo bool, at crashPoint) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	op := int64(w.cfg.Number)<<32 | w.ops.Add(1)
 	var mark driver.Mark
-	w.out.urgent(event{Kind: eventWriteBegins, Op: op, Begin: now()})
+	w.events.sendNow(event{Kind: eventWriteBegins, Op: op, Begin: now()})
 	err := w.db.Write(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		w.trap.forget(mark) // of an attempt that the database asked to repeat
+		w.injector.untrack(mark) // of an attempt that the database asked to repeat
 		var bytes []byte
 		if err := tx.QueryRow(ctx, `SELECT soak_change($1, $2)`, keys, op).Scan(&bytes); err != nil {
 			return err
 		}
 		copy(mark[:], bytes)
-		w.trap.expect(mark, op, at)
+		w.injector.track(mark, op, at)
 		if at == afterStatements {
-			die()
+			crash()
 		}
 		if undo {
 			return errUndone
 		}
 		return nil
 	})
-	e := event{Kind: eventWriteEnds, Op: op, End: now(), Outcome: acknowledged, Bumped: w.trap.forget(mark)}
+	e := event{Kind: eventWriteEnds, Op: op, End: now(), Outcome: acknowledged, Bumped: w.injector.untrack(mark)}
 	if err != nil {
-		e.Outcome, e.Err = undone, err.Error()
+		e.Outcome, e.Err = notCommitted, err.Error()
 		if errors.Is(err, outbox.ErrUnknownOutcome) {
 			e.Outcome = unknown
 		}
 	}
-	w.out.urgent(e)
+	w.events.sendNow(e)
 	return err
 }
 
-// crowd has many callers ask for one slow answer at the same moment.
-func (w *worker) crowd(ctx context.Context, o crowdOrder) crowdResult {
-	result := crowdResult{Got: map[string]int{}}
+// stampede has many callers ask for one slow answer at the same moment.
+func (w *worker) stampede(ctx context.Context, o stampedeRequest) stampedeResult {
+	result := stampedeResult{Outcomes: map[string]int{}}
 	var mu sync.Mutex
 	var callers sync.WaitGroup
 	for range o.Callers {
 		callers.Go(func() {
 			time.Sleep(time.Duration(o.At - now()))
-			_, err := w.slow.Get(ctx, o.Ask)
+			_, err := w.slow.Get(ctx, o.Key)
 			end := now()
 			got := "found"
 			if errors.Is(err, cache.ErrNotFound) {
@@ -230,46 +232,66 @@ func (w *worker) crowd(ctx context.Context, o crowdOrder) crowdResult {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			result.Got[got]++
-			result.Last = max(result.Last, end)
+			result.Outcomes[got]++
+			result.LastAnswer = max(result.LastAnswer, end)
 		})
 	}
 	callers.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	result.Loads = w.loads[o.Ask.Name]
+	result.Loads = w.loads[o.Key.Name]
 	return result
 }
 
-// press asks at a steady rate, and does not wait for an answer before it asks again.
-func (w *worker) press(ctx context.Context, o pressOrder) pressResult {
-	var result pressResult
+// openLoop asks at a steady rate, and does not wait for an answer before it asks again. Each
+// request asks for another key, so that the store calls for a key are those of one request.
+func (w *worker) openLoop(ctx context.Context, o openLoopRequest) (openLoopResult, error) {
+	var result openLoopResult
 	var mu sync.Mutex
 	var callers sync.WaitGroup
-	w.peak.Store(0)
+	w.peakLoads.Store(0)
+	calls := &w.injector.calls
+	calls.reset()
 	t := time.NewTicker(time.Second / time.Duration(o.Rate))
 	defer t.Stop()
 	for n, until := 0, time.Now().Add(o.For); time.Now().Before(until); n++ {
+		if n == w.cfg.Shape.rows() {
+			callers.Wait()
+			return result, fmt.Errorf("%d rows are too few for %d requests a second during %s", n, o.Rate, o.For)
+		}
 		<-t.C
 		callers.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, patience)
+			ctx, cancel := context.WithTimeout(ctx, callTimeout)
 			defer cancel()
-			s := sample{Begin: now()}
+			s := sample{Down: w.cache.Health().State == "down", Begin: now()}
 			begin := time.Now()
-			a, err := w.items.Lookup(ctx, n%w.cfg.Shape.all())
+			a, err := w.items.Lookup(ctx, n)
 			s.Took = time.Since(begin)
+			s.Calls = calls.of(itemStoreKey(n))
+			s.Down = s.Down && w.cache.Health().State == "down"
 			if a.Status != cache.Hit && a.Status != cache.Stale {
-				s.Load = a.Age // since the source was asked
+				s.LoadTime = a.Age // since the source was asked
 			}
-			if err != nil && !errors.Is(err, cache.ErrNotFound) {
+			if _, source := errors.AsType[*pgconn.ConnectError](err); source {
+				s.NoSource = true
+			} else if err != nil && !errors.Is(err, cache.ErrNotFound) {
 				s.Err = err.Error()
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			result.Samples = append(result.Samples, s)
 		})
+		callers.Go(func() {
+			begin := time.Now()
+			time.Sleep(w.cfg.StoreTimeout)
+			late := time.Since(begin) - w.cfg.StoreTimeout
+			mu.Lock()
+			defer mu.Unlock()
+			result.TimerDelays = append(result.TimerDelays, late)
+		})
 	}
 	callers.Wait()
-	result.PeakLoads = w.peak.Load()
-	return result
+	result.PeakLoads = w.peakLoads.Load()
+	result.LongestDeadline, result.Unbounded = calls.deadlines()
+	return result, nil
 }

@@ -4,6 +4,6 @@ package soak
 
 import "time"
 
-// now is the wall clock, for want of a monotonic one that processes share. Whoever sets the
-// clock during a run makes its verdict worthless.
+// now is the wall clock: there is no monotonic clock that processes share. If the clock is set
+// during a run, the run's verdict is worthless.
 func now() int64 { return time.Now().UnixNano() }

@@ -8,26 +8,26 @@ import (
 	"time"
 )
 
-// line is one event of an explanation.
-type line struct {
+// timelineEntry is one event of an explanation.
+type timelineEntry struct {
 	begin, end int64
 	text       string
 }
 
-// explain tells the minimal history: a stale read takes two operations to show, what was
-// demanded and what was seen, and so no history is smaller. The writes behind them
-// and the faults of the time are told for the sake of the reader.
+// explain prints the minimal history of a stale read. It takes two operations: the one that
+// requires a value, and the read that shows an older one. The writes behind them and the
+// faults of the time are added for the reader.
 func (v *Violation) explain() string {
-	lines := []line{{v.read.Begin, v.read.End, "READ   " + v.read.String()}}
+	lines := []timelineEntry{{v.read.Begin, v.read.End, "READ   " + v.read.String()}}
 	about := map[*commit]bool{}
-	if v.need.read != nil {
-		lines = append(lines, line{v.need.read.Begin, v.need.read.End, "before " + v.need.read.String()})
+	if v.required.read != nil {
+		lines = append(lines, timelineEntry{v.required.read.Begin, v.required.read.End, "before " + v.required.read.String()})
 	}
-	for _, c := range []*commit{v.seen, v.need.commit} {
+	for _, c := range []*commit{v.seen, v.required.commit} {
 		if c != nil && !about[c] {
 			about[c] = true
 			if c.Begin != longAgo {
-				lines = append(lines, line{c.Begin, c.End, "write  " + c.String()})
+				lines = append(lines, timelineEntry{c.Begin, c.End, "write  " + c.String()})
 			}
 		}
 	}
@@ -37,15 +37,15 @@ func (v *Violation) explain() string {
 	}
 	for _, f := range v.faults {
 		if f.End > first-int64(time.Second) && f.Begin < last {
-			lines = append(lines, line{f.Begin, f.End, "fault  " + f.Name})
+			lines = append(lines, timelineEntry{f.Begin, f.End, "fault  " + f.Name})
 		}
 	}
-	return tell(lines, first)
+	return formatLines(lines, first)
 }
 
-// tell prints lines in order, in milliseconds since origin.
-func tell(lines []line, origin int64) string {
-	slices.SortFunc(lines, func(a, b line) int { return cmp.Compare(a.begin, b.begin) })
+// formatLines prints lines in order, in milliseconds since origin.
+func formatLines(lines []timelineEntry, origin int64) string {
+	slices.SortFunc(lines, func(a, b timelineEntry) int { return cmp.Compare(a.begin, b.begin) })
 	var b strings.Builder
 	for _, l := range lines {
 		fmt.Fprintf(&b, "  %s .. %s  %s\n", millis(l.begin, origin), millis(l.end, origin), l.text)
@@ -65,7 +65,7 @@ func (r *read) String() string {
 	if r.Value == 0 {
 		value = "nothing"
 	}
-	return fmt.Sprintf("of key %d by worker %d (%s, %s): %s", r.Key, r.By, r.Asked, r.Status, value)
+	return fmt.Sprintf("of key %d by worker %d (%s, %s): %s", r.Key, r.By, r.Kind, r.Status, value)
 }
 
 func (c *commit) String() string {
@@ -84,9 +84,9 @@ func (c *commit) String() string {
 	add(c.Bumped, "bumped", "not bumped")
 	add(c.Lost, "the fence may be lost", "")
 	add(c.Absent, "removed the row", "")
-	who := fmt.Sprintf("worker %d", c.By)
-	if c.By == stranger {
-		who = "a stranger"
+	writer := fmt.Sprintf("worker %d", c.By)
+	if c.By == externalWriter {
+		writer = "an external writer"
 	}
-	return fmt.Sprintf("of key %d = %d by %s: %s (%s)", c.Key, c.Value, who, c.Outcome, strings.Join(marks, ", "))
+	return fmt.Sprintf("of key %d = %d by %s: %s (%s)", c.Key, c.Value, writer, c.Outcome, strings.Join(marks, ", "))
 }

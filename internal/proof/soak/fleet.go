@@ -21,29 +21,29 @@ import (
 // group comes and goes, so that lists grow and shrink and "not found" is an answer too.
 type shape struct{ Groups, Keys int }
 
-func (s shape) all() int         { return s.Groups * s.Keys }
+func (s shape) rows() int        { return s.Groups * s.Keys }
 func (s shape) key(g, i int) int { return g*s.Keys + i }
 func (s shape) group(k int) int  { return k / s.Keys }
 
-// FleetConfig says what a Fleet is made of. The zero value is good for tests.
+// FleetConfig describes a Fleet. The zero value is good for tests.
 type FleetConfig struct {
 	// Workers is the number of processes. Default 4.
 	Workers int
 	// Groups and Keys are how many lists there are, and rows in each. Few rows make for
 	// many conflicts. Default 4 and 4.
 	Groups, Keys int
-	// StoreTimeout of the caches. Default 250 ms: a busy machine is not a sick Redis.
+	// StoreTimeout of the caches. Default 250 ms: a busy machine must not look like a broken Redis.
 	StoreTimeout time.Duration
-	// Lease of a fence. Default 2 s, so that leases of the dead run out during a run.
+	// Lease of a fence. Default 2 s, so that leases of killed workers run out during a run.
 	Lease time.Duration
-	// Linger holds each writer up between its commit and its bump, for up to so long: the gap
+	// DelayBeforeBump is the longest delay of a writer between its commit and its bump: the gap
 	// that a fence closes is short otherwise. Default: not at all.
-	Linger time.Duration
+	DelayBeforeBump time.Duration
 	// Near bounds the near answers. Default 1 s.
 	Near time.Duration
 	// Postgres is a server to use. Default: one of its own.
 	Postgres *testservers.Postgres
-	// Verbose lets the workers log; what they said last is shown when they fail.
+	// Verbose lets the workers log. When one fails, the end of its log is shown.
 	Verbose bool
 }
 
@@ -59,33 +59,33 @@ func (c FleetConfig) withDefaults() FleetConfig {
 
 // A Fleet is servers, and worker processes that share them.
 type Fleet struct {
-	cfg      FleetConfig
-	shape    shape
-	postgres *testservers.Postgres
-	own      bool // postgres was started by the fleet
-	database string
-	front    *front
-	seats    []*seat
-	direct   *pgx.Conn // to the database, past every proxy; for the one goroutine that conducts
+	cfg          FleetConfig
+	shape        shape
+	postgres     *testservers.Postgres
+	ownsPostgres bool // postgres was started by the fleet
+	database     string
+	virtualIP    *virtualIP
+	slots        []*slot
+	admin        *pgx.Conn // to the database, past every proxy; for the one goroutine that drives the run
 
-	hear func(*Member, []event) // set before the workers start
+	onEvents func(*Process, []event) // set before the workers start
 
-	mu      sync.Mutex
-	redis   *testservers.Redis // guarded by mu
-	numbers int                // guarded by mu
-	running *Load              // of new workers; nil: none; guarded by mu
-	fallen  []*Member          // guarded by mu
+	mu         sync.Mutex
+	redis      *testservers.Redis // guarded by mu
+	lastNumber int                // guarded by mu
+	workload   *Workload          // of new workers; nil: none; guarded by mu
+	exited     []*Process         // guarded by mu
 }
 
-// OpenFleet starts servers and workers, and waits until every worker trusts its cache. hear is
-// called with what workers say, by one goroutine for each worker; nil ignores it. The
+// OpenFleet starts servers and workers, and waits until every worker's cache is healthy. onEvents is
+// called with the events of workers, by one goroutine for each worker; nil ignores them. The
 // caller must Close the fleet. The program must call BecomeWorker first of all.
-func OpenFleet(ctx context.Context, cfg FleetConfig, hear func(*Member, []event)) (*Fleet, error) {
+func OpenFleet(ctx context.Context, cfg FleetConfig, onEvents func(*Process, []event)) (*Fleet, error) {
 	cfg = cfg.withDefaults()
-	if hear == nil {
-		hear = func(*Member, []event) {}
+	if onEvents == nil {
+		onEvents = func(*Process, []event) {}
 	}
-	f := &Fleet{cfg: cfg, shape: shape{cfg.Groups, cfg.Keys}, postgres: cfg.Postgres, hear: hear}
+	f := &Fleet{cfg: cfg, shape: shape{cfg.Groups, cfg.Keys}, postgres: cfg.Postgres, onEvents: onEvents}
 	if err := f.open(ctx); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -96,28 +96,28 @@ func (f *Fleet) open(ctx context.Context) (err error) {
 	if f.redis, err = testservers.OpenRedis(ctx, testservers.RedisConfig{}); err != nil {
 		return err
 	}
-	if f.front, err = openFront(f.redis.Addr()); err != nil {
+	if f.virtualIP, err = openVirtualIP(f.redis.Addr()); err != nil {
 		return err
 	}
 	if f.postgres == nil {
 		if f.postgres, err = testservers.OpenPostgres(ctx, testservers.PostgresConfig{}); err != nil {
 			return err
 		}
-		f.own = true
+		f.ownsPostgres = true
 	}
 	if f.database, err = f.postgres.CreateDatabase(ctx); err != nil {
 		return err
 	}
-	if f.direct, err = pgx.Connect(ctx, f.postgres.DatabaseURL(f.database)); err != nil {
+	if f.admin, err = pgx.Connect(ctx, f.postgres.DatabaseURL(f.database)); err != nil {
 		return err
 	}
 	if err := f.migrate(ctx); err != nil {
 		return err
 	}
 	for range f.cfg.Workers {
-		s := &seat{}
-		f.seats = append(f.seats, s)
-		if s.redis, err = testservers.OpenProxy(f.front.addr()); err != nil {
+		s := &slot{}
+		f.slots = append(f.slots, s)
+		if s.redis, err = testservers.OpenProxy(f.virtualIP.addr()); err != nil {
 			return err
 		}
 		if s.postgres, err = testservers.OpenProxy(f.postgres.Addr()); err != nil {
@@ -125,18 +125,18 @@ func (f *Fleet) open(ctx context.Context) (err error) {
 		}
 	}
 	var starting errgroup.Group
-	for i := range f.seats {
+	for i := range f.slots {
 		starting.Go(func() error { return f.start(ctx, i) })
 	}
 	return starting.Wait()
 }
 
-// migrate makes the tables. history is not watched: it is what the run is judged by.
+// migrate creates the tables. history is not watched: it is the reference of the check.
 func (f *Fleet) migrate(ctx context.Context) error {
-	if _, err := f.direct.Exec(ctx, outboxpg.Migration()); err != nil {
-		return fmt.Errorf("make the outbox: %w", err)
+	if _, err := f.admin.Exec(ctx, outboxpg.Migration()); err != nil {
+		return fmt.Errorf("create the outbox: %w", err)
 	}
-	_, err := f.direct.Exec(ctx, fmt.Sprintf(`
+	_, err := f.admin.Exec(ctx, fmt.Sprintf(`
 		CREATE TABLE items (id int PRIMARY KEY, grp int NOT NULL, value bigint NOT NULL);
 		CREATE INDEX ON items (grp);
 		CREATE TABLE locks (key int PRIMARY KEY);
@@ -170,83 +170,83 @@ func (f *Fleet) migrate(ctx context.Context) error {
 			END LOOP;
 			RETURN cache_mark();
 		END
-		$$`, f.shape.all(), f.shape.Keys))
+		$$`, f.shape.rows(), f.shape.Keys))
 	if err != nil {
-		return fmt.Errorf("make the tables: %w", err)
+		return fmt.Errorf("create the tables: %w", err)
 	}
-	return outboxpg.Watch(ctx, f.direct, "items", "item:{id}", "group:{grp}")
+	return outboxpg.Watch(ctx, f.admin, "items", "item:{id}", "group:{grp}")
 }
 
-// start puts a new worker on a seat and waits until it trusts its cache.
+// start puts a new worker in a slot and waits until its cache is healthy.
 func (f *Fleet) start(ctx context.Context, at int) error {
 	f.mu.Lock()
-	f.numbers++
-	number := f.numbers
-	s := f.seats[at]
-	if s.member != nil {
-		f.fallen = append(f.fallen, s.member)
+	f.lastNumber++
+	number := f.lastNumber
+	s := f.slots[at]
+	if s.process != nil {
+		f.exited = append(f.exited, s.process)
 	}
 	f.mu.Unlock()
-	m, err := startMember(workerConfig{
-		Number:       number,
-		Postgres:     strings.Replace(f.postgres.DatabaseURL(f.database), f.postgres.Addr(), s.postgres.Addr(), 1),
-		Redis:        "redis://" + s.redis.Addr(),
-		Shape:        f.shape,
-		StoreTimeout: f.cfg.StoreTimeout,
-		Lease:        f.cfg.Lease,
-		Linger:       f.cfg.Linger,
-		Near:         f.cfg.Near,
-		Verbose:      f.cfg.Verbose,
-	}, at, f.hear)
+	m, err := startProcess(workerConfig{
+		Number:          number,
+		Postgres:        strings.Replace(f.postgres.DatabaseURL(f.database), f.postgres.Addr(), s.postgres.Addr(), 1),
+		Redis:           "redis://" + s.redis.Addr(),
+		Shape:           f.shape,
+		StoreTimeout:    f.cfg.StoreTimeout,
+		Lease:           f.cfg.Lease,
+		DelayBeforeBump: f.cfg.DelayBeforeBump,
+		Near:            f.cfg.Near,
+		Verbose:         f.cfg.Verbose,
+	}, at, f.onEvents)
 	if err != nil {
 		return fmt.Errorf("start a worker: %w", err)
 	}
 	f.mu.Lock()
-	s.member = m
-	l := f.running
+	s.process = m
+	l := f.workload
 	f.mu.Unlock()
-	if err := f.trusting(ctx, m); err != nil || l == nil {
+	if err := f.waitUntilHealthy(ctx, m); err != nil || l == nil {
 		return err
 	}
-	_, err = m.call(ctx, request{Load: l})
+	_, err = m.call(ctx, request{Workload: l})
 	return err
 }
 
-// trusting waits until the worker's cache trusts its store.
-func (f *Fleet) trusting(ctx context.Context, m *Member) error {
+// waitUntilHealthy waits until the entries of the worker's store are served.
+func (f *Fleet) waitUntilHealthy(ctx context.Context, m *Process) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	return testservers.Poll(ctx, func() (bool, string) {
-		answer, err := m.call(ctx, request{Vitals: true})
+		answer, err := m.call(ctx, request{Stats: true})
 		if err != nil {
-			return false, fmt.Sprintf("%v\n%s", err, m.complain)
+			return false, fmt.Sprintf("%v\n%s", err, m.stderr)
 		}
-		return answer.Vitals.State == "ok", fmt.Sprintf("worker %d: the cache is %s", m.number, answer.Vitals.State)
+		return answer.Stats.State == "ok", fmt.Sprintf("worker %d: the cache is %s", m.number, answer.Stats.State)
 	})
 }
 
-// members returns the workers that are there.
-func (f *Fleet) members() []*Member {
+// processes returns the workers that run.
+func (f *Fleet) processes() []*Process {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var list []*Member
-	for _, s := range f.seats {
-		if s.member != nil && s.member.alive() {
-			list = append(list, s.member)
+	var list []*Process
+	for _, s := range f.slots {
+		if s.process != nil && s.process.running() {
+			list = append(list, s.process)
 		}
 	}
 	return list
 }
 
-// all asks every worker the same at once. A worker that dies meanwhile has no reply.
-func (f *Fleet) all(ctx context.Context, r request) (map[*Member]*reply, error) {
+// callAll sends one request to every worker at once. A worker that exits before it answers has no reply.
+func (f *Fleet) callAll(ctx context.Context, r request) (map[*Process]*reply, error) {
 	var mu sync.Mutex
-	replies := map[*Member]*reply{}
-	var asking errgroup.Group
-	for _, m := range f.members() {
-		asking.Go(func() error {
+	replies := map[*Process]*reply{}
+	var calls errgroup.Group
+	for _, m := range f.processes() {
+		calls.Go(func() error {
 			answer, err := m.call(ctx, r)
-			if errors.Is(err, errGone) {
+			if errors.Is(err, errExited) {
 				return nil
 			}
 			mu.Lock()
@@ -255,55 +255,55 @@ func (f *Fleet) all(ctx context.Context, r request) (map[*Member]*reply, error) 
 			return err
 		})
 	}
-	return replies, asking.Wait()
+	return replies, calls.Wait()
 }
 
-// load lets every worker read and write at random, also those that start from now on.
-func (f *Fleet) load(ctx context.Context, l Load) error {
+// startWorkload lets every worker read and write at random, also those that start from now on.
+func (f *Fleet) startWorkload(ctx context.Context, l Workload) error {
 	f.mu.Lock()
-	f.running = &l
+	f.workload = &l
 	f.mu.Unlock()
-	_, err := f.all(ctx, request{Load: &l})
+	_, err := f.callAll(ctx, request{Workload: &l})
 	return err
 }
 
-// pause ends that and waits until nothing is under way.
-func (f *Fleet) pause(ctx context.Context) error {
+// stopWorkload ends it and waits until nothing is under way.
+func (f *Fleet) stopWorkload(ctx context.Context) error {
 	f.mu.Lock()
-	f.running = nil
+	f.workload = nil
 	f.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, 3*patience)
+	ctx, cancel := context.WithTimeout(ctx, 3*callTimeout)
 	defer cancel()
-	_, err := f.all(ctx, request{Pause: true})
+	_, err := f.callAll(ctx, request{StopWorkload: true})
 	return err
 }
 
-// casualties returns an error if a worker has died that nobody killed, or replaced.
-func (f *Fleet) casualties() error {
+// unexpectedExits returns an error if a worker has exited that was not killed by a fault.
+func (f *Fleet) unexpectedExits() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, s := range f.seats {
-		if m := s.member; m != nil && !m.alive() {
-			return fmt.Errorf("worker %d has died by itself, with %v:\n%s", m.number, m.cmd.ProcessState, m.complain)
+	for _, s := range f.slots {
+		if m := s.process; m != nil && !m.running() {
+			return fmt.Errorf("worker %d has exited by itself, with %v:\n%s", m.number, m.cmd.ProcessState, m.stderr)
 		}
 	}
 	return nil
 }
 
-// deaths returns when the workers died that are no more.
-func (f *Fleet) deaths() map[int]int64 {
+// exitTimes returns when the workers exited that no longer run.
+func (f *Fleet) exitTimes() map[int]int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	dead := map[int]int64{}
-	for _, m := range f.fallen {
-		dead[m.number] = m.diedAt
+	times := map[int]int64{}
+	for _, m := range f.exited {
+		times[m.number] = m.exitedAt
 	}
-	for _, s := range f.seats {
-		if s.member != nil && !s.member.alive() {
-			dead[s.member.number] = s.member.diedAt
+	for _, s := range f.slots {
+		if s.process != nil && !s.process.running() {
+			times[s.process.number] = s.process.exitedAt
 		}
 	}
-	return dead
+	return times
 }
 
 // server returns the Redis server that is in use.
@@ -313,25 +313,25 @@ func (f *Fleet) server() *testservers.Redis {
 	return f.redis
 }
 
-// raced returns what the race detectors of the workers found, or nil.
-func (f *Fleet) raced() error {
+// dataRaces returns what the race detectors of the workers found, or nil.
+func (f *Fleet) dataRaces() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	list := slices.Clone(f.fallen)
-	for _, s := range f.seats {
-		if s.member != nil {
-			list = append(list, s.member)
+	list := slices.Clone(f.exited)
+	for _, s := range f.slots {
+		if s.process != nil {
+			list = append(list, s.process)
 		}
 	}
 	for _, m := range list {
-		if m.raced() {
-			return fmt.Errorf("worker %d has a data race:\n%s", m.number, m.complain)
+		if m.hasDataRace() {
+			return fmt.Errorf("worker %d has a data race:\n%s", m.number, m.stderr)
 		}
 	}
 	return nil
 }
 
-// Close ends the workers in order, and the servers. Its error says also what the workers could
+// Close shuts the workers down, and then the servers. Its error includes what the workers could
 // not close, and what their race detectors found.
 func (f *Fleet) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -343,30 +343,30 @@ func (f *Fleet) Close() error {
 		defer mu.Unlock()
 		errs = append(errs, err)
 	}
-	var ending sync.WaitGroup
-	for _, m := range f.members() {
-		ending.Go(func() { fail(m.close(ctx)) })
+	var closing sync.WaitGroup
+	for _, m := range f.processes() {
+		closing.Go(func() { fail(m.close(ctx)) })
 	}
-	ending.Wait()
-	fail(f.raced())
-	if f.direct != nil {
-		fail(f.direct.Close(ctx))
+	closing.Wait()
+	fail(f.dataRaces())
+	if f.admin != nil {
+		fail(f.admin.Close(ctx))
 	}
-	for _, s := range f.seats {
+	for _, s := range f.slots {
 		for _, p := range []*testservers.Proxy{s.redis, s.postgres} {
 			if p != nil {
 				fail(p.Close())
 			}
 		}
 	}
-	if f.front != nil {
-		fail(f.front.close())
+	if f.virtualIP != nil {
+		fail(f.virtualIP.close())
 	}
 	if f.redis != nil {
 		fail(f.redis.Close())
 	}
 	switch {
-	case f.own:
+	case f.ownsPostgres:
 		fail(f.postgres.Close())
 	case f.database != "":
 		fail(f.postgres.DropDatabase(ctx, f.database))

@@ -30,10 +30,10 @@ func TestHistories(t *testing.T) {
 // write: 4 writers, 16 readers, 4 processes.
 func TestAcknowledgedWritesAreSeenEverywhere(t *testing.T) {
 	r := runHistory(t, Config{
-		Seed: *seed, Calm: true, Writes: 2000, Duration: 15 * time.Second, Strangers: -1,
+		Seed: *seed, NoFaults: true, Writes: 2000, Duration: 15 * time.Second, ExternalPause: -1,
 		// A downgrade would be an excuse.
-		FleetConfig: FleetConfig{StoreTimeout: time.Second, Linger: 5 * time.Millisecond},
-		Load:        Load{Readers: 4, Writers: 1, Pace: 5 * time.Millisecond, WritePace: time.Millisecond},
+		FleetConfig: FleetConfig{StoreTimeout: time.Second, DelayBeforeBump: 5 * time.Millisecond},
+		Workload:    Workload{Readers: 4, Writers: 1, Pace: 5 * time.Millisecond, WritePace: time.Millisecond},
 	})
 	if r.Writes() < 300 && !t.Failed() {
 		t.Errorf("only %d writes were acknowledged in %s", r.Writes(), r.Took)

@@ -12,7 +12,7 @@ import (
 // of all operations on a key, in keeping with real time, in which each read shows
 // what the last write before it left?
 
-// step of a register. Values grow in the order of commits, which the database fixes.
+// registerInput is an operation on a register. Values grow in the order of commits, which the database fixes.
 type registerInput struct {
 	write  bool
 	value  int64
@@ -41,12 +41,12 @@ func registerModel(base registerState) porcupine.Model {
 	}
 }
 
-// linearLimit is what porcupine may take for one key. What it does not decide in time has been
-// checked all the same, by run.
+// linearLimit is what porcupine may take for one key. What it does not decide in time has
+// been checked by checkReads.
 const linearLimit = 10 * time.Second
 
-// linear asks porcupine, if everything about the key was strict.
-func (k *keyCheck) linear() *Violation {
+// checkLinear asks porcupine, if everything about the key was strict.
+func (k *keyCheck) checkLinear() *Violation {
 	for _, c := range k.commits[1:] {
 		if !c.strict() {
 			return nil
@@ -62,11 +62,11 @@ func (k *keyCheck) linear() *Violation {
 		return nil
 	}
 	ops = shrink(base, ops)
-	var lines []line
+	var lines []timelineEntry
 	for _, op := range ops {
-		lines = append(lines, line{op.Call, op.Return, describe(op)})
+		lines = append(lines, timelineEntry{op.Call, op.Return, describe(op)})
 	}
-	return &Violation{What: "not linearizable", Key: k.key, at: ops[0].Call, Text: tell(lines, ops[0].Call)}
+	return &Violation{What: "not linearizable", Key: k.key, at: ops[0].Call, Text: formatLines(lines, ops[0].Call)}
 }
 
 func describe(op porcupine.Operation) string {
@@ -84,19 +84,19 @@ func describe(op porcupine.Operation) string {
 // operations are the writes and, of all strict reads that show the same write, the one that
 // ended first and the one that began last: where these two fit, all between fit
 // (Gibbons and Korach, Testing Shared Memories, 1997). A read that found nothing is taken
-// to show the write that run has found for it.
+// to show the write that checkReads has found for it.
 func (k *keyCheck) operations() []porcupine.Operation {
 	type pair struct{ first, last *read }
 	pairs := make([]pair, len(k.commits))
 	reads := k.reads[k.key]
 	for i := range reads {
 		r := &reads[i]
-		if r.Asked == askNear {
+		if r.Kind == kindNear {
 			continue
 		}
-		at := k.places[r.Value]
+		at := k.index[r.Value]
 		if r.Value == 0 {
-			at = k.places[k.known[i].Value]
+			at = k.index[k.notFoundAs[i].Value]
 		}
 		p := &pairs[at]
 		if p.first == nil || r.End < p.first.End {
@@ -111,7 +111,7 @@ func (k *keyCheck) operations() []porcupine.Operation {
 		if i > 0 {
 			end := c.End
 			if c.Outcome != acknowledged {
-				end = never // nobody was told, so it may have happened at any time
+				end = never // not acknowledged, so it may have happened at any time
 			}
 			ops = append(ops, porcupine.Operation{ClientId: c.By, Input: registerInput{true, c.Value, c.Absent}, Call: c.Begin, Return: end})
 		}

@@ -11,10 +11,10 @@ import (
 )
 
 var (
-	seed   = flag.Uint64("seed", 1, "of the schedule of TestHistories")
-	only   = flag.String("faults", "", "inject only those in TestHistories whose names contain this")
-	rounds = flag.Int("crowds", 3, "how often TestCrowdsOfAFleet gathers each crowd")
-	deaths = flag.Int("deaths", 2, "how often TestWriterIsKilledAtEveryStep kills a writer at each step")
+	seed      = flag.Uint64("seed", 1, "of the schedule of TestHistories")
+	only      = flag.String("faults", "", "inject only those in TestHistories whose names contain this")
+	stampedes = flag.Int("stampedes", 3, "how often TestCrowdsOfAFleet makes each stampede")
+	kills     = flag.Int("kills", 2, "how often TestWriterIsKilledAtEveryStep kills a writer at each step")
 )
 
 func TestMain(m *testing.M) {
@@ -22,18 +22,18 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(testservers.Main(m))
 }
 
-// fleet opens a fleet for the time of the test, on the shared PostgreSQL server.
-func fleet(t *testing.T, cfg FleetConfig, hear func(*Member, []event)) *Fleet {
+// startFleet opens a fleet on the shared PostgreSQL server and closes it when the test ends.
+func startFleet(t *testing.T, cfg FleetConfig, onEvents func(*Process, []event)) *Fleet {
 	t.Helper()
 	cfg.Postgres = testservers.SharedPostgres(t)
-	f, err := OpenFleet(t.Context(), cfg, hear)
-	check(t, err)
+	f, err := OpenFleet(t.Context(), cfg, onEvents)
+	require(t, err)
 	t.Cleanup(func() { testservers.Must(t, f.Close()) })
 	return f
 }
 
-// check skips the test where a server is not installed.
-func check(t *testing.T, err error) {
+// require skips the test where a server is not installed.
+func require(t *testing.T, err error) {
 	t.Helper()
 	if err == nil {
 		return
@@ -42,13 +42,13 @@ func check(t *testing.T, err error) {
 	t.Fatal(err)
 }
 
-// all asks every worker at once, and fails the test if one does not answer.
-func all(t *testing.T, f *Fleet, r request) map[*Member]*reply {
+// callAll sends one request to every worker at once, and fails the test if one does not answer.
+func callAll(t *testing.T, f *Fleet, r request) map[*Process]*reply {
 	t.Helper()
-	replies, err := f.all(t.Context(), r)
+	replies, err := f.callAll(t.Context(), r)
 	testservers.Must(t, err)
-	if len(replies) != len(f.seats) {
-		t.Fatalf("%d of %d workers answered", len(replies), len(f.seats))
+	if len(replies) != len(f.slots) {
+		t.Fatalf("%d of %d workers answered", len(replies), len(f.slots))
 	}
 	return replies
 }
@@ -65,6 +65,6 @@ func runHistory(t *testing.T, cfg Config) *Report {
 			t.Error(v.What)
 		}
 	}
-	check(t, err)
+	require(t, err)
 	return report
 }

@@ -11,21 +11,21 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // A fault is one way to harm a fleet, for about d.
 type fault struct {
 	name string
-	// lossy says that Redis may forget fences by it: then a write in flight is not
-	// protected from being read and unread before it is acknowledged.
+	// lossy: Redis may forget fences. Then readers may see a write in flight, and after it the
+	// old value again, until the write is acknowledged.
 	lossy bool
-	// strike harms and heals. It returns when everything is as it should be again, but for
-	// what the library has to repair.
-	strike func(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error
+	// inject harms and heals. When it returns, only what the library has to repair is left.
+	inject func(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error
 }
 
-var faults = []fault{
+var allFaults = []fault{
 	{"redis freezes", false, freezeRedis},
 	{"redis is killed and comes back empty", true, emptyRedis},
 	{"redis is killed and comes back with an old snapshot", true, oldRedis},
@@ -48,7 +48,7 @@ var faults = []fault{
 // Faults returns the names of all faults.
 func Faults() []string {
 	var names []string
-	for _, f := range faults {
+	for _, f := range allFaults {
 		names = append(names, f.name)
 	}
 	return names
@@ -66,7 +66,7 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// repeatedly calls do about every so often, for d.
+// repeatedly calls do about once in the interval, for d.
 func repeatedly(ctx context.Context, rnd *rand.Rand, every, d time.Duration, do func() error) error {
 	for until := time.Now().Add(d); time.Now().Before(until); {
 		if err := do(); err != nil {
@@ -79,25 +79,25 @@ func repeatedly(ctx context.Context, rnd *rand.Rand, every, d time.Duration, do 
 	return nil
 }
 
-// during waits for d between harm and heal. It heals also when the run is over.
-func during(ctx context.Context, d time.Duration, harm, heal func() error) error {
+// harmFor waits for d between harm and heal. It heals also if the run ends meanwhile.
+func harmFor(ctx context.Context, d time.Duration, harm, heal func() error) error {
 	if err := harm(); err != nil {
 		return err
 	}
 	return errors.Join(wait(ctx, d), heal())
 }
 
-func (f *Fleet) anySeat(rnd *rand.Rand) (int, *seat) {
-	i := rnd.IntN(len(f.seats))
-	return i, f.seats[i]
+func (f *Fleet) randomSlot(rnd *rand.Rand) (int, *slot) {
+	i := rnd.IntN(len(f.slots))
+	return i, f.slots[i]
 }
 
 func freezeRedis(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) error {
-	return during(ctx, d, f.server().Freeze, f.server().Thaw)
+	return harmFor(ctx, d, f.server().Freeze, f.server().Thaw)
 }
 
 func emptyRedis(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) error {
-	return during(ctx, d, f.server().Kill, func() error { return f.server().RestartEmpty(context.WithoutCancel(ctx)) })
+	return harmFor(ctx, d, f.server().Kill, func() error { return f.server().RestartEmpty(context.WithoutCancel(ctx)) })
 }
 
 func oldRedis(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) error {
@@ -107,7 +107,7 @@ func oldRedis(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) erro
 	if err := wait(ctx, d/2); err != nil { // what happens now will be forgotten
 		return err
 	}
-	return during(ctx, d/2, f.server().Kill, func() error { return f.server().Restart(context.WithoutCancel(ctx)) })
+	return harmFor(ctx, d/2, f.server().Kill, func() error { return f.server().Restart(context.WithoutCancel(ctx)) })
 }
 
 func failOver(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) error {
@@ -116,7 +116,7 @@ func failOver(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) erro
 	if err != nil {
 		return err
 	}
-	// From here on it hears nothing more, as a replica that lags at the wrong time.
+	// From here on it receives nothing more, like a replica that lags at the wrong time.
 	if err := replica.Promote(ctx); err != nil {
 		return errors.Join(err, replica.Close())
 	}
@@ -125,7 +125,7 @@ func failOver(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) erro
 	f.redis = replica
 	f.mu.Unlock()
 	err = errors.Join(err, old.Close())
-	f.front.lead(replica.Addr())
+	f.virtualIP.switchTo(replica.Addr())
 	return err
 }
 
@@ -138,14 +138,14 @@ func flushRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) 
 // evictKeys removes tags, entries and leases here and there, as an eviction policy may.
 func evictKeys(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
 	return repeatedly(ctx, rnd, 10*time.Millisecond, d, func() error {
-		k := rnd.IntN(f.shape.all())
-		names := []string{"tag:" + string(itemTag(k)), "tag:" + string(itemTag(k).Family()), "tag:" + string(groupTag(f.shape.group(k))),
+		k := rnd.IntN(f.shape.rows())
+		names := []string{"tag:" + string(cache.Everything), "tag:#name", "tag:" + string(itemTag(k)), "tag:" + string(itemTag(k).Family()), "tag:" + string(groupTag(f.shape.group(k))),
 			fmt.Sprintf("soak:item:%d", k), fmt.Sprintf("lease:soak:item:%d", k)}
-		return f.server().Do(ctx, "UNLINK", "chainlearn:"+names[rnd.IntN(len(names))]).Error()
+		return f.server().Do(ctx, "UNLINK", "soak:"+names[rnd.IntN(len(names))]).Error()
 	})
 }
 
-// pressMemory makes Redis evict what was least recently used, while somebody else fills it.
+// pressMemory makes Redis evict the least recently used keys, while another client fills it.
 func pressMemory(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
 	r := f.server()
 	info, err := r.Do(ctx, "INFO", "memory").ToString()
@@ -177,12 +177,12 @@ func pressMemory(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration)
 }
 
 func slowRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
-	by := make([]time.Duration, len(f.seats))
-	for i := range by { // each worker by another time, around the budget of a call
+	by := make([]time.Duration, len(f.slots))
+	for i := range by { // each worker by another time, around the timeout of a call
 		by[i] = time.Duration(rnd.Int64N(int64(f.cfg.StoreTimeout)))
 	}
-	return during(ctx, d, func() error {
-		for i, s := range f.seats {
+	return harmFor(ctx, d, func() error {
+		for i, s := range f.slots {
 			s.redis.Delay(by[i])
 		}
 		return nil
@@ -191,7 +191,7 @@ func slowRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) e
 
 func (f *Fleet) healProxies() error {
 	var errs []error
-	for _, s := range f.seats {
+	for _, s := range f.slots {
 		errs = append(errs, s.redis.Heal(), s.postgres.Heal())
 	}
 	return errors.Join(errs...)
@@ -199,35 +199,35 @@ func (f *Fleet) healProxies() error {
 
 func resetRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
 	return repeatedly(ctx, rnd, 100*time.Millisecond, d, func() error {
-		_, s := f.anySeat(rnd)
+		_, s := f.randomSlot(rnd)
 		s.redis.Reset()
 		return nil
 	})
 }
 
 func cutRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
-	_, s := f.anySeat(rnd)
-	return during(ctx, d, func() error { s.redis.Cut(); return nil }, s.redis.Heal)
+	_, s := f.randomSlot(rnd)
+	return harmFor(ctx, d, func() error { s.redis.Cut(); return nil }, s.redis.Heal)
 }
 
 func holdRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
-	_, s := f.anySeat(rnd)
-	// What is held back arrives in the end, late: fences, bumps and fills of long ago.
+	_, s := f.randomSlot(rnd)
+	// What is held back arrives late: fences, bumps and fills from before the fault.
 	ways := [][]testservers.Direction{nil, {testservers.Requests}, {testservers.Replies}}[rnd.IntN(3)]
-	return during(ctx, d, func() error { s.redis.Hold(ways...); return nil }, s.redis.Heal)
+	return harmFor(ctx, d, func() error { s.redis.Hold(ways...); return nil }, s.redis.Heal)
 }
 
 // killWorkers kills some at a random instant and replaces them, but never all.
 func killWorkers(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
-	seats := rnd.Perm(len(f.seats))[:1+rnd.IntN(max(len(f.seats)-1, 1))]
-	for _, i := range seats {
-		if err := errors.Join(wait(ctx, time.Duration(rnd.Int64N(int64(20*time.Millisecond)))), f.seats[i].member.kill()); err != nil {
+	slots := rnd.Perm(len(f.slots))[:1+rnd.IntN(max(len(f.slots)-1, 1))]
+	for _, i := range slots {
+		if err := errors.Join(wait(ctx, time.Duration(rnd.Int64N(int64(20*time.Millisecond)))), f.slots[i].process.kill()); err != nil {
 			return err
 		}
 	}
-	_ = wait(ctx, d/2) // also a run that ends needs its workers to be judged
+	_ = wait(ctx, d/2) // a run that ends still needs its workers: they are checked
 	var starting errgroup.Group
-	for _, i := range seats {
+	for _, i := range slots {
 		starting.Go(func() error { return f.start(context.WithoutCancel(ctx), i) })
 	}
 	return starting.Wait()
@@ -235,27 +235,27 @@ func killWorkers(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration)
 
 // freezeWorker stops one for up to twice the lease of a fence.
 func freezeWorker(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
-	_, s := f.anySeat(rnd)
+	_, s := f.randomSlot(rnd)
 	if rnd.IntN(3) == 0 {
 		d = max(d, f.cfg.Lease+d/2)
 	}
-	return during(ctx, d, s.member.freeze, s.member.thaw)
+	return harmFor(ctx, d, s.process.freeze, s.process.thaw)
 }
 
 // skewClocks gives every worker another wrong time: seconds off, or an hour.
 func skewClocks(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
 	set := func(skew func() time.Duration) error {
 		var telling errgroup.Group
-		for _, m := range f.members() {
+		for _, m := range f.processes() {
 			by := skew()
 			telling.Go(func() error {
-				_, err := m.call(context.WithoutCancel(ctx), request{Clock: &clockOrder{by}})
+				_, err := m.call(context.WithoutCancel(ctx), request{Clock: &clockRequest{by}})
 				return err
 			})
 		}
 		return telling.Wait()
 	}
-	return during(ctx, d, func() error {
+	return harmFor(ctx, d, func() error {
 		return set(func() time.Duration {
 			by := time.Duration(rnd.Int64N(int64(8*time.Second))) - 4*time.Second
 			if rnd.IntN(3) == 0 {
@@ -268,41 +268,41 @@ func skewClocks(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) 
 
 func resetPostgres(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
 	return repeatedly(ctx, rnd, 100*time.Millisecond, d, func() error {
-		_, s := f.anySeat(rnd)
+		_, s := f.randomSlot(rnd)
 		s.postgres.Reset()
 		return nil
 	})
 }
 
 // cutCommits holds back what passes between a worker and the database, and then cuts the
-// connections: some statements and commits have taken effect, and their writers do not know.
+// connections: some statements and commits have taken effect, and their writers cannot know.
 func cutCommits(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
 	return repeatedly(ctx, rnd, 150*time.Millisecond, d, func() error {
-		_, s := f.anySeat(rnd)
+		_, s := f.randomSlot(rnd)
 		way := testservers.Replies
 		if rnd.IntN(3) == 0 {
 			way = testservers.Requests
 		}
-		return during(ctx, 20*time.Millisecond+time.Duration(rnd.Int64N(int64(40*time.Millisecond))),
+		return harmFor(ctx, 20*time.Millisecond+time.Duration(rnd.Int64N(int64(40*time.Millisecond))),
 			func() error { s.postgres.Hold(way); return nil },
 			func() error { s.postgres.Reset(); return s.postgres.Heal() })
 	})
 }
 
 func cutPostgres(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
-	_, s := f.anySeat(rnd)
-	return during(ctx, d, func() error { s.postgres.Cut(); return nil }, s.postgres.Heal)
+	_, s := f.randomSlot(rnd)
+	return harmFor(ctx, d, func() error { s.postgres.Cut(); return nil }, s.postgres.Heal)
 }
 
-// blow is one fault of a schedule.
-type blow struct {
+// injection is one fault of a schedule.
+type injection struct {
 	fault
 	seed     uint64
 	duration time.Duration
 	with     *fault // at the same time; nil usually
 }
 
-// schedule draws blows from a seed: first every fault once, then at random. Two at the same
+// schedule draws injections from a seed: first every fault once, then at random. Two at the same
 // time are rare, and harm different places: healing one must not heal the other.
 type schedule struct {
 	rnd   *rand.Rand
@@ -315,7 +315,7 @@ func newSchedule(seed uint64, names []string) (*schedule, error) {
 	s := &schedule{rnd: rand.New(rand.NewPCG(seed, 1))}
 	for _, name := range names {
 		found := false
-		for _, f := range faults {
+		for _, f := range allFaults {
 			if strings.Contains(f.name, name) {
 				s.pool, found = append(s.pool, f), true
 			}
@@ -325,19 +325,19 @@ func newSchedule(seed uint64, names []string) (*schedule, error) {
 		}
 	}
 	if len(names) == 0 {
-		s.pool = faults
+		s.pool = allFaults
 	}
 	return s, nil
 }
 
-func (s *schedule) next() blow {
+func (s *schedule) next() injection {
 	if len(s.queue) == 0 {
 		for _, i := range s.rnd.Perm(len(s.pool)) {
 			s.queue = append(s.queue, s.pool[i])
 		}
 		s.round++
 	}
-	b := blow{fault: s.queue[0], seed: s.rnd.Uint64()}
+	b := injection{fault: s.queue[0], seed: s.rnd.Uint64()}
 	s.queue = s.queue[1:]
 	b.duration = 200*time.Millisecond + time.Duration(s.rnd.Int64N(int64(600*time.Millisecond)))
 	if s.round > 1 {
@@ -345,23 +345,23 @@ func (s *schedule) next() blow {
 			b.duration *= 4
 		}
 		second := s.pool[s.rnd.IntN(len(s.pool))]
-		if s.rnd.IntN(5) == 0 && place(second) != place(b.fault) {
+		if s.rnd.IntN(5) == 0 && target(second) != target(b.fault) {
 			b.with = &second
 		}
 	}
 	return b
 }
 
-// done reports whether every fault has struck so often.
+// done reports whether every fault has been injected in that many rounds.
 func (s *schedule) done(rounds int) bool {
 	return s.round > rounds || s.round == rounds && len(s.queue) == 0
 }
 
-// place is what a fault harms: Redis itself, the ways to it, and so on.
-func place(f fault) string {
+// target is what a fault harms: Redis itself, the connections, or the workers.
+func target(f fault) string {
 	switch {
 	case strings.HasPrefix(f.name, "redis answers"), strings.Contains(f.name, "reset"), strings.Contains(f.name, "cut off"), strings.Contains(f.name, "never answers"):
-		return "ways"
+		return "connections"
 	case strings.HasPrefix(f.name, "redis"):
 		return "redis"
 	}

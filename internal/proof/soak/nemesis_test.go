@@ -2,9 +2,9 @@ package soak
 
 import "testing"
 
-// A seed gives one schedule, in which every fault strikes once before any strikes twice.
+// A seed gives one schedule, in which every fault is injected once before any is injected twice.
 func TestScheduleFollowsItsSeed(t *testing.T) {
-	draw := func(seed uint64) (list []blow) {
+	draw := func(seed uint64) (list []injection) {
 		s, err := newSchedule(seed, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -15,24 +15,24 @@ func TestScheduleFollowsItsSeed(t *testing.T) {
 		return list
 	}
 	a, b, other := draw(42), draw(42), draw(43)
-	if len(a) != 3*len(faults) {
-		t.Fatalf("three rounds are %d blows, want %d", len(a), 3*len(faults))
+	if len(a) != 3*len(allFaults) {
+		t.Fatalf("three rounds are %d injections, want %d", len(a), 3*len(allFaults))
 	}
-	struck := map[string]int{}
+	injected := map[string]int{}
 	same := 0
 	for i := range a {
 		if a[i].name != b[i].name || a[i].seed != b[i].seed || a[i].duration != b[i].duration || (a[i].with == nil) != (b[i].with == nil) {
-			t.Errorf("blow %d of the same seed differs: %v and %v", i, a[i], b[i])
+			t.Errorf("injection %d of the same seed differs: %v and %v", i, a[i], b[i])
 		}
 		if a[i].name == other[i].name {
 			same++
 		}
-		if w := a[i].with; w != nil && place(*w) == place(a[i].fault) {
-			t.Errorf("%q and %q strike the same place at the same time", w.name, a[i].name)
+		if w := a[i].with; w != nil && target(*w) == target(a[i].fault) {
+			t.Errorf("%q and %q harm the same target at the same time", w.name, a[i].name)
 		}
-		struck[a[i].name]++
-		if struck[a[i].name] > i/len(faults)+1 {
-			t.Errorf("%q strikes again before all others have struck", a[i].name)
+		injected[a[i].name]++
+		if injected[a[i].name] > i/len(allFaults)+1 {
+			t.Errorf("%q is injected again before all others have been", a[i].name)
 		}
 	}
 	if same == len(a) {

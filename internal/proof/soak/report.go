@@ -22,24 +22,24 @@ type Report struct {
 	Killed     int // workers that were killed and replaced
 
 	// Agreed is how long it took at most, after clients had paused, until every strict answer
-	// of every process was what the database says, and Recovered until the caches were
-	// trusted and the outbox empty as well.
+	// of every process was that of the database, and Recovered until the caches were
+	// healthy and the outbox empty as well.
 	Agreed, Recovered time.Duration
 
 	counts        counts
-	before, after measures
+	before, after sizes
 	cfg           Config
 }
 
-// measures are sizes that must not grow.
-type measures struct {
+// sizes are sizes that must not grow.
+type sizes struct {
 	Goroutines int    // of the worker with the most
 	Heap       uint64 // likewise
 	Keys       int64  // in Redis
 	Lasting    int64  // of them, those without a time to live
 	Rows       int    // in the outbox
 	Redis      int    // connections to Redis
-	Postgres   int    // and to the database, of everybody
+	Postgres   int    // and to the database, of all workers
 	Near       bool   // there are near answers
 }
 
@@ -47,17 +47,17 @@ func newReport(cfg Config) *Report {
 	return &Report{Seed: cfg.Seed, Began: time.Now(), Workers: cfg.Workers, Faults: map[string]int{}, cfg: cfg}
 }
 
-func (r *Report) violated(v Violation) { r.Violations = append(r.Violations, v) }
+func (r *Report) addViolation(v Violation) { r.Violations = append(r.Violations, v) }
 
-// segment tells the log how a segment went.
-func (r *Report) segment(of *run, struck []window, f Figures) {
+// logSegment logs the result of a segment.
+func (r *Report) logSegment(of *testRun, injected []window, f Figures) {
 	r.Segments++
 	var names []string
-	for _, w := range struck {
+	for _, w := range injected {
 		names = append(names, fmt.Sprintf("%s (%s)", w.Name, time.Duration(w.End-w.Begin).Round(time.Millisecond)))
 	}
 	if names == nil {
-		names = []string{"nothing happens"}
+		names = []string{"no fault"}
 	}
 	_, _ = fmt.Fprintf(r.cfg.Log, "%7s  %-70s %6d checked, %d of %d commits strict, stale for %s, repaired in %s\n",
 		time.Since(r.Began).Round(100*time.Millisecond), strings.Join(names, " and "), f.Checked, f.Strict, f.Commits,
@@ -70,30 +70,30 @@ const (
 	moreGoroutines = 60
 	moreHeap       = 16 << 20
 	mostKeysPerRow = 20
-	// A worker reads, writes, listens to Redis and waits for announcements over connections of
-	// their own, and its pool has 12 to the database.
+	// A worker has separate connections to read, to write, to track changes in Redis and to wait
+	// for notifications, and its pool has 12 to the database.
 	mostToRedis    = 10
 	mostToPostgres = 16
 )
 
 // finish completes the report at the end of the run.
-func (r *Report) finish(of *run) {
+func (r *Report) finish(of *testRun) {
 	r.Took = time.Since(r.Began)
 	of.history.mu.Lock()
 	r.counts = of.history.counts
 	of.history.mu.Unlock()
-	r.Killed = len(of.fleet.fallen)
-	if len(r.Violations) > 0 || r.after == (measures{}) {
+	r.Killed = len(of.fleet.exited)
+	if len(r.Violations) > 0 || r.after == (sizes{}) {
 		return
 	}
 	grown := func(what string, before, after, room uint64) {
 		if after > before+room {
-			r.violated(Violation{What: "grows", Text: fmt.Sprintf("  %s: %d after the first segment, %d at the end\n", what, before, after)})
+			r.addViolation(Violation{What: "grows", Text: fmt.Sprintf("  %s: %d after the first segment, %d at the end\n", what, before, after)})
 		}
 	}
 	grown("goroutines of a worker", uint64(r.before.Goroutines), uint64(r.after.Goroutines), moreGoroutines)
 	grown("heap of a worker", r.before.Heap, r.after.Heap, moreHeap)
-	grown("keys in Redis", 0, uint64(r.after.Keys), uint64(mostKeysPerRow*of.fleet.shape.all()))
+	grown("keys in Redis", 0, uint64(r.after.Keys), uint64(mostKeysPerRow*of.fleet.shape.rows()))
 	grown("keys in Redis without a time to live", 0, uint64(r.after.Lasting), 0)
 	grown("rows in the outbox", 0, uint64(r.after.Rows), 0)
 	grown("connections to Redis", 0, uint64(r.after.Redis), uint64(mostToRedis*r.Workers))
@@ -105,14 +105,14 @@ func (r *Report) finish(of *run) {
 func (r *Report) Reads() int64  { return r.counts.Reads }
 func (r *Report) Writes() int64 { return r.counts.Acknowledged }
 
-// String is the report for people.
+// String formats the report.
 func (r *Report) String() string {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	c, f := r.counts, r.Figures
 	p("seed        %d, %d workers, %s, %d segments", r.Seed, r.Workers, r.Took.Round(time.Second), r.Segments)
 	p("operations  %d: %d reads, %d writes (%d acknowledged, %d rolled back or refused, %d of unknown outcome)",
-		c.Reads+c.Acknowledged+c.Undone+c.Unknown, c.Reads, c.Acknowledged+c.Undone+c.Unknown, c.Acknowledged, c.Undone, c.Unknown)
+		c.Reads+c.Acknowledged+c.NotCommitted+c.Unknown, c.Reads, c.Acknowledged+c.NotCommitted+c.Unknown, c.Acknowledged, c.NotCommitted, c.Unknown)
 	p("answers     %d hits, %d stale by time, %d loads, %d bypassed, %d errors", c.Hits, c.Stale, c.Loads, c.Bypassed, c.Failed)
 	if c.Failed > 0 {
 		p("            the last error: %s", c.LastError)
@@ -127,12 +127,12 @@ func (r *Report) String() string {
 	for _, name := range slices.Sorted(maps.Keys(r.Faults)) {
 		p("            %5d  %s", r.Faults[name], name)
 	}
-	p("staleness   at most %s behind a write that could not be fenced or had no author", f.Staleness.Round(time.Millisecond))
+	p("staleness   at most %s behind a write that could not be fenced or did not use the library", f.Staleness.Round(time.Millisecond))
 	for text := range strings.Lines(f.Stalest) {
 		p("          %s", strings.TrimSuffix(text, "\n"))
 	}
 	p("            a near answer at most %s", f.NearStaleness.Round(time.Millisecond))
-	p("repair      at most %s from when on no fault was at work; all processes agreed at most %s after a pause, and had recovered after %s",
+	p("repair      at most %s after the last fault had ended; all processes agreed at most %s after a pause, and had recovered after %s",
 		f.Repair.Round(time.Millisecond), r.Agreed.Round(time.Millisecond), r.Recovered.Round(time.Millisecond))
 	p("sizes       %d goroutines and %.1f MB in a worker, %d keys in Redis, %d of them lasting, %d rows in the outbox",
 		r.after.Goroutines, float64(r.after.Heap)/1e6, r.after.Keys, r.after.Lasting, r.after.Rows)

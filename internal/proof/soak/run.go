@@ -21,58 +21,58 @@ type Config struct {
 	FleetConfig
 
 	// Seed makes the schedule of faults and the choices of the clients. The same seed gives
-	// the same schedule; what the processes make of it differs, as in life.
+	// the same schedule; what the processes do under it differs.
 	Seed uint64
 	// Duration is how long the run lasts, at most. Default 20 s.
 	Duration time.Duration
-	// Rounds ends the run when every fault has struck so often, and Writes when so many
-	// writes have been acknowledged. Default: neither does.
+	// Rounds ends the run when every fault has been injected that often, and Writes when
+	// that many writes have been acknowledged. Default: neither does.
 	Rounds int
 	Writes int64
 	// Faults are (parts of) the names of those to inject. Default: all.
 	Faults []string
-	// Calm injects no faults at all: there is nothing but reads and writes.
-	Calm bool
+	// NoFaults injects no faults at all: there is nothing but reads and writes.
+	NoFaults bool
 
-	// Load of each worker. Default: 3 readers every 10 ms, 2 writers every 30 ms.
-	Load Load
-	// Strangers is the pause between two writes of somebody who does not know the cache.
+	// Workload of each worker. Default: 3 readers every 10 ms, 2 writers every 30 ms.
+	Workload Workload
+	// ExternalPause is the pause between two writes of a client that does not use the library.
 	// Default 400 ms; negative: none.
-	Strangers time.Duration
+	ExternalPause time.Duration
 
 	// Repair is how long after the last fault what is not strict may take to show
-	// everywhere. Default 5 s, since tests run on busy machines; the report says how
-	// long it took.
+	// everywhere. Default 5 s, since tests run on busy machines; the report has
+	// the time that it took.
 	Repair time.Duration
 
-	// Log is told of each segment. Default: nobody.
+	// Log receives a line for each segment. Default: none.
 	Log io.Writer
 }
 
 func (c Config) withDefaults() Config {
 	c.FleetConfig = c.FleetConfig.withDefaults()
 	c.Duration = cmp.Or(c.Duration, 20*time.Second)
-	c.Load.Seed = c.Seed
-	c.Load.Readers = cmp.Or(c.Load.Readers, 3)
-	c.Load.Writers = cmp.Or(c.Load.Writers, 2)
-	c.Load.Pace = cmp.Or(c.Load.Pace, 10*time.Millisecond)
-	c.Load.WritePace = cmp.Or(c.Load.WritePace, 30*time.Millisecond)
-	c.Load.Near = true
-	c.Strangers = cmp.Or(c.Strangers, 400*time.Millisecond)
+	c.Workload.Seed = c.Seed
+	c.Workload.Readers = cmp.Or(c.Workload.Readers, 3)
+	c.Workload.Writers = cmp.Or(c.Workload.Writers, 2)
+	c.Workload.Pace = cmp.Or(c.Workload.Pace, 10*time.Millisecond)
+	c.Workload.WritePace = cmp.Or(c.Workload.WritePace, 30*time.Millisecond)
+	c.Workload.Near = true
+	c.ExternalPause = cmp.Or(c.ExternalPause, 400*time.Millisecond)
 	c.Repair = cmp.Or(c.Repair, 5*time.Second)
 	c.Log = cmp.Or(c.Log, io.Discard)
 	return c
 }
 
-// Run runs a history and checks it. The error says that the run itself failed; what it found
-// is in the report.
+// Run runs a history and checks it. The error is about the run itself; violations are in the
+// report.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	cfg = cfg.withDefaults()
 	plan, err := newSchedule(cfg.Seed, cfg.Faults)
 	if err != nil {
 		return nil, err
 	}
-	r := &run{cfg: cfg, plan: plan, history: newHistory(), report: newReport(cfg)}
+	r := &testRun{cfg: cfg, plan: plan, history: newHistory(), report: newReport(cfg)}
 	if err := r.open(ctx); err != nil {
 		return nil, err
 	}
@@ -82,8 +82,8 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 }
 
 // open starts the fleet.
-func (r *run) open(ctx context.Context) (err error) {
-	if r.fleet, err = OpenFleet(ctx, r.cfg.FleetConfig, r.history.hear); err != nil {
+func (r *testRun) open(ctx context.Context) (err error) {
+	if r.fleet, err = OpenFleet(ctx, r.cfg.FleetConfig, r.history.record); err != nil {
 		return fmt.Errorf("soak: %w", err)
 	}
 	if r.base, err = r.state(ctx); err != nil {
@@ -92,45 +92,45 @@ func (r *run) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// run is a history in the making. It consists of segments: reads and writes go on while a fault
-// strikes and heals, and then pause until everything is repaired, so that each segment
+// testRun is a history that is being recorded. It consists of segments: reads and writes go on while a fault
+// is injected and heals, and then pause until everything is repaired, so that each segment
 // is a history of its own that begins and ends in a known state.
-type run struct {
-	cfg     Config
-	plan    *schedule
-	fleet   *Fleet
-	history *history
-	report  *Report
-	base    map[int]*commit
-	foreign int64 // writes by the stranger so far
+type testRun struct {
+	cfg            Config
+	plan           *schedule
+	fleet          *Fleet
+	history        *history
+	report         *Report
+	base           map[int]*commit
+	externalWrites int64 // writes by the external writer so far
 }
 
-func (r *run) segments(ctx context.Context) (err error) {
+func (r *testRun) segments(ctx context.Context) (err error) {
 	began := time.Now()
-	// One segment without a fault comes first: what is measured then is the measure of what
-	// is flat.
-	if err := r.segment(ctx, r.calm); err != nil {
+	// One segment without a fault comes first: later sizes are compared with those measured
+	// after it.
+	if err := r.segment(ctx, r.noFault); err != nil {
 		return err
 	}
-	if r.report.before, err = r.measure(ctx); err != nil {
+	if r.report.before, err = r.measureSizes(ctx); err != nil {
 		return err
 	}
 	for ctx.Err() == nil && time.Since(began) < r.cfg.Duration && !r.done() {
-		harm := r.calm
-		if !r.cfg.Calm {
+		harm := r.noFault
+		if !r.cfg.NoFaults {
 			b := r.plan.next()
-			harm = func(ctx context.Context) ([]window, error) { return r.strike(ctx, b) }
+			harm = func(ctx context.Context) ([]window, error) { return r.inject(ctx, b) }
 		}
 		if err := r.segment(ctx, harm); err != nil {
 			return err
 		}
 	}
-	r.report.after, err = r.measure(context.WithoutCancel(ctx))
+	r.report.after, err = r.measureSizes(context.WithoutCancel(ctx))
 	return err
 }
 
-// done reports whether there is nothing more to find out.
-func (r *run) done() bool {
+// done reports whether the run has reached its goal, or found a violation.
+func (r *testRun) done() bool {
 	r.history.mu.Lock()
 	writes := r.history.counts.Acknowledged
 	r.history.mu.Unlock()
@@ -140,89 +140,92 @@ func (r *run) done() bool {
 }
 
 const (
-	lead  = 300 * time.Millisecond // of reads and writes before a fault
-	trail = 300 * time.Millisecond // and after it
-	quiet = 2 * time.Second        // instead of one
+	beforeFault     = 300 * time.Millisecond // of reads and writes before a fault
+	afterFault      = 300 * time.Millisecond // and after it
+	noFaultDuration = 2 * time.Second        // instead of one
 )
 
-// calm is what happens in a segment without a fault.
-func (r *run) calm(ctx context.Context) ([]window, error) { return nil, wait(ctx, quiet) }
+// noFault is what happens in a segment without a fault.
+func (r *testRun) noFault(ctx context.Context) ([]window, error) {
+	return nil, wait(ctx, noFaultDuration)
+}
 
-// segment lets everybody read and write while harm is done, and checks what they saw.
-func (r *run) segment(ctx context.Context, harm func(context.Context) ([]window, error)) error {
-	stop, err := r.begin(ctx)
+// segment runs the workload of all clients during harm, and checks what they saw.
+func (r *testRun) segment(ctx context.Context, harm func(context.Context) ([]window, error)) error {
+	stop, err := r.startWorkload(ctx)
 	if err != nil {
 		return err
 	}
-	var struck []window
-	if err = wait(ctx, lead); err == nil {
-		struck, err = harm(ctx)
+	var injected []window
+	if err = wait(ctx, beforeFault); err == nil {
+		injected, err = harm(ctx)
 	}
 	if err == nil {
-		err = wait(ctx, trail)
+		err = wait(ctx, afterFault)
 	}
-	// A run that is told to end still ends in order, and is judged.
+	// A cancelled run still shuts down properly, and is checked.
 	if ctx.Err() != nil {
 		err = nil
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err := errors.Join(err, stop(ctx), r.fleet.casualties()); err != nil {
+	if err := errors.Join(err, stop(ctx), r.fleet.unexpectedExits()); err != nil {
 		return err
 	}
-	return r.settle(ctx, struck)
+	return r.checkSegment(ctx, injected)
 }
 
-// begin lets everybody read and write, and returns a function that ends it.
-func (r *run) begin(ctx context.Context) (stop func(context.Context) error, err error) {
-	if err := r.fleet.load(ctx, r.cfg.Load); err != nil {
+// startWorkload starts the clients of all workers and the external writer. It returns a
+// function that stops them.
+func (r *testRun) startWorkload(ctx context.Context) (stop func(context.Context) error, err error) {
+	if err := r.fleet.startWorkload(ctx, r.cfg.Workload); err != nil {
 		return nil, err
 	}
-	strangers, end := context.WithCancel(ctx)
-	var stranger sync.WaitGroup
-	if r.cfg.Strangers > 0 {
-		stranger.Go(func() { r.stranger(strangers) })
+	external, end := context.WithCancel(ctx)
+	var externalDone sync.WaitGroup
+	if r.cfg.ExternalPause > 0 {
+		externalDone.Go(func() { r.writeExternally(external) })
 	}
 	return func(ctx context.Context) error {
 		end()
-		stranger.Wait()
-		return r.fleet.pause(ctx)
+		externalDone.Wait()
+		return r.fleet.stopWorkload(ctx)
 	}, nil
 }
 
-// stranger writes over a plain connection, as psql does.
-func (r *run) stranger(ctx context.Context) {
-	rnd := dice(r.cfg.Seed, stranger, int(r.foreign))
+// writeExternally writes over a plain connection, as psql does.
+func (r *testRun) writeExternally(ctx context.Context) {
+	rnd := newRand(r.cfg.Seed, externalWriter, int(r.externalWrites))
 	conn, err := pgx.Connect(ctx, r.fleet.postgres.DatabaseURL(r.fleet.database))
 	if err != nil {
 		return // the run is over
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	for rest(ctx, rnd, r.cfg.Strangers) {
-		r.foreign++
-		op, begin := r.foreign, now()
-		_, err := conn.Exec(context.WithoutCancel(ctx), `SELECT soak_change($1, $2)`, []int{rnd.IntN(r.fleet.shape.all())}, op)
-		r.history.foreign(op, begin, now(), err)
+	for sleepAbout(ctx, rnd, r.cfg.ExternalPause) {
+		r.externalWrites++
+		op, begin := r.externalWrites, now()
+		_, err := conn.Exec(context.WithoutCancel(ctx), `SELECT soak_change($1, $2)`, []int{rnd.IntN(r.fleet.shape.rows())}, op)
+		r.history.recordExternal(op, begin, now(), err)
 	}
 }
 
-// strike injects the fault, or both, and returns when they have healed.
-func (r *run) strike(ctx context.Context, b blow) ([]window, error) {
+// inject injects the fault, or both, and returns when they have healed.
+func (r *testRun) inject(ctx context.Context, b injection) ([]window, error) {
 	all := []fault{b.fault}
 	if b.with != nil {
 		all = append(all, *b.with)
 	}
 	windows := make([]window, len(all))
 	errs := make([]error, len(all))
-	var striking sync.WaitGroup
+	var injecting sync.WaitGroup
 	for i, f := range all {
 		windows[i] = window{Name: f.name, Lossy: f.lossy, Begin: now()}
-		striking.Go(func() {
+		injecting.Go(func() {
 			rnd := rand.New(rand.NewPCG(b.seed, uint64(i)))
-			errs[i] = f.strike(ctx, r.fleet, rnd, b.duration)
+			errs[i] = f.inject(ctx, r.fleet, rnd, b.duration)
 			windows[i].End = now()
 		})
 	}
-	striking.Wait()
+	injecting.Wait()
 	for i, f := range all {
 		if errs[i] != nil && ctx.Err() == nil {
 			return windows, fmt.Errorf("soak: %s: %w", f.name, errs[i])
@@ -232,11 +235,11 @@ func (r *run) strike(ctx context.Context, b blow) ([]window, error) {
 	return windows, nil
 }
 
-// settle waits until every strict answer of every process is what the database says, and then
+// checkSegment waits until every strict answer of every process is that of the database, and then
 // checks what was seen since the segment before.
-func (r *run) settle(ctx context.Context, struck []window) error {
+func (r *testRun) checkSegment(ctx context.Context, injected []window) error {
 	began := time.Now()
-	if err := r.decided(ctx); err != nil {
+	if err := r.waitForTransactions(ctx); err != nil {
 		return err
 	}
 	state, err := r.state(ctx)
@@ -244,62 +247,62 @@ func (r *run) settle(ctx context.Context, struck []window) error {
 		return err
 	}
 	limit, cancel := context.WithTimeout(ctx, r.cfg.Repair)
-	late := testservers.Poll(limit, func() (bool, string) { return r.agree(limit, state) })
+	late := testservers.Poll(limit, func() (bool, string) { return r.answersMatch(limit, state) })
 	cancel()
 	r.report.Agreed = max(r.report.Agreed, time.Since(began))
 	if late != nil {
-		r.report.violated(Violation{What: "answers differ from the database for longer than repairs may take", Text: "  " + late.Error() + "\n", at: now()})
+		r.report.addViolation(Violation{What: "answers differ from the database for longer than repairs may take", Text: "  " + late.Error() + "\n", at: now()})
 	}
 	limit, cancel = context.WithTimeout(ctx, 30*time.Second)
 	late = testservers.Poll(limit, func() (bool, string) { return r.recovered(limit) })
 	cancel()
 	r.report.Recovered = max(r.report.Recovered, time.Since(began))
 	if late != nil {
-		r.report.violated(Violation{What: "the fleet does not recover", Text: "  " + late.Error() + "\n", at: now()})
+		r.report.addViolation(Violation{What: "the fleet does not recover", Text: "  " + late.Error() + "\n", at: now()})
 	}
 
 	rows, err := r.committed(ctx)
 	if err != nil {
 		return err
 	}
-	chronicle := r.history.close(r.base, rows, r.fleet.deaths(), struck, r.cfg.Near, r.cfg.Repair)
-	figures, wrong := chronicle.check()
+	segment := r.history.endSegment(r.base, rows, r.fleet.exitTimes(), injected, r.cfg.Near, r.cfg.Repair)
+	figures, violations := segment.check()
 	r.report.Figures.add(figures)
-	for _, v := range wrong {
-		r.report.violated(v)
+	for _, v := range violations {
+		r.report.addViolation(v)
 	}
 	r.base = state
-	r.report.segment(r, struck, figures)
-	return r.fleet.raced()
+	r.report.logSegment(r, injected, figures)
+	return r.fleet.dataRaces()
 }
 
-// decided waits until no transaction is open that may still be committed: also those of the
-// dead.
-func (r *run) decided(ctx context.Context) error {
+// waitForTransactions waits until no transaction is open that may still be committed, also of
+// killed workers.
+func (r *testRun) waitForTransactions(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	return testservers.Poll(ctx, func() (bool, string) {
 		var open int
-		err := r.fleet.direct.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity
+		err := r.fleet.admin.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity
 			WHERE datname = current_database() AND backend_xid IS NOT NULL AND pid <> pg_backend_pid() AND query NOT LIKE '%cache_outbox%'`).Scan(&open)
 		return err == nil && open == 0, fmt.Sprintf("%d transactions are still open (%v)", open, err)
 	})
 }
 
-// state returns what the database holds now. Nobody writes.
-func (r *run) state(ctx context.Context) (map[int]*commit, error) {
+// state returns what the database holds now. No writer runs.
+func (r *testRun) state(ctx context.Context) (map[int]*commit, error) {
 	state := map[int]*commit{}
-	for k := range r.fleet.shape.all() {
+	for k := range r.fleet.shape.rows() {
 		state[k] = &commit{
-			sight: sight{Key: k}, Absent: true,
-			Begin: longAgo, End: longAgo, Calm: longAgo, Due: longAgo, Outcome: acknowledged, Binding: true,
+			keyValue: keyValue{Key: k}, Absent: true,
+			Begin: longAgo, End: longAgo, FaultFreeFrom: longAgo, Deadline: longAgo, Outcome: acknowledged, BindsReaders: true,
 		}
 	}
-	rows, err := r.fleet.direct.Query(ctx, `SELECT id, value FROM items`)
+	rows, err := r.fleet.admin.Query(ctx, `SELECT id, value FROM items`)
 	if err != nil {
 		return nil, err
 	}
-	var s sight
+	var s keyValue
 	_, err = pgx.ForEachRow(rows, []any{&s.Key, &s.Value}, func() error {
 		state[s.Key].Value, state[s.Key].Absent = s.Value, false
 		return nil
@@ -307,9 +310,9 @@ func (r *run) state(ctx context.Context) (map[int]*commit, error) {
 	return state, err
 }
 
-// agree reports whether every process gives the answers of the database.
-func (r *run) agree(ctx context.Context, state map[int]*commit) (bool, string) {
-	replies, err := r.fleet.all(ctx, request{Look: true})
+// answersMatch reports whether every process gives the answers of the database.
+func (r *testRun) answersMatch(ctx context.Context, state map[int]*commit) (bool, string) {
+	replies, err := r.fleet.callAll(ctx, request{ReadAll: true})
 	if err != nil {
 		return false, err.Error()
 	}
@@ -325,30 +328,30 @@ func (r *run) agree(ctx context.Context, state map[int]*commit) (bool, string) {
 	return true, ""
 }
 
-// recovered reports whether the caches are trusted and the outbox is empty again.
-func (r *run) recovered(ctx context.Context) (bool, string) {
-	for _, m := range r.fleet.members() {
-		answer, err := m.call(ctx, request{Vitals: true})
+// recovered reports whether the caches are healthy and the outbox is empty again.
+func (r *testRun) recovered(ctx context.Context) (bool, string) {
+	for _, m := range r.fleet.processes() {
+		answer, err := m.call(ctx, request{Stats: true})
 		if err != nil {
 			return false, err.Error()
 		}
-		if s := answer.Vitals.State; s != "ok" {
+		if s := answer.Stats.State; s != "ok" {
 			return false, fmt.Sprintf("the cache of worker %d is %s", m.number, s)
 		}
 	}
-	return r.delivered(ctx)
+	return r.outboxEmpty(ctx)
 }
 
-// delivered reports whether the outbox is empty.
-func (r *run) delivered(ctx context.Context) (bool, string) {
+// outboxEmpty reports whether the outbox is empty.
+func (r *testRun) outboxEmpty(ctx context.Context) (bool, string) {
 	var rows int
-	err := r.fleet.direct.QueryRow(ctx, `SELECT count(*) FROM cache_outbox`).Scan(&rows)
+	err := r.fleet.admin.QueryRow(ctx, `SELECT count(*) FROM cache_outbox`).Scan(&rows)
 	return err == nil && rows == 0, fmt.Sprintf("%d rows are left in the outbox (%v)", rows, err)
 }
 
 // committed takes the rows of the history that the database has kept.
-func (r *run) committed(ctx context.Context) ([]row, error) {
-	rows, err := r.fleet.direct.Query(ctx, `DELETE FROM history RETURNING value, key, absent, op`)
+func (r *testRun) committed(ctx context.Context) ([]row, error) {
+	rows, err := r.fleet.admin.Query(ctx, `DELETE FROM history RETURNING value, key, absent, op`)
 	if err != nil {
 		return nil, err
 	}
@@ -358,14 +361,14 @@ func (r *run) committed(ctx context.Context) ([]row, error) {
 	})
 }
 
-// measure takes the vitals of everything that must not grow.
-func (r *run) measure(ctx context.Context) (m measures, err error) {
-	replies, err := r.fleet.all(ctx, request{Vitals: true})
+// measureSizes measures everything that must not grow.
+func (r *testRun) measureSizes(ctx context.Context) (m sizes, err error) {
+	replies, err := r.fleet.callAll(ctx, request{Stats: true})
 	if err != nil {
 		return m, err
 	}
 	for _, answer := range replies {
-		v := answer.Vitals
+		v := answer.Stats
 		m.Goroutines = max(m.Goroutines, v.Goroutines)
 		m.Heap = max(m.Heap, v.Heap)
 		m.Near = v.Watchable
@@ -390,7 +393,7 @@ func (r *run) measure(ctx context.Context) (m measures, err error) {
 		return m, fmt.Errorf("list the listeners of Redis: %w", err)
 	}
 	m.Redis = strings.Count(clients, "\n") + strings.Count(listeners, "\n")
-	err = r.fleet.direct.QueryRow(ctx, `SELECT (SELECT count(*) FROM cache_outbox),
+	err = r.fleet.admin.QueryRow(ctx, `SELECT (SELECT count(*) FROM cache_outbox),
 		(SELECT count(*) FROM pg_stat_activity WHERE datname = current_database())`).Scan(&m.Rows, &m.Postgres)
 	return m, err
 }

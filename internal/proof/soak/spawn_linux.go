@@ -6,10 +6,9 @@ import (
 	"syscall"
 )
 
-// spawn starts cmd such that it dies with this process, also when it is stopped at that time
-// and could not notice the end of its input. It returns a function that waits for the end
-// of the process. The kernel ties the child to the thread that forked it, so that
-// thread stays.
+// spawn starts cmd so that the kernel kills it when this process ends. A stopped child could not
+// notice the end of its input. It returns a function that waits for the end of the child. The
+// kernel ties the child to the thread that forked it, so that thread stays.
 func spawn(cmd *exec.Cmd) (wait func(), err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started, exited := make(chan error, 1), make(chan struct{})

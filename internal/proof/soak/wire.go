@@ -6,41 +6,41 @@ import (
 	"github.com/chainlearn/chainlearn/cache"
 )
 
-// What parent and worker say to each other, as gob streams over the worker's standard input
-// and output. A worker may die at any byte of it: what it had said before still counts.
+// Parent and worker exchange gob streams over the worker's standard input and output. A worker
+// may be killed at any byte of them: what it had sent before still counts.
 
 // request asks a worker for one thing.
 type request struct {
-	ID     int64
-	Load   *Load       // begin to read and write at random
-	Pause  bool        // stop that, and answer when nothing is under way
-	Look   bool        // ask for every strict answer
-	Write  *writeOrder // one write
-	Crowd  *crowdOrder // many callers of one answer
-	Press  *pressOrder // a steady stream of requests
-	Clock  *clockOrder // another wall clock
-	Vitals bool
+	ID           int64
+	Workload     *Workload        // begin to read and write at random
+	StopWorkload bool             // stop that, and answer when nothing is under way
+	ReadAll      bool             // ask for every strict answer
+	Write        *writeRequest    // one write
+	Stampede     *stampedeRequest // many callers of one answer
+	OpenLoop     *openLoopRequest // a steady stream of requests
+	Clock        *clockRequest    // another wall clock
+	Stats        bool
 }
 
 // reply answers the request of the same ID.
 type reply struct {
-	ID     int64
-	Err    string
-	Items  []sight
-	Lists  [][]sight // by group
-	Crowd  crowdResult
-	Press  pressResult
-	Vitals Vitals
+	ID       int64
+	Err      string
+	Items    []keyValue
+	Lists    [][]keyValue // by group
+	Stampede stampedeResult
+	OpenLoop openLoopResult
+	Stats    Stats
 }
 
-// message is what a worker says: what happened, in order, and then perhaps a reply.
+// message is what a worker sends: what happened, in order, and then perhaps a reply.
 type message struct {
 	Events []event
 	Reply  *reply
 }
 
-// Load says how a worker reads and writes at random.
-type Load struct {
+// Workload describes how a worker reads and writes at random.
+type Workload struct {
 	Seed    uint64
 	Readers int           // clients that read
 	Writers int           // clients that write, and read what they wrote
@@ -50,58 +50,69 @@ type Load struct {
 	Near      bool // also ask for near answers
 }
 
-// writeOrder is one write of keys. Unless Die is alive, the worker ends at that step of it.
-type writeOrder struct {
-	Keys []int
-	Die  step
+// writeRequest is one write of keys. The worker crashes at CrashAt, unless that is noCrash.
+type writeRequest struct {
+	Keys    []int
+	CrashAt crashPoint
 }
 
-// clockOrder sets the wall clock ahead. It is a struct since gob does not send a pointer to a
+// clockRequest sets the wall clock ahead. It is a struct since gob does not send a pointer to a
 // zero at all: a clock that was to be right again would stay wrong.
-type clockOrder struct{ Ahead time.Duration }
+type clockRequest struct{ Ahead time.Duration }
 
-// crowdOrder has Callers ask for one answer, all at the moment At.
-type crowdOrder struct {
+// stampedeRequest has Callers ask for one answer, all at the moment At.
+type stampedeRequest struct {
 	At      int64
 	Callers int
-	Ask     slowAsk
+	Key     slowKey
 }
 
-// slowAsk is what the slow query is asked with: an answer that takes a while.
-type slowAsk struct {
-	Name  string
-	Takes time.Duration
-	Ends  string // "found", "missing" or "failed"
+// slowKey is what the slow query is asked with: an answer that takes a while.
+type slowKey struct {
+	Name     string
+	Duration time.Duration
+	Result   string // "found", "missing" or "failed"
 }
 
-type span struct{ Begin, End int64 }
+type interval struct{ Begin, End int64 }
 
-type crowdResult struct {
-	Loads []span         // of the slow query, in this process, under this name
-	Last  int64          // when the last caller had its answer
-	Got   map[string]int // answers, by what they were
+type stampedeResult struct {
+	Loads      []interval     // of the slow query, in this process, under this name
+	LastAnswer int64          // when the last caller had its answer
+	Outcomes   map[string]int // answers, by what they were
 }
 
-// pressOrder is Rate requests a second for the time For, whatever becomes of those before.
-type pressOrder struct {
+// openLoopRequest is Rate requests a second for the time For, independent of the answers to those before.
+type openLoopRequest struct {
 	Rate int
 	For  time.Duration
 }
 
-type pressResult struct {
+type openLoopResult struct {
 	Samples   []sample
 	PeakLoads int64 // at the same time
+	// LongestDeadline is the furthest deadline of a store call, counted from its beginning, and
+	// Unbounded the number of calls without one.
+	LongestDeadline time.Duration
+	Unbounded       int
+	// TimerDelays are how late timers of StoreTimeout fired in the same process at the same time:
+	// what the machine adds to a wait.
+	TimerDelays []time.Duration
 }
 
+// sample is one request of an open loop.
 type sample struct {
-	Begin int64
-	Took  time.Duration
-	Load  time.Duration // of it, reading the database for this caller
-	Err   string
+	Begin    int64
+	Took     time.Duration
+	LoadTime time.Duration // of it, reading the database for this caller
+	Calls    callCount     // of the store, when the answer was there
+	Down     bool          // the breaker was open when the request began, and when it ended
+	NoSource bool          // the database, on a busy machine, took no connection in time
+	Err      string
 }
 
-// Vitals are the measures of a worker that must not grow.
-type Vitals struct {
+// Stats are the measures of a worker that must not grow.
+type Stats struct {
 	Goroutines int
 	Heap       uint64 // bytes in use after a collection
 	State      string // of the cache: "ok" or not
@@ -120,16 +131,16 @@ const (
 	eventLoadBegins // of the slow query
 )
 
-type question uint8
+type readKind uint8
 
 const (
-	askItem question = iota + 1
-	askMany
-	askList
-	askNear
+	kindItem readKind = iota + 1
+	kindMany
+	kindList
+	kindNear
 )
 
-func (q question) String() string {
+func (q readKind) String() string {
 	return [...]string{"", "item", "many", "list", "near"}[q]
 }
 
@@ -137,8 +148,8 @@ type outcome uint8
 
 const (
 	acknowledged outcome = iota + 1
-	undone               // the library says that nothing was committed
-	unknown              // the library says that it does not know, or the writer died
+	notCommitted         // the library reports that nothing was committed
+	unknown              // the library does not know, or the writer was killed
 )
 
 func (o outcome) String() string {
@@ -148,19 +159,19 @@ func (o outcome) String() string {
 // event is something that happened in a worker.
 type event struct {
 	Kind       eventKind
-	Asked      question     // of a read
+	ReadKind   readKind     // of a read
 	Status     cache.Status // of a read
 	Begin, End int64
-	Seen       []sight // of a read
-	Err        string  // of a failed read, or a write that was not acknowledged
-	Op         int64   // of a write: unique in the run
+	Values     []keyValue // of a read
+	Err        string     // of a failed read, or a write that was not acknowledged
+	Op         int64      // of a write: unique in the run
 	Outcome    outcome
 	Bumped     bool   // the write's own bump reached Redis
 	Name       string // of the slow answer that is being loaded
 }
 
-// sight is the value of a key, as seen; 0 if it was not there.
-type sight struct {
+// keyValue is the value of a key, as seen; 0 if it was not there.
+type keyValue struct {
 	Key   int
 	Value int64
 }

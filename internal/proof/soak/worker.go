@@ -29,17 +29,17 @@ import (
 // workerVariable holds the configuration of a worker, in the environment of its process.
 const workerVariable = "CHAINLEARN_SOAK_WORKER"
 
-// workerConfig is what a worker is told at its start.
+// workerConfig is passed to a worker at its start.
 type workerConfig struct {
-	Number       int // of this process; no two of a run have the same
-	Postgres     string
-	Redis        string
-	Shape        shape
-	StoreTimeout time.Duration
-	Lease        time.Duration
-	Linger       time.Duration
-	Near         time.Duration
-	Verbose      bool
+	Number          int // of this process; no two of a run have the same
+	Postgres        string
+	Redis           string
+	Shape           shape
+	StoreTimeout    time.Duration
+	Lease           time.Duration
+	DelayBeforeBump time.Duration
+	Near            time.Duration
+	Verbose         bool
 }
 
 // BecomeWorker makes this process a worker and ends it, if it was started as one. Call it
@@ -56,51 +56,51 @@ func BecomeWorker() {
 	os.Exit(0)
 }
 
-// worker is a program that uses the library, and says what it sees.
+// worker is a program that uses the library, and reports what it sees.
 type worker struct {
-	cfg   workerConfig
-	out   *outlet
-	trap  *trap
-	cache *cache.Cache
-	store driver.Store
-	reg   *prometheus.Registry
-	pool  *pgxpool.Pool
-	db    *outboxpg.DB
-	ops   atomic.Int64
+	cfg      workerConfig
+	events   *eventSender
+	injector *injector
+	cache    *cache.Cache
+	store    driver.Store
+	reg      *prometheus.Registry
+	pool     *pgxpool.Pool
+	db       *outboxpg.DB
+	ops      atomic.Int64
 
 	items, near *cache.Cached[int, int64]
-	lists       *cache.Cached[int, []sight]
-	slow        *cache.Cached[slowAsk, string]
+	lists       *cache.Cached[int, []keyValue]
+	slow        *cache.Cached[slowKey, string]
 
-	loading, peak atomic.Int64 // loads of items at this moment, and most of them so far
+	loading, peakLoads atomic.Int64 // loads of items at this moment, and most of them so far
 
-	mu    sync.Mutex
-	loads map[string][]span // of the slow query, by name; guarded by mu
-	stop  context.CancelFunc
-	busy  sync.WaitGroup // the clients of the load
+	mu      sync.Mutex
+	loads   map[string][]interval // of the slow query, by name; guarded by mu
+	stop    context.CancelFunc
+	clients sync.WaitGroup // the clients of the load
 }
 
 func runWorker(text string, in io.Reader, out io.Writer) (err error) {
-	w := &worker{out: newOutlet(out), reg: prometheus.NewRegistry(), loads: map[string][]span{}, stop: func() {}}
+	w := &worker{events: newEventSender(out), reg: prometheus.NewRegistry(), loads: map[string][]interval{}, stop: func() {}}
 	if err := json.Unmarshal([]byte(text), &w.cfg); err != nil {
 		return fmt.Errorf("%s: %w", workerVariable, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go w.out.keepFlushing(ctx)
+	go w.events.flushPeriodically(ctx)
 	logger := slog.New(slog.DiscardHandler)
 	if w.cfg.Verbose {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("worker", w.cfg.Number)
 	}
-	w.trap = newTrap(func(op int64) { w.out.urgent(event{Kind: eventFenced, Op: op, Begin: now()}) })
+	w.injector = newInjector(func(op int64) { w.events.sendNow(event{Kind: eventFenced, Op: op, Begin: now()}) })
 
-	store, err := redisstore.Open(ctx, redisstore.Config{URL: w.cfg.Redis, Timeout: w.cfg.StoreTimeout, Logger: logger})
+	store, err := redisstore.Open(ctx, redisstore.Config{URL: w.cfg.Redis, Prefix: "soak:", Timeout: w.cfg.StoreTimeout, Logger: logger})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	w.trap.linger = w.cfg.Linger
-	w.store = w.trap.wrap(store)
+	w.injector.delayBeforeBump = w.cfg.DelayBeforeBump
+	w.store = w.injector.wrap(store)
 	metrics, err := cacheprom.New(w.reg)
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func runWorker(text string, in io.Reader, out io.Writer) (err error) {
 		return err
 	}
 	pg.MaxConns = 12
-	pg.ConnConfig.DialFunc = w.trap.dial
+	pg.ConnConfig.DialFunc = w.injector.dial
 	pg.ConnConfig.ConnectTimeout = 2 * time.Second
 	if w.pool, err = pgxpool.NewWithConfig(ctx, pg); err != nil {
 		return err
@@ -134,8 +134,7 @@ func runWorker(text string, in io.Reader, out io.Writer) (err error) {
 	relay.Start()
 	defer relay.Close()
 	w.db, err = outboxpg.NewDB(log, w.cache, outboxpg.Config{
-		Options:    outbox.Options{Relay: relay, CommitTime: w.cfg.Lease / 2},
-		FenceLease: w.cfg.Lease,
+		Options: outbox.Options{Relay: relay, CommitTime: w.cfg.Lease / 2},
 	})
 	if err != nil {
 		return err
@@ -149,9 +148,9 @@ func (w *worker) serve(ctx context.Context, in io.Reader) error {
 	requests := gob.NewDecoder(in)
 	var running sync.WaitGroup
 	defer running.Wait()
-	defer w.pause()
+	defer w.stopWorkload()
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // first of all: nobody waits for answers any more
+	defer cancel() // runs first: the parent waits for no more answers
 	for {
 		var r request
 		if err := requests.Decode(&r); errors.Is(err, io.EOF) {
@@ -159,9 +158,9 @@ func (w *worker) serve(ctx context.Context, in io.Reader) error {
 		} else if err != nil {
 			return err
 		}
-		if r.Load != nil { // in order with a pause
-			w.run(ctx, *r.Load)
-			w.out.reply(&reply{ID: r.ID})
+		if r.Workload != nil { // in the order of the requests: StopWorkload may follow
+			w.startWorkload(ctx, *r.Workload)
+			w.events.reply(&reply{ID: r.ID})
 			continue
 		}
 		running.Go(func() {
@@ -169,9 +168,9 @@ func (w *worker) serve(ctx context.Context, in io.Reader) error {
 			if err := w.answer(ctx, r, answer); err != nil {
 				answer.Err = err.Error()
 			}
-			w.out.reply(answer)
-			if r.Write != nil && r.Write.Die == afterAck {
-				die()
+			w.events.reply(answer)
+			if r.Write != nil && r.Write.CrashAt == afterAck {
+				crash()
 			}
 		})
 	}
@@ -179,34 +178,34 @@ func (w *worker) serve(ctx context.Context, in io.Reader) error {
 
 func (w *worker) answer(ctx context.Context, r request, answer *reply) (err error) {
 	switch {
-	case r.Pause:
-		w.pause()
-	case r.Look:
-		answer.Items, answer.Lists, err = w.look(ctx)
+	case r.StopWorkload:
+		w.stopWorkload()
+	case r.ReadAll:
+		answer.Items, answer.Lists, err = w.readAll(ctx)
 	case r.Write != nil:
-		return w.write(ctx, r.Write.Keys, false, r.Write.Die)
-	case r.Crowd != nil:
-		answer.Crowd = w.crowd(ctx, *r.Crowd)
-	case r.Press != nil:
-		answer.Press = w.press(ctx, *r.Press)
+		return w.write(ctx, r.Write.Keys, false, r.Write.CrashAt)
+	case r.Stampede != nil:
+		answer.Stampede = w.stampede(ctx, *r.Stampede)
+	case r.OpenLoop != nil:
+		answer.OpenLoop, err = w.openLoop(ctx, *r.OpenLoop)
 	case r.Clock != nil:
-		w.trap.skew.Store(int64(r.Clock.Ahead))
-	case r.Vitals:
-		answer.Vitals, err = w.vitals()
+		w.injector.clockSkew.Store(int64(r.Clock.Ahead))
+	case r.Stats:
+		answer.Stats, err = w.stats()
 	default:
-		err = errors.New("nothing was asked")
+		err = errors.New("the request is empty")
 	}
 	return err
 }
 
-// define describes the answers.
+// define declares the queries.
 func (w *worker) define() {
 	item := cache.Query[int, int64]{
 		Name: "soak:item",
 		Key:  func(k int) string { return cache.Key(k) },
-		Tags: func(k int) []cache.Tag { return []cache.Tag{itemTag(k), itemTag(k).Family()} },
+		Tags: func(k int) []cache.Tag { return []cache.Tag{itemTag(k)} },
 		Load: w.loadItem,
-		// Short, so that what time makes stale is met as well as what writes do.
+		// Short, so that answers become stale by time as well as by writes.
 		FreshFor: 2 * time.Second, StaleWhileRevalidate: 5 * time.Second, StaleIfError: 5 * time.Second, NotFound: 2 * time.Second,
 		LoadTimeout: 5 * time.Second,
 	}
@@ -216,16 +215,16 @@ func (w *worker) define() {
 		near.Name, near.Near = "soak:near", w.cfg.Near
 		w.near = cache.Define(w.cache, near)
 	}
-	w.lists = cache.Define(w.cache, cache.Query[int, []sight]{
+	w.lists = cache.Define(w.cache, cache.Query[int, []keyValue]{
 		Name: "soak:list",
 		Key:  func(g int) string { return cache.Key(g) },
-		Tags: func(g int) []cache.Tag { return []cache.Tag{groupTag(g), groupTag(g).Family()} },
+		Tags: func(g int) []cache.Tag { return []cache.Tag{groupTag(g)} },
 		Load: w.loadList, FreshFor: 2 * time.Second, StaleWhileRevalidate: 5 * time.Second, LoadTimeout: 5 * time.Second,
 	})
-	w.slow = cache.Define(w.cache, cache.Query[slowAsk, string]{
+	w.slow = cache.Define(w.cache, cache.Query[slowKey, string]{
 		Name: "soak:slow",
-		Key:  func(a slowAsk) string { return cache.Key(a.Name) },
-		Tags: func(a slowAsk) []cache.Tag { return []cache.Tag{cache.Tag("slow:" + a.Name)} },
+		Key:  func(a slowKey) string { return cache.Key(a.Name) },
+		Tags: func(a slowKey) []cache.Tag { return cache.Tags("slow", a.Name) },
 		Load: w.loadSlow, FreshFor: time.Hour, LoadTimeout: time.Minute,
 	})
 }
@@ -235,11 +234,11 @@ func (w *worker) watchable() bool {
 	return ok
 }
 
-func itemTag(k int) cache.Tag  { return cache.Tag(fmt.Sprintf("item:%d", k)) }
-func groupTag(g int) cache.Tag { return cache.Tag(fmt.Sprintf("group:%d", g)) }
+func itemTag(k int) cache.Tag  { return cache.T("item", k) }
+func groupTag(g int) cache.Tag { return cache.T("group", g) }
 
 func (w *worker) loadItem(ctx context.Context, k int) (v int64, err error) {
-	w.peak.Store(max(w.peak.Load(), w.loading.Add(1))) // a lost update loses one in a row of peaks
+	w.peakLoads.Store(max(w.peakLoads.Load(), w.loading.Add(1))) // an update may be lost; the next one makes up for it
 	defer w.loading.Add(-1)
 	err = w.pool.QueryRow(ctx, `SELECT value FROM items WHERE id = $1`, k).Scan(&v)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -249,12 +248,12 @@ func (w *worker) loadItem(ctx context.Context, k int) (v int64, err error) {
 }
 
 // loadList answers with every key of the group, 0 for those that are not there.
-func (w *worker) loadList(ctx context.Context, g int) ([]sight, error) {
+func (w *worker) loadList(ctx context.Context, g int) ([]keyValue, error) {
 	rows, err := w.pool.Query(ctx, `SELECT id, value FROM items WHERE grp = $1`, g)
 	if err != nil {
 		return nil, err
 	}
-	list := make([]sight, w.cfg.Shape.Keys)
+	list := make([]keyValue, w.cfg.Shape.Keys)
 	for i := range list {
 		list[i].Key = w.cfg.Shape.key(g, i)
 	}
@@ -269,11 +268,11 @@ func (w *worker) loadList(ctx context.Context, g int) ([]sight, error) {
 
 var errSlow = errors.New("the slow answer fails, as asked")
 
-func (w *worker) loadSlow(ctx context.Context, a slowAsk) (string, error) {
-	s := span{Begin: now()}
-	w.out.urgent(event{Kind: eventLoadBegins, Begin: s.Begin, Name: a.Name})
+func (w *worker) loadSlow(ctx context.Context, a slowKey) (string, error) {
+	s := interval{Begin: now()}
+	w.events.sendNow(event{Kind: eventLoadBegins, Begin: s.Begin, Name: a.Name})
 	select {
-	case <-time.After(a.Takes):
+	case <-time.After(a.Duration):
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
@@ -281,7 +280,7 @@ func (w *worker) loadSlow(ctx context.Context, a slowAsk) (string, error) {
 	w.mu.Lock()
 	w.loads[a.Name] = append(w.loads[a.Name], s)
 	w.mu.Unlock()
-	switch a.Ends {
+	switch a.Result {
 	case "missing":
 		return "", cache.ErrNotFound
 	case "failed":
@@ -290,13 +289,13 @@ func (w *worker) loadSlow(ctx context.Context, a slowAsk) (string, error) {
 	return a.Name, nil
 }
 
-// vitals measures after a collection, so that what is garbage does not count.
-func (w *worker) vitals() (Vitals, error) {
+// stats measures after a collection, so that what is garbage does not count.
+func (w *worker) stats() (Stats, error) {
 	families, err := w.reg.Gather()
 	if err != nil {
-		return Vitals{}, err
+		return Stats{}, err
 	}
-	v := Vitals{State: w.cache.Health().State, Watchable: w.watchable(), Metrics: map[string]float64{}}
+	v := Stats{State: w.cache.Health().State, Watchable: w.watchable(), Metrics: map[string]float64{}}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			v.Metrics[f.GetName()] += m.GetCounter().GetValue() + m.GetGauge().GetValue()
@@ -309,47 +308,47 @@ func (w *worker) vitals() (Vitals, error) {
 	return v, nil
 }
 
-// outlet sends what happened to the parent. What must survive the worker is sent at once:
+// eventSender sends what happened to the parent. What must survive the worker is sent at once:
 // bytes in a pipe outlive their writer.
-type outlet struct {
+type eventSender struct {
 	mu     sync.Mutex
 	enc    *gob.Encoder
 	events []event
 }
 
-const outletHolds = 256
+const maxBufferedEvents = 256
 
-func newOutlet(to io.Writer) *outlet { return &outlet{enc: gob.NewEncoder(to)} }
+func newEventSender(to io.Writer) *eventSender { return &eventSender{enc: gob.NewEncoder(to)} }
 
-func (o *outlet) note(e event) {
+func (o *eventSender) buffer(e event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.events = append(o.events, e); len(o.events) >= outletHolds {
+	if o.events = append(o.events, e); len(o.events) >= maxBufferedEvents {
 		o.send(nil)
 	}
 }
 
-func (o *outlet) urgent(e event) {
+func (o *eventSender) sendNow(e event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.events = append(o.events, e)
 	o.send(nil)
 }
 
-func (o *outlet) reply(r *reply) {
+func (o *eventSender) reply(r *reply) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.send(r)
 }
 
-// send empties the buffer; mu is held. When the parent is gone there is nobody to tell, and
-// the end of the input ends the worker.
-func (o *outlet) send(r *reply) {
+// send empties the buffer; mu is held. Errors are ignored: they occur when the parent is gone,
+// and then the end of the input ends the worker.
+func (o *eventSender) send(r *reply) {
 	_ = o.enc.Encode(message{Events: o.events, Reply: r})
 	o.events = o.events[:0]
 }
 
-func (o *outlet) keepFlushing(ctx context.Context) {
+func (o *eventSender) flushPeriodically(ctx context.Context) {
 	t := time.NewTicker(20 * time.Millisecond)
 	defer t.Stop()
 	for {

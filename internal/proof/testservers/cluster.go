@@ -25,7 +25,7 @@ type Cluster struct {
 	Nodes []*Redis
 }
 
-const slots = 16384
+const slotCount = 16384
 
 // StartCluster starts a cluster for the time of the test.
 func StartCluster(tb testing.TB, cfg ClusterConfig) *Cluster {
@@ -39,7 +39,7 @@ func StartCluster(tb testing.TB, cfg ClusterConfig) *Cluster {
 // OpenCluster starts a cluster and waits until every node of it serves. The
 // caller must Close it.
 func OpenCluster(ctx context.Context, cfg ClusterConfig) (*Cluster, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	c := new(Cluster)
 	if err := c.open(ctx, cfg); err != nil {
@@ -54,12 +54,12 @@ func (c *Cluster) open(ctx context.Context, cfg ClusterConfig) error {
 	password := rand.Text()
 	extra := []string{
 		"cluster-enabled yes",
-		// A node is told of a change within half of this, and a dead master is
+		// A node receives a change within half of this, and a failed master is
 		// replaced after it.
 		"cluster-node-timeout 1000",
 	}
 	for range total {
-		node, err := openRedis(ctx, cfg.Redis, password, extra)
+		node, err := openRedisWith(ctx, cfg.Redis, password, extra)
 		if err != nil {
 			return err
 		}
@@ -68,7 +68,7 @@ func (c *Cluster) open(ctx context.Context, cfg ClusterConfig) error {
 
 	masters, replicas := c.Nodes[:cfg.Masters], c.Nodes[cfg.Masters:]
 	for i, node := range masters {
-		first, last := i*slots/cfg.Masters, (i+1)*slots/cfg.Masters-1
+		first, last := i*slotCount/cfg.Masters, (i+1)*slotCount/cfg.Masters-1
 		if err := node.Do(ctx, "CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(first), strconv.Itoa(last)).Error(); err != nil {
 			return err
 		}
@@ -102,9 +102,9 @@ func (c *Cluster) open(ctx context.Context, cfg ClusterConfig) error {
 }
 
 // WaitUntilOK waits until every node that runs reports cluster_state:ok, knows
-// all others, and has the same picture of who serves what.
+// all others, and has the same owner for every slot.
 func (c *Cluster) WaitUntilOK(ctx context.Context) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	return Poll(ctx, func() (bool, string) {
 		first := ""
@@ -143,7 +143,7 @@ func (c *Cluster) Addrs() []string { return addrs(c.Nodes) }
 // Owner returns the master that serves a slot, as the first node that answers
 // sees it.
 func (c *Cluster) Owner(ctx context.Context, slot int) (*Redis, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	var errs []error
 	for _, node := range c.Nodes {
@@ -215,7 +215,7 @@ func owners(ctx context.Context, node *Redis) ([]slotRange, error) {
 // while the slot is between the two and clients are answered with ASK for what
 // is not in its old place; after it keys are moved, and in the end MOVED.
 func (c *Cluster) MoveSlot(ctx context.Context, slot int, to *Redis, during func() error) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	from, err := c.Owner(ctx, slot)
 	if err != nil {
@@ -245,7 +245,7 @@ func (c *Cluster) MoveSlot(ctx context.Context, slot int, to *Redis, during func
 	if err := migrateKeys(ctx, number, from, to); err != nil {
 		return err
 	}
-	// The new owner first again: were the old one told alone, nobody would
+	// The new owner first again: if only the old one knew, no node would
 	// serve the slot until the two had talked.
 	for _, node := range []*Redis{to, from} {
 		if err := node.Do(ctx, "CLUSTER", "SETSLOT", number, "NODE", toID).Error(); err != nil {

@@ -34,11 +34,11 @@ var baseDir = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// The name can be guessed, so somebody else may have made it first.
+	// The name can be guessed, so another user may have made it first.
 	if sys, ok := info.Sys().(*syscall.Stat_t); !info.IsDir() || !ok || int(sys.Uid) != os.Getuid() {
 		return "", fmt.Errorf("%s belongs to another user: remove it or set TMPDIR", dir)
 	}
-	sweep(dir)
+	removeAbandoned(dir)
 	return dir, nil
 })
 
@@ -77,17 +77,17 @@ func lock(path string, wait bool) (*lockFile, error) {
 
 func (l *lockFile) unlock() { _ = l.f.Close() }
 
-// A home is the directory of one server and the lock that says it is in use.
-type home struct {
+// A serverDir is the directory of one server and the lock that says it is in use.
+type serverDir struct {
 	path string
 	held *lockFile
 }
 
 const lockName = "in-use"
 
-// newHome makes a directory whose name begins with kind. as, if not nil, is the
+// newServerDir makes a directory whose name begins with kind. as, if not nil, is the
 // user that owns it.
-func newHome(kind string, as *syscall.Credential) (*home, error) {
+func newServerDir(kind string, as *syscall.Credential) (*serverDir, error) {
 	base, err := baseDir()
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func newHome(kind string, as *syscall.Credential) (*home, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &home{path: path}
+	h := &serverDir{path: path}
 	if h.held, err = lock(h.file(lockName), false); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(path))
 	}
@@ -108,25 +108,25 @@ func newHome(kind string, as *syscall.Credential) (*home, error) {
 	return h, nil
 }
 
-func (h *home) file(name string) string { return filepath.Join(h.path, name) }
+func (h *serverDir) file(name string) string { return filepath.Join(h.path, name) }
 
-func (h *home) remove() error {
+func (h *serverDir) remove() error {
 	err := os.RemoveAll(h.path)
 	h.held.unlock()
 	return err
 }
 
-// sweep removes the homes whose owner died before it could. A fresh one is left
+// removeAbandoned removes the directories whose owner was killed before it could. A fresh one is left
 // alone, for its owner may not have come to lock it yet.
-func sweep(base string) {
-	homes, _ := filepath.Glob(filepath.Join(base, "*-server-*"))
-	for _, path := range homes {
+func removeAbandoned(base string) {
+	dirs, _ := filepath.Glob(filepath.Join(base, "*-server-*"))
+	for _, path := range dirs {
 		info, err := os.Stat(path)
 		if err != nil || time.Since(info.ModTime()) < 10*time.Minute {
 			continue
 		}
 		if l, err := lock(filepath.Join(path, lockName), false); err == nil {
-			_ = os.RemoveAll(path) // somebody else may be sweeping, too
+			_ = os.RemoveAll(path) // another process may be removing it, too
 			l.unlock()
 		}
 	}
@@ -142,7 +142,7 @@ type port struct {
 func (p *port) addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.number)) }
 func (p *port) release()     { p.held.unlock() }
 
-// reservePort finds a free port. One that a stranger takes between this look
+// reservePort finds a free port. One that another program takes between this check
 // and the start of the server shows as addressInUse, and callers try another.
 func reservePort() (*port, error) {
 	base, err := baseDir()

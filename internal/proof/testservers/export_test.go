@@ -1,10 +1,10 @@
 package testservers
 
 // Gone reports whether a process has ended.
-func Gone(pid int) bool { return gone(pid) }
+func Gone(pid int) bool { return processHasEnded(pid) }
 
 // Home returns the directory of a server.
-func (p *Postgres) Home() string { return p.home.path }
+func (p *Postgres) Home() string { return p.dir.path }
 
 // Home returns the directory of a server.
-func (r *Redis) Home() string { return r.home.path }
+func (r *Redis) Home() string { return r.dir.path }

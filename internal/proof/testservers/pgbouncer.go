@@ -20,7 +20,7 @@ import (
 // variable PGBOUNCER_BIN, by default pgbouncer.
 type PgBouncer struct {
 	server *Postgres
-	home   *home
+	dir    *serverDir
 	port   *port
 	proc   *process
 }
@@ -43,7 +43,7 @@ func (p *Postgres) OpenPgBouncer(ctx context.Context, config ...string) (*PgBoun
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	for {
 		b, err := p.newPgBouncer()
@@ -79,12 +79,12 @@ func (p *Postgres) newPgBouncer() (*PgBouncer, error) {
 	if err != nil {
 		return nil, err
 	}
-	home, err := newHome("pgbouncer", p.install.as) // it refuses to run as root, as PostgreSQL does
+	dir, err := newServerDir("pgbouncer", p.install.as) // it refuses to run as root, as PostgreSQL does
 	if err != nil {
 		port.release()
 		return nil, err
 	}
-	return &PgBouncer{server: p, home: home, port: port}, nil
+	return &PgBouncer{server: p, dir: dir, port: port}, nil
 }
 
 func (b *PgBouncer) start(ctx context.Context, program string, config []string) error {
@@ -99,15 +99,15 @@ func (b *PgBouncer) start(ctx context.Context, program string, config []string) 
 		"pool_mode = transaction",
 		"max_client_conn = 500",
 	}, config...)
-	file := b.home.file("pgbouncer.ini")
+	file := b.dir.file("pgbouncer.ini")
 	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		return err
 	}
 	cmd := exec.Command(program, file)
-	cmd.Dir = b.home.path
+	cmd.Dir = b.dir.path
 	cmd.Env = programEnv()
 	var err error
-	if b.proc, err = startProcess(cmd, b.home.file("log"), syscall.SIGKILL, b.server.install.as); err != nil {
+	if b.proc, err = startProcess(cmd, b.dir.file("log"), syscall.SIGKILL, b.server.install.as); err != nil {
 		return err
 	}
 	return b.proc.ready(ctx, func(ctx context.Context) error {
@@ -134,7 +134,7 @@ func (b *PgBouncer) URL(direct string) string {
 
 // Log returns what the program printed so far.
 func (b *PgBouncer) Log() string {
-	log, err := os.ReadFile(b.home.file("log"))
+	log, err := os.ReadFile(b.dir.file("log"))
 	if err != nil {
 		return err.Error()
 	}
@@ -147,7 +147,7 @@ func (b *PgBouncer) Close() error {
 	if b.proc != nil {
 		err = b.proc.kill() // nothing of it outlives a connection
 	}
-	err = errors.Join(err, b.home.remove())
+	err = errors.Join(err, b.dir.remove())
 	b.port.release()
 	return err
 }

@@ -23,7 +23,7 @@ func TestPgBouncerPoolsTransactions(t *testing.T) {
 	_, err = b.Exec(t.Context(), `PREPARE shared AS SELECT 1`)
 	var e *pgconn.PgError
 	if ok := errors.As(err, &e); !ok || e.Code != "42P05" {
-		t.Errorf("got %v, want to hear that the other client has prepared it", err)
+		t.Errorf("got %v, want the error that the other client has prepared it", err)
 	}
 	testservers.Must(t, bouncer.Close())
 	if _, err := pgx.Connect(t.Context(), url); err == nil {

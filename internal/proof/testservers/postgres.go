@@ -41,7 +41,7 @@ type PostgresConfig struct {
 type Postgres struct {
 	cfg     PostgresConfig
 	install *postgresInstall
-	home    *home
+	dir     *serverDir
 	port    *port
 	primary *Postgres // of a standby; nil otherwise
 	shared  bool      // outlives the test that asks for it
@@ -67,21 +67,21 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	template, err := install.template(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return openPostgres(ctx, &Postgres{cfg: cfg, install: install}, func(p *Postgres) error {
-		return install.run(ctx, p.home.path, "cp", "-Rp", template, p.dataDir())
+	return startOnFreePort(ctx, &Postgres{cfg: cfg, install: install}, func(p *Postgres) error {
+		return install.run(ctx, p.dir.path, "cp", "-Rp", template, p.dataDir())
 	})
 }
 
-// openPostgres gives p a home, a port and, by fill, data, and starts it.
-func openPostgres(ctx context.Context, p *Postgres, fill func(*Postgres) error) (*Postgres, error) {
+// startOnFreePort gives p a home, a port and, by fill, data, and starts it.
+func startOnFreePort(ctx context.Context, p *Postgres, fill func(*Postgres) error) (*Postgres, error) {
 	var err error
-	if p.home, err = newHome("postgres", p.install.as); err != nil {
+	if p.dir, err = newServerDir("postgres", p.install.as); err != nil {
 		return nil, err
 	}
 	if err = fill(p); err != nil {
@@ -102,7 +102,7 @@ func openPostgres(ctx context.Context, p *Postgres, fill func(*Postgres) error) 
 	}
 }
 
-func (p *Postgres) dataDir() string { return p.home.file("data") }
+func (p *Postgres) dataDir() string { return p.dir.file("data") }
 
 func (p *Postgres) settings() []string {
 	settings := map[string]string{
@@ -143,11 +143,11 @@ func (p *Postgres) start(ctx context.Context) error {
 		return fmt.Errorf("the PostgreSQL server at %s already runs", p.Addr())
 	}
 	cmd := exec.Command(p.install.program("postgres"), append([]string{"-D", p.dataDir()}, p.settings()...)...)
-	cmd.Dir = p.home.path
+	cmd.Dir = p.dir.path
 	cmd.Env = programEnv()
 	// If this process dies, SIGQUIT makes the server end at once but release
 	// its shared memory, of which a system has only so many segments.
-	proc, err := startProcess(cmd, p.home.file("log"), syscall.SIGQUIT, p.install.as)
+	proc, err := startProcess(cmd, p.dir.file("log"), syscall.SIGQUIT, p.install.as)
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func (p *Postgres) DatabaseURL(name string) string {
 
 // Log returns what the server printed so far.
 func (p *Postgres) Log() string {
-	b, err := os.ReadFile(p.home.file("log"))
+	b, err := os.ReadFile(p.dir.file("log"))
 	if err != nil {
 		return err.Error()
 	}
@@ -219,21 +219,21 @@ func (p *Postgres) DropDatabase(ctx context.Context, name string) error {
 
 // exec runs one statement in the database "postgres".
 func (p *Postgres) exec(ctx context.Context, sql string, args ...any) error {
-	return p.connected(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	return p.withConn(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, sql, args...)
 		return err
 	})
 }
 
-// ask runs one query that answers with a single value.
-func (p *Postgres) ask(ctx context.Context, into any, sql string, args ...any) error {
-	return p.connected(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+// queryValue runs one query that answers with a single value.
+func (p *Postgres) queryValue(ctx context.Context, into any, sql string, args ...any) error {
+	return p.withConn(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return conn.QueryRow(ctx, sql, args...).Scan(into)
 	})
 }
 
-func (p *Postgres) connected(ctx context.Context, do func(context.Context, *pgx.Conn) error) error {
-	ctx, cancel := bounded(ctx)
+func (p *Postgres) withConn(ctx context.Context, do func(context.Context, *pgx.Conn) error) error {
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, p.URL())
 	if err != nil {
@@ -257,10 +257,10 @@ func (p *Postgres) Kill() error {
 	return killTree(proc)
 }
 
-// Stop ends the server in order; sessions are cut off and their transactions
+// Stop shuts the server down; sessions are cut off and their transactions
 // rolled back.
 func (p *Postgres) Stop(ctx context.Context) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	proc, err := p.process()
 	if err != nil {
@@ -275,7 +275,7 @@ func (p *Postgres) Stop(ctx context.Context) error {
 // Restart starts the server again on the same port. One that still runs is
 // stopped first; after Kill the server recovers from its log.
 func (p *Postgres) Restart(ctx context.Context) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	if _, err := p.process(); err == nil {
 		if err := p.Stop(ctx); err != nil {
@@ -319,7 +319,7 @@ func (p *Postgres) Close() error {
 		}
 		err = errors.Join(err, releaseSharedMemory(p.dataDir()))
 	}
-	err = errors.Join(err, p.home.remove())
+	err = errors.Join(err, p.dir.remove())
 	if p.port != nil {
 		p.port.release()
 	}

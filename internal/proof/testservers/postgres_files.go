@@ -62,7 +62,7 @@ func (i *postgresInstall) template(ctx context.Context) (string, error) {
 		"--no-locale", "--encoding=UTF8", "--no-sync", "--no-instructions",
 	}
 	// The owner is part of the name: a root whose machine got a user postgres
-	// since would find files of nobody.
+	// since would find files of the user nobody.
 	key := sha256.Sum256(fmt.Append(nil, i.bin, string(bytes.TrimSpace(version)), args, i.as))
 	dir := filepath.Join(base, fmt.Sprintf("postgres-template-%x", key[:6]))
 
@@ -93,7 +93,7 @@ func (i *postgresInstall) template(ctx context.Context) (string, error) {
 }
 
 // releaseSharedMemory removes the segment that a killed server left behind. A
-// server that ended in order has removed it, and the file that names it.
+// server that shut down has removed it, and the file that names it.
 func releaseSharedMemory(dataDir string) error {
 	b, err := os.ReadFile(filepath.Join(dataDir, "postmaster.pid"))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -20,23 +20,23 @@ const Supervisor = "github.com/chainlearn/chainlearn/internal/proof/testservers.
 
 // A process is one running server program.
 type process struct {
-	cmd    *exec.Cmd
-	log    string        // path of the file that holds what it printed
-	exited chan struct{} // closed when the process has been reaped
+	cmd     *exec.Cmd
+	logPath string        // path of the file that holds what it printed
+	exited  chan struct{} // closed when the process has been reaped
 }
 
 // startProcess starts a program whose output is appended to the file log.
 // orphaned is the signal it gets if this process dies first.
-func startProcess(cmd *exec.Cmd, log string, orphaned syscall.Signal, as *syscall.Credential) (*process, error) {
+func startProcess(cmd *exec.Cmd, log string, parentDeathSignal syscall.Signal, as *syscall.Credential) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = processAttr(orphaned, as)
+	cmd.SysProcAttr = processAttr(parentDeathSignal, as)
 
-	p := &process{cmd: cmd, log: log, exited: make(chan struct{})}
+	p := &process{cmd: cmd, logPath: log, exited: make(chan struct{})}
 	started := make(chan error, 1)
 	go p.supervise(started)
 	if err := <-started; err != nil {
@@ -96,7 +96,7 @@ func (p *process) freeze() error {
 }
 
 func waitStopped(pid int) error {
-	ctx, cancel := closing()
+	ctx, cancel := cleanupContext()
 	defer cancel()
 	return Poll(ctx, func() (bool, string) {
 		ok, err := stopped(pid)
@@ -146,7 +146,7 @@ func (p *process) ready(ctx context.Context, probe func(context.Context) error) 
 
 // logTail returns the last lines of the log, or why they cannot be read.
 func (p *process) logTail() string {
-	b, err := os.ReadFile(p.log)
+	b, err := os.ReadFile(p.logPath)
 	if err != nil {
 		return err.Error()
 	}

@@ -8,12 +8,12 @@ import (
 	"syscall"
 )
 
-func processAttr(orphaned syscall.Signal, as *syscall.Credential) *syscall.SysProcAttr {
+func processAttr(parentDeathSignal syscall.Signal, as *syscall.Credential) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{
 		// A group of its own: Ctrl-C on the tests reaches the tests, which then
-		// end their servers in order.
+		// shut their servers down.
 		Setpgid:    true,
-		Pdeathsig:  orphaned,
+		Pdeathsig:  parentDeathSignal,
 		Credential: as,
 	}
 }
@@ -75,9 +75,9 @@ func children(pid int) ([]int, error) {
 	return found, nil
 }
 
-// gone reports whether the process has ended; whether its parent has noticed
+// processHasEnded reports whether the process has ended; whether its parent has noticed
 // does not matter.
-func gone(pid int) bool {
+func processHasEnded(pid int) bool {
 	state, _, err := stat(fmt.Sprintf("/proc/%d/stat", pid))
 	return err != nil || state == 'Z' || state == 'X'
 }

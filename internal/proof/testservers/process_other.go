@@ -21,4 +21,4 @@ func children(int) ([]int, error) {
 	return nil, fmt.Errorf("list the processes of a server: %w", errors.ErrUnsupported)
 }
 
-func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
+func processHasEnded(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }

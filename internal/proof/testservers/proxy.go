@@ -20,7 +20,7 @@ const (
 	Replies                   // from the server to the client
 )
 
-// Proxy is a TCP proxy in front of a server that can be told to misbehave. A
+// Proxy is a TCP proxy in front of a server that can inject faults. A
 // change holds for connections that are open as well as for new ones, until the
 // next call of Heal.
 //
@@ -87,7 +87,7 @@ func (p *Proxy) Heal() error {
 		return net.ErrClosed
 	}
 	p.faults = [2]fault{}
-	p.announce()
+	p.notifyPumps()
 	if p.listener != nil {
 		return nil
 	}
@@ -106,20 +106,20 @@ func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stopListening()
-	p.reset()
+	p.resetConns()
 }
 
 // Reset resets all connections once; new ones are served.
 func (p *Proxy) Reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.reset()
+	p.resetConns()
 }
 
 // Hold lets nothing pass in the given directions, both if none is given, and
 // keeps all connections: the other side accepts and never answers. Bytes that
 // are held back arrive after Heal, as they do after a partition. With only
-// Replies held the server does its work and nobody learns of it.
+// Replies held the server does its work and no client gets the reply.
 func (p *Proxy) Hold(directions ...Direction) {
 	p.fault(directions, func(f *fault) { f.held = true })
 }
@@ -142,7 +142,7 @@ func (p *Proxy) Close() error {
 	again := p.closed
 	p.closed = true
 	p.stopListening()
-	p.reset()
+	p.resetConns()
 	p.mu.Unlock()
 	p.pumps.Wait()
 	if !again {
@@ -160,11 +160,11 @@ func (p *Proxy) fault(directions []Direction, change func(*fault)) {
 	for _, d := range directions {
 		change(&p.faults[d])
 	}
-	p.announce()
+	p.notifyPumps()
 }
 
-// announce tells the pumps to look at the faults again. p.mu is held.
-func (p *Proxy) announce() {
+// notifyPumps makes the pumps read the faults again. p.mu is held.
+func (p *Proxy) notifyPumps() {
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
@@ -176,7 +176,7 @@ func (p *Proxy) stopListening() {
 	}
 }
 
-func (p *Proxy) reset() {
+func (p *Proxy) resetConns() {
 	for c := range p.conns {
 		c.reset()
 	}
@@ -205,8 +205,8 @@ type proxied struct {
 // reset ends both sides with a TCP reset and drops what is under way.
 func (c *proxied) reset() { c.close((*net.TCPConn).SetLinger) }
 
-// finish ends both sides in order: what has been written still arrives.
-func (c *proxied) finish() { c.close(func(*net.TCPConn, int) error { return nil }) }
+// closeGracefully closes both sides: what has been written still arrives.
+func (c *proxied) closeGracefully() { c.close(func(*net.TCPConn, int) error { return nil }) }
 
 func (c *proxied) close(prepare func(conn *net.TCPConn, linger int) error) {
 	c.end()
@@ -235,7 +235,7 @@ func (p *Proxy) serve(l net.Listener, client *net.TCPConn) {
 		p.mu.Lock()
 		delete(p.conns, c)
 		p.mu.Unlock()
-		c.finish()
+		c.closeGracefully()
 	}()
 
 	var d net.Dialer
@@ -286,7 +286,7 @@ func (p *Proxy) pump(c *proxied, d Direction, from, to *net.TCPConn) {
 			return
 		}
 		if last {
-			c.finish()
+			c.closeGracefully()
 			return
 		}
 	}

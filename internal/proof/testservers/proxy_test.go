@@ -15,50 +15,50 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// A line is a client that speaks Redis's inline protocol through a proxy.
-type line struct {
+// A inlineClient is a client that speaks Redis's inline protocol through a proxy.
+type inlineClient struct {
 	*testing.T
 	conn net.Conn
 	r    *bufio.Reader
 }
 
-func dial(t *testing.T, addr string) line {
+func dial(t *testing.T, addr string) inlineClient {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
 	testservers.Must(t, err)
 	t.Cleanup(func() { conn.Close() })
-	return line{t, conn, bufio.NewReader(conn)}
+	return inlineClient{t, conn, bufio.NewReader(conn)}
 }
 
-func (l line) send(command string) {
+func (l inlineClient) send(command string) {
 	l.Helper()
 	_, err := io.WriteString(l.conn, command+"\r\n")
 	testservers.Must(l, err)
 }
 
 // receive returns one line of the answer.
-func (l line) receive(within time.Duration) (string, error) {
+func (l inlineClient) receive(within time.Duration) (string, error) {
 	l.Helper()
 	testservers.Must(l, l.conn.SetReadDeadline(time.Now().Add(within)))
 	s, err := l.r.ReadString('\n')
 	return strings.TrimSpace(s), err
 }
 
-func (l line) want(answer string) {
+func (l inlineClient) want(answer string) {
 	l.Helper()
 	if got, err := l.receive(10 * time.Second); got != answer {
 		l.Errorf("got %q (%v), want %q", got, err, answer)
 	}
 }
 
-func (l line) wantSilence() {
+func (l inlineClient) wantSilence() {
 	l.Helper()
 	if got, err := l.receive(100 * time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
 		l.Errorf("got %q (%v), want no answer", got, err)
 	}
 }
 
-func (l line) wantEnd() {
+func (l inlineClient) wantEnd() {
 	l.Helper()
 	if got, err := l.receive(10 * time.Second); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		l.Errorf("got %q (%v), want the connection to end", got, err)
@@ -98,12 +98,12 @@ func TestProxyHoldsBothWays(t *testing.T) {
 
 	p.Hold()
 	after := dial(t, p.Addr())
-	for _, l := range []line{before, after} {
+	for _, l := range []inlineClient{before, after} {
 		l.send("PING")
 		l.wantSilence()
 	}
 	testservers.Must(t, p.Heal())
-	for _, l := range []line{before, after} {
+	for _, l := range []inlineClient{before, after} {
 		l.want("+PONG")
 	}
 }

@@ -45,7 +45,7 @@ type RedisConfig struct {
 type Redis struct {
 	cfg  RedisConfig
 	args []string // of the program, after the configuration file
-	home *home
+	dir  *serverDir
 	port *port
 
 	// The harness has a user of its own, so that it can look after a server
@@ -71,13 +71,13 @@ func StartRedis(tb testing.TB, cfg RedisConfig) *Redis {
 // OpenRedis starts a server and waits until it answers. Its error is a
 // [*MissingError] where the program is not installed. The caller must Close it.
 func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
-	return openRedis(ctx, cfg, rand.Text(), nil)
+	return openRedisWith(ctx, cfg, rand.Text(), nil)
 }
 
-// openRedis starts a server on any port. extra makes further lines of its
+// openRedisWith starts a server on any port. extra makes further lines of its
 // configuration, for a password that other servers may have to know.
-func openRedis(ctx context.Context, cfg RedisConfig, adminPassword string, extra []string, args ...string) (*Redis, error) {
-	ctx, cancel := bounded(ctx)
+func openRedisWith(ctx context.Context, cfg RedisConfig, adminPassword string, extra []string, args ...string) (*Redis, error) {
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	for {
 		r, err := newRedis(cfg, adminPassword, extra, args)
@@ -104,12 +104,12 @@ func newRedis(cfg RedisConfig, adminPassword string, extra, args []string) (*Red
 	if err != nil {
 		return nil, err
 	}
-	home, err := newHome("redis", nil)
+	dir, err := newServerDir("redis", nil)
 	if err != nil {
 		port.release()
 		return nil, err
 	}
-	r := &Redis{cfg: cfg, args: args, home: home, port: port, adminPassword: adminPassword}
+	r := &Redis{cfg: cfg, args: args, dir: dir, port: port, adminPassword: adminPassword}
 	if err := r.writeConfig(extra); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -134,13 +134,13 @@ func (r *Redis) writeConfig(extra []string) error {
 	}
 	lines := []string{
 		"bind 127.0.0.1",
-		"protected-mode no", // it would refuse everybody but the loopback, which bind already does
+		"protected-mode no", // it would refuse all but the loopback, as bind already does
 		"daemonize no",
 		"dir " + r.dataDir(),
 		"user " + adminUser + " on >" + r.adminPassword + " ~* &* +@all",
 	}
 	if r.cfg.TLS {
-		files, err := writeCertificates(r.home.path)
+		files, err := writeCertificates(r.dir.path)
 		if err != nil {
 			return err
 		}
@@ -170,14 +170,14 @@ func (r *Redis) writeConfig(extra []string) error {
 	}
 	lines = append(lines, extra...)
 	lines = append(lines, r.cfg.Config...)
-	return os.WriteFile(r.home.file("redis.conf"), []byte(strings.Join(lines, "\n")+"\n"), 0o600)
+	return os.WriteFile(r.dir.file("redis.conf"), []byte(strings.Join(lines, "\n")+"\n"), 0o600)
 }
 
 func (r *Redis) isSentinel() bool { return len(r.args) > 0 && r.args[0] == "--sentinel" }
 
-func (r *Redis) dataDir() string { return r.home.file("data") }
+func (r *Redis) dataDir() string { return r.dir.file("data") }
 
-// emptyData makes the data directory anew.
+// emptyData replaces the data directory by an empty one.
 func (r *Redis) emptyData() error {
 	if err := os.RemoveAll(r.dataDir()); err != nil {
 		return err
@@ -199,8 +199,8 @@ func (r *Redis) start(ctx context.Context) error {
 	if r.proc != nil && r.proc.running() {
 		return fmt.Errorf("the Redis server at %s already runs", r.Addr())
 	}
-	cmd := exec.Command(program, append([]string{r.home.file("redis.conf")}, r.args...)...)
-	proc, err := startProcess(cmd, r.home.file("log"), syscall.SIGKILL, nil)
+	cmd := exec.Command(program, append([]string{r.dir.file("redis.conf")}, r.args...)...)
+	proc, err := startProcess(cmd, r.dir.file("log"), syscall.SIGKILL, nil)
 	if err != nil {
 		return err
 	}
@@ -255,12 +255,12 @@ func (r *Redis) CAFile() string {
 	if !r.cfg.TLS {
 		return ""
 	}
-	return r.home.file(caName)
+	return r.dir.file(caName)
 }
 
 // Log returns what the server printed so far.
 func (r *Redis) Log() string {
-	b, err := os.ReadFile(r.home.file("log"))
+	b, err := os.ReadFile(r.dir.file("log"))
 	if err != nil {
 		return err.Error()
 	}
@@ -271,7 +271,7 @@ func (r *Redis) Log() string {
 // and returns the answer. It is for looking after a server; what a test is
 // about goes through the client under test.
 func (r *Redis) Do(ctx context.Context, command ...string) rueidis.RedisResult {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	client, err := r.client(ctx)
 	if err != nil {
@@ -312,10 +312,10 @@ func (r *Redis) Kill() error {
 	return p.kill()
 }
 
-// Stop ends the server in order. It does not write its data, except to the
+// Stop shuts the server down. It does not write its data, except to the
 // append-only file.
 func (r *Redis) Stop(ctx context.Context) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	p, err := r.process()
 	if err != nil {
@@ -347,7 +347,7 @@ func (r *Redis) Thaw() error {
 // its data first and keeps all of them; after Kill or Stop it has what is on
 // disk: everything with AppendOnly, else the state of the last SAVE.
 func (r *Redis) Restart(ctx context.Context) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	if p, err := r.process(); err == nil {
 		if !r.isSentinel() {
@@ -365,7 +365,7 @@ func (r *Redis) Restart(ctx context.Context) error {
 // RestartEmpty starts the server again on the same port without its data, as a
 // host that lost its disk does. It need not run.
 func (r *Redis) RestartEmpty(ctx context.Context) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	if p, err := r.process(); err == nil {
 		if err := p.kill(); err != nil {
@@ -388,9 +388,9 @@ func (r *Redis) Close() error {
 	r.closed = true
 	var err error
 	if r.proc != nil {
-		err = r.proc.kill() // nobody needs its data
+		err = r.proc.kill() // its data is not needed any more
 	}
-	err = errors.Join(err, r.home.remove())
+	err = errors.Join(err, r.dir.remove())
 	r.port.release()
 	return err
 }

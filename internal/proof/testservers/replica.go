@@ -21,10 +21,10 @@ func (r *Redis) StartReplica(tb testing.TB) *Redis {
 // OpenReplica starts a server that is set up like r and follows it. It returns
 // when the replica has r's data. The caller must Close it.
 func (r *Redis) OpenReplica(ctx context.Context) (*Redis, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	extra := []string{fmt.Sprintf("replicaof 127.0.0.1 %d", r.port.number)}
-	replica, err := openRedis(ctx, r.cfg, r.adminPassword, extra)
+	replica, err := openRedisWith(ctx, r.cfg, r.adminPassword, extra)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func (r *Redis) Promote(ctx context.Context) error {
 // Follow makes the server a replica of master, which must have been set up
 // together with it, and returns when it has master's data in place of its own.
 func (r *Redis) Follow(ctx context.Context, master *Redis) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	if err := r.replicaOf(ctx, "127.0.0.1", strconv.Itoa(master.port.number)); err != nil {
 		return err
@@ -62,7 +62,7 @@ func (r *Redis) replicaOf(ctx context.Context, host, port string) error {
 // WaitForReplica waits until replica has everything that r had written when it
 // was called.
 func (r *Redis) WaitForReplica(ctx context.Context, replica *Redis) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	info, err := r.info(ctx, "replication")
 	if err != nil {

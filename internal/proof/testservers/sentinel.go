@@ -40,7 +40,7 @@ func StartSentinel(tb testing.TB, cfg SentinelConfig) *Sentinel {
 // OpenSentinel starts such a set and waits until all sentinels know all of it,
 // so that a failover can succeed at once. The caller must Close it.
 func OpenSentinel(ctx context.Context, cfg SentinelConfig) (*Sentinel, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	s := new(Sentinel)
 	if err := s.open(ctx, cfg); err != nil {
@@ -74,7 +74,7 @@ func (s *Sentinel) open(ctx context.Context, cfg SentinelConfig) error {
 		fmt.Sprintf("sentinel auth-pass %s %s", MasterName, master.adminPassword),
 	}
 	for range cfg.Sentinels {
-		sentinel, err := openRedis(ctx, RedisConfig{TLS: cfg.Redis.TLS}, rand.Text(), watch, "--sentinel")
+		sentinel, err := openRedisWith(ctx, RedisConfig{TLS: cfg.Redis.TLS}, rand.Text(), watch, "--sentinel")
 		if err != nil {
 			return err
 		}
@@ -82,7 +82,7 @@ func (s *Sentinel) open(ctx context.Context, cfg SentinelConfig) error {
 	}
 	return Poll(ctx, func() (bool, string) {
 		for _, sentinel := range s.Sentinels {
-			if err := knows(ctx, sentinel, cfg.Replicas, cfg.Sentinels-1); err != nil {
+			if err := checkSentinel(ctx, sentinel, cfg.Replicas, cfg.Sentinels-1); err != nil {
 				return false, fmt.Sprintf("the sentinel at %s: %v", sentinel.Addr(), err)
 			}
 		}
@@ -90,9 +90,9 @@ func (s *Sentinel) open(ctx context.Context, cfg SentinelConfig) error {
 	})
 }
 
-// knows returns an error unless the sentinel could fail the master over to any
+// checkSentinel returns an error unless the sentinel could fail the master over to any
 // replica.
-func knows(ctx context.Context, sentinel *Redis, replicas, others int) error {
+func checkSentinel(ctx context.Context, sentinel *Redis, replicas, others int) error {
 	master, err := sentinel.Do(ctx, "SENTINEL", "MASTER", MasterName).AsStrMap()
 	if err != nil {
 		return err
@@ -122,7 +122,7 @@ func (s *Sentinel) Addrs() []string { return addrs(s.Sentinels) }
 // Master returns the server that the first sentinel that answers names as the
 // master.
 func (s *Sentinel) Master(ctx context.Context) (*Redis, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	var errs []error
 	for _, sentinel := range s.Sentinels {
@@ -136,7 +136,7 @@ func (s *Sentinel) Master(ctx context.Context) (*Redis, error) {
 				return node, nil
 			}
 		}
-		errs = append(errs, fmt.Errorf("the sentinel at %s names a stranger as master: %v", sentinel.Addr(), hostPort))
+		errs = append(errs, fmt.Errorf("the sentinel at %s names an unknown master: %v", sentinel.Addr(), hostPort))
 	}
 	return nil, errors.Join(errs...)
 }
@@ -144,7 +144,7 @@ func (s *Sentinel) Master(ctx context.Context) (*Redis, error) {
 // Failover has the sentinels replace the master, as an operator does, and
 // returns the new one once it accepts writes.
 func (s *Sentinel) Failover(ctx context.Context) (*Redis, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	old, err := s.Master(ctx)
 	if err != nil {
@@ -159,7 +159,7 @@ func (s *Sentinel) Failover(ctx context.Context) (*Redis, error) {
 // WaitForOther waits until another server than old is the master and accepts
 // writes, as after old was killed or frozen.
 func (s *Sentinel) WaitForOther(ctx context.Context, old *Redis) (*Redis, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	var master *Redis
 	err := Poll(ctx, func() (bool, string) {

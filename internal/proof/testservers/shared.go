@@ -30,16 +30,16 @@ func (r Runner) Run() int {
 	return code
 }
 
-// A once is a server started by the first test that asks for it. One that did
-// not start is not tried again, or each test would wait anew.
-type once[S interface{ Close() error }] struct {
+// A sharedServer is a server started by the first test that asks for it. One that did
+// not start is not tried again, or each test would wait again.
+type sharedServer[S interface{ Close() error }] struct {
 	mu     sync.Mutex
 	asked  bool
 	server S     // guarded by mu
 	err    error // guarded by mu
 }
 
-func (o *once[S]) get(tb testing.TB, open func(context.Context) (S, error)) S {
+func (o *sharedServer[S]) get(tb testing.TB, open func(context.Context) (S, error)) S {
 	tb.Helper()
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -51,7 +51,7 @@ func (o *once[S]) get(tb testing.TB, open func(context.Context) (S, error)) S {
 	return o.server
 }
 
-func (o *once[S]) close() error {
+func (o *sharedServer[S]) close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.asked || o.err != nil {
@@ -62,12 +62,12 @@ func (o *once[S]) close() error {
 }
 
 var (
-	sharedRedis    once[*Redis]
-	sharedPostgres once[*Postgres]
+	sharedRedis    sharedServer[*Redis]
+	sharedPostgres sharedServer[*Postgres]
 )
 
 // SharedRedis returns the one Redis server of this test process, for tests that
-// only store something, under names of their own. Whoever breaks or flushes a
+// only store something, under names of their own. A test that breaks or flushes a
 // server starts one of its own. TestMain must use [Main].
 func SharedRedis(tb testing.TB) *Redis {
 	tb.Helper()
@@ -77,7 +77,7 @@ func SharedRedis(tb testing.TB) *Redis {
 }
 
 // SharedPostgres returns the one PostgreSQL server of this test process; each
-// test asks it for a Database. Whoever breaks a server starts one of its own.
+// test asks it for a Database. A test that breaks a server starts one of its own.
 // TestMain must use [Main].
 func SharedPostgres(tb testing.TB) *Postgres {
 	tb.Helper()

@@ -21,10 +21,10 @@ func (p *Postgres) StartStandby(tb testing.TB) *Postgres {
 // by streaming replication and answers queries. It returns when the standby
 // streams. The caller must Close it.
 func (p *Postgres) OpenStandby(ctx context.Context) (*Postgres, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
-	s, err := openPostgres(ctx, &Postgres{cfg: p.cfg, install: p.install, primary: p}, func(s *Postgres) error {
-		return s.install.run(ctx, s.home.path, s.install.program("pg_basebackup"),
+	s, err := startOnFreePort(ctx, &Postgres{cfg: p.cfg, install: p.install, primary: p}, func(s *Postgres) error {
+		return s.install.run(ctx, s.dir.path, s.install.program("pg_basebackup"),
 			"--host=127.0.0.1", "--port="+strconv.Itoa(p.port.number), "--username=postgres",
 			"--pgdata="+s.dataDir(), "--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync")
 	})
@@ -33,7 +33,7 @@ func (p *Postgres) OpenStandby(ctx context.Context) (*Postgres, error) {
 	}
 	err = Poll(ctx, func() (bool, string) {
 		var status string
-		err := s.ask(ctx, &status, "SELECT coalesce((SELECT status FROM pg_stat_wal_receiver), 'not connected')")
+		err := s.queryValue(ctx, &status, "SELECT coalesce((SELECT status FROM pg_stat_wal_receiver), 'not connected')")
 		return status == "streaming", fmt.Sprintf("the standby's receiver is %q (%v)", status, err)
 	})
 	if err != nil {
@@ -50,14 +50,14 @@ func (p *Postgres) PauseReplay(ctx context.Context) error {
 	if p.primary == nil {
 		return errNoStandby
 	}
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	if err := p.exec(ctx, "SELECT pg_wal_replay_pause()"); err != nil {
 		return err
 	}
 	return Poll(ctx, func() (bool, string) {
 		var state string // a request takes effect at the next record
-		err := p.ask(ctx, &state, "SELECT pg_get_wal_replay_pause_state()")
+		err := p.queryValue(ctx, &state, "SELECT pg_get_wal_replay_pause_state()")
 		return state == "paused", fmt.Sprintf("replay is %q (%v)", state, err)
 	})
 }
@@ -76,15 +76,15 @@ func (p *Postgres) CatchUp(ctx context.Context) error {
 	if p.primary == nil {
 		return errNoStandby
 	}
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	var target string
-	if err := p.primary.ask(ctx, &target, "SELECT pg_current_wal_lsn()::text"); err != nil {
+	if err := p.primary.queryValue(ctx, &target, "SELECT pg_current_wal_lsn()::text"); err != nil {
 		return err
 	}
 	return Poll(ctx, func() (bool, string) {
 		var there bool
-		err := p.ask(ctx, &there, "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", target)
+		err := p.queryValue(ctx, &there, "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", target)
 		return there, fmt.Sprintf("the standby has not replayed %s (%v)", target, err)
 	})
 }
@@ -95,14 +95,14 @@ func (p *Postgres) Promote(ctx context.Context) error {
 	if p.primary == nil {
 		return errNoStandby
 	}
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	if err := p.exec(ctx, "SELECT pg_promote(wait => false)"); err != nil {
 		return err
 	}
 	return Poll(ctx, func() (bool, string) {
 		standby := true
-		err := p.ask(ctx, &standby, "SELECT pg_is_in_recovery()")
+		err := p.queryValue(ctx, &standby, "SELECT pg_is_in_recovery()")
 		return !standby, fmt.Sprintf("the server is still a standby (%v)", err)
 	})
 }

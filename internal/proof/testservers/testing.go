@@ -110,16 +110,16 @@ func Poll(ctx context.Context, cond func() (ok bool, why string)) error {
 	}
 }
 
-// bounded gives ctx a deadline if it has none.
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+// withDefaultTimeout gives ctx a deadline if it has none.
+func withDefaultTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return context.WithCancel(ctx)
 	}
 	return context.WithTimeout(ctx, startTimeout)
 }
 
-// closing returns a context for the steps of a Close or a cleanup, which must
+// cleanupContext returns a context for the steps of a Close or a cleanup, which must
 // run even though the context of the test is already over.
-func closing() (context.Context, context.CancelFunc) {
+func cleanupContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), startTimeout)
 }

@@ -12,30 +12,30 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// A verdict is a test that records how it was ended.
-type verdict struct {
+// A recordingTB is a test that records how it was ended.
+type recordingTB struct {
 	testing.TB
-	ended string
+	ending string
 }
 
-func (v *verdict) Helper()           {}
-func (v *verdict) Skip(args ...any)  { v.end("skip", args) }
-func (v *verdict) Fatal(args ...any) { v.end("fatal", args) }
-func (v *verdict) end(how string, args []any) {
-	v.ended = how + ": " + fmt.Sprint(args...)
+func (v *recordingTB) Helper()           {}
+func (v *recordingTB) Skip(args ...any)  { v.end("skip", args) }
+func (v *recordingTB) Fatal(args ...any) { v.end("fatal", args) }
+func (v *recordingTB) end(how string, args []any) {
+	v.ending = how + ": " + fmt.Sprint(args...)
 	runtime.Goexit()
 }
 
-// judge returns how test ended, "" if it ran to its end.
-func judge(t *testing.T, test func(testing.TB)) string {
-	v := &verdict{TB: t}
+// endingOf returns how test ended, "" if it ran to its end.
+func endingOf(t *testing.T, test func(testing.TB)) string {
+	v := &recordingTB{TB: t}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		test(v)
 	}()
 	<-done
-	return v.ended
+	return v.ending
 }
 
 func TestMissingProgramSkipsOrFailsWithCI(t *testing.T) {
@@ -52,7 +52,7 @@ func TestMissingProgramSkipsOrFailsWithCI(t *testing.T) {
 		t.Setenv("CI", ci)
 		for name, start := range starts {
 			want := how + name + " is not installed: run scripts/install-deps.sh"
-			if got := judge(t, start); !strings.HasPrefix(got, want) {
+			if got := endingOf(t, start); !strings.HasPrefix(got, want) {
 				t.Errorf("with CI=%q: %q, want %q…", ci, got, want)
 			}
 		}
@@ -69,7 +69,7 @@ func TestRequireFindsTheFirstThatIsThere(t *testing.T) {
 func TestEventuallyGivesTheLastReason(t *testing.T) {
 	t.Parallel()
 	looks := 0
-	got := judge(t, func(tb testing.TB) {
+	got := endingOf(t, func(tb testing.TB) {
 		testservers.Eventually(tb, 50*time.Millisecond, func() (bool, string) {
 			looks++
 			return false, fmt.Sprintf("look %d of many", looks)
@@ -78,7 +78,7 @@ func TestEventuallyGivesTheLastReason(t *testing.T) {
 	if !strings.HasPrefix(got, "fatal: gave up after ") || !strings.Contains(got, "of many") || looks < 3 {
 		t.Errorf("after %d looks: %q", looks, got)
 	}
-	if got := judge(t, func(tb testing.TB) {
+	if got := endingOf(t, func(tb testing.TB) {
 		testservers.Eventually(tb, time.Minute, func() (bool, string) { looks++; return looks%3 == 0, "" })
 	}); got != "" {
 		t.Errorf("a condition that came true ended the test: %q", got)

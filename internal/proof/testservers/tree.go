@@ -51,11 +51,11 @@ func killTree(p *process) error {
 	if err := errors.Join(p.kill(), signalAll(pids, syscall.SIGKILL)); err != nil {
 		return err
 	}
-	ctx, cancel := closing()
+	ctx, cancel := cleanupContext()
 	defer cancel()
 	for _, pid := range pids {
 		if err := Poll(ctx, func() (bool, string) {
-			return gone(pid), fmt.Sprintf("process %d is still there", pid)
+			return processHasEnded(pid), fmt.Sprintf("process %d is still there", pid)
 		}); err != nil {
 			return err
 		}

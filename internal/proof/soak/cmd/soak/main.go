@@ -1,5 +1,5 @@
-// Command soak attacks the cache with real servers and processes for as long as it is told,
-// and reports what broke.
+// Command soak attacks the cache with real servers and processes for a given time, and
+// reports what broke.
 //
 //	soak -duration 1h
 //	soak -duration 5m -seed 42 -faults frozen,flushed -v
@@ -43,15 +43,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.DurationVar(&cfg.Duration, "duration", 10*time.Minute, "how long to inject faults")
 	flags.Uint64Var(&cfg.Seed, "seed", 0, "of the schedule; 0 draws one")
 	flags.IntVar(&cfg.Workers, "workers", 4, "processes")
-	flags.IntVar(&cfg.Load.Readers, "readers", 12, "reading clients of each process")
-	flags.IntVar(&cfg.Load.Writers, "writers", 2, "writing clients of each process")
-	flags.DurationVar(&cfg.Load.Pace, "pace", 6*time.Millisecond, "pause of a reader between two reads")
-	flags.DurationVar(&cfg.Load.WritePace, "write-pace", 30*time.Millisecond, "pause of a writer between two writes")
-	flags.DurationVar(&cfg.Repair, "repair", 5*time.Second, "how long what cannot be strict may take to show everywhere")
-	flags.BoolVar(&cfg.Calm, "calm", false, "inject nothing")
+	flags.IntVar(&cfg.Workload.Readers, "readers", 12, "reading clients of each process")
+	flags.IntVar(&cfg.Workload.Writers, "writers", 2, "writing clients of each process")
+	flags.DurationVar(&cfg.Workload.Pace, "pace", 6*time.Millisecond, "pause of a reader between two reads")
+	flags.DurationVar(&cfg.Workload.WritePace, "write-pace", 30*time.Millisecond, "pause of a writer between two writes")
+	flags.DurationVar(&cfg.Repair, "repair", 5*time.Second, "how long writes that cannot be strict may take to show everywhere")
+	flags.BoolVar(&cfg.NoFaults, "no-faults", false, "inject no faults")
 	names := flags.String("faults", "", "inject only those whose names contain one of these, separated by commas:\n"+strings.Join(soak.Faults(), "\n"))
 	report := flags.String("report", "", "also write the report to this file")
-	verbose := flags.Bool("v", false, "tell of every segment")
+	verbose := flags.Bool("v", false, "log every segment")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
