@@ -22,7 +22,7 @@ type Finding struct {
 	Notice bool
 }
 
-func (f Finding) String() string { return f.Subject + ": " + f.Problem + "; " + f.Remedy }
+func (f Finding) String() string { return f.Subject + ": " + f.Problem + ": " + f.Remedy }
 
 // Source is what answers are loaded from and what records which tags its writes touch, as
 // Cache.Check sees it: a database with an outbox. Its methods must be safe for concurrent use.
