@@ -133,10 +133,14 @@ func TestNoRowIsLostToAConsumerThatJoins(t *testing.T) {
 	const rows = 300
 	written := make(chan struct{})
 	since := map[string]int{}
+	var third [3]chan struct{} // closed as so many thirds of the rows have been written
+	for i := range third {
+		third[i] = make(chan struct{})
+	}
 	for i, name := range []string{consumer, "store B", "store C"} {
 		got[name] = map[cache.Tag]bool{}
 		wg.Go(func() {
-			time.Sleep(time.Duration(i) * 50 * time.Millisecond)
+			<-third[i]
 			if _, _, err := f.log.Join(t.Context(), name); err != nil {
 				t.Error(err)
 			}
@@ -172,6 +176,9 @@ func TestNoRowIsLostToAConsumerThatJoins(t *testing.T) {
 		})
 	}
 	for id := 1; id <= rows; id++ {
+		if i := (id - 1) * 3 / rows; (id-1)*3%rows == 0 {
+			close(third[i])
+		}
 		f.exec(fmt.Sprintf(`INSERT INTO lessons (id) VALUES (%d)`, id))
 	}
 	close(written)

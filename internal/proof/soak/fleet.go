@@ -174,7 +174,7 @@ func (f *Fleet) migrate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("create the tables: %w", err)
 	}
-	return outboxpg.Watch(ctx, f.admin, "items", "item:{id}", "group:{grp}")
+	return outboxpg.Watch(ctx, f.admin, "soak", "items", "item:{id}", "group:{grp}")
 }
 
 // start puts a new worker in a slot and waits until its cache is healthy.
