@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/redis/rueidis"
 
@@ -155,11 +156,20 @@ func digest(parts ...string) identity {
 	return identity(sum[:16])
 }
 
+// nameLife is longer than a program that is in use stays without a start. Losing the name is safe:
+// the outbox takes the store for a new one, and all it holds is invalidated once.
+const nameLife = 30 * 24 * time.Hour
+
 // Name implements driver.Store. The name is kept beside the data, so that it goes where they go:
-// through restarts and failovers, and not to another server that has the same prefix.
+// through restarts and failovers, and not to another server that has the same prefix. Each
+// process that asks for it renews its life; a prefix that is no longer used leaves nothing.
 func (s *Store) Name(ctx context.Context) (string, error) {
-	key := []string{s.names.self()}
-	replies, err := s.exec(ctx, []command{{nil, key, []string{"SET", rand.Text(), "NX"}}, {nil, key, []string{"GET"}}})
+	key, life := []string{s.names.self()}, millis(nameLife)
+	replies, err := s.exec(ctx, []command{
+		{nil, key, []string{"SET", rand.Text(), "NX", "PX", life}},
+		{nil, key, []string{"GET"}},
+		{nil, key, []string{"PEXPIRE", life}},
+	})
 	if err != nil {
 		return "", fmt.Errorf("redisstore: name: %w", err)
 	}
