@@ -34,6 +34,8 @@ const (
 	// warmTimeout bounds the warming before the service calls itself ready. It is then ready
 	// all the same: an answer that is not warm costs a load, an absent service all of them.
 	warmTimeout = 10 * time.Second
+	// checkTimeout bounds the check of how the cache is wired, which is logged.
+	checkTimeout = 5 * time.Second
 	// drainTimeout is for requests in hand when the service is told to stop, and
 	// stopTimeout for everything until it has stopped.
 	drainTimeout = 3 * time.Second
@@ -140,6 +142,8 @@ func (v *service) start(ctx context.Context, s *serveCommand, db databaseConfig,
 		return err
 	}
 
+	v.check(ctx, c, log)
+
 	// Requests are answered from here on, but none are asked for before the warming.
 	v.serveErrors = make(chan error, 2)
 	v.serve(v.api, v.http.Public(), 30*time.Second, log)
@@ -154,6 +158,24 @@ func (v *service) start(ctx context.Context, s *serveCommand, db databaseConfig,
 	}
 	v.http.Ready()
 	return nil
+}
+
+// check logs what is wrong with how the cache is wired: a trigger that is disabled, a partition
+// that was attached later, a tag that no trigger records.
+func (v *service) check(ctx context.Context, c *cache.Cache, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	findings, err := c.Check(ctx, v.storage.Source())
+	if err != nil {
+		log.WarnContext(ctx, "the cache could not be checked", "err", err)
+	}
+	for _, f := range findings {
+		level := slog.LevelWarn
+		if f.Notice {
+			level = slog.LevelInfo
+		}
+		log.Log(ctx, level, "the check of the cache found something", "subject", f.Subject, "problem", f.Problem, "remedy", f.Remedy)
+	}
 }
 
 func (v *service) listen(ctx context.Context, setting, address string) (net.Listener, error) {

@@ -22,6 +22,7 @@ import (
 type storage interface {
 	learning.Storage
 	seed.Sink
+	Source() cache.Source
 	Backlog(ctx context.Context) (rows int, oldest time.Duration, err error)
 	Close() error
 }

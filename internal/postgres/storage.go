@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/chainlearn/chainlearn/cache"
+
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -28,6 +30,9 @@ type Storage struct {
 }
 
 var _ learning.Storage = (*Storage)(nil)
+
+// Source is the database as the check of the cache sees it.
+func (s *Storage) Source() cache.Source { return s.db }
 
 // Backlog returns how many touched tags wait in the outbox for this process's store, counted up
 // to a bound, and the age of the oldest; without a cache, of all that are in the outbox.

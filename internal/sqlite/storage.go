@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/chainlearn/chainlearn/cache"
+
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -27,6 +29,9 @@ type Storage struct {
 }
 
 var _ learning.Storage = (*Storage)(nil)
+
+// Source is the database as the check of the cache sees it.
+func (s *Storage) Source() cache.Source { return s.db }
 
 // Backlog returns how many touched tags are in the outbox, counted up to a bound, and the age
 // of the oldest.
