@@ -182,7 +182,9 @@ func (h *health) withDeadline(ctx context.Context) context.Context {
 }
 
 // suspect ends the trust in entries and starts a recovery.
-func (h *health) suspect(err error, outage bool) {
+func (h *health) suspect(err error, outage bool) { h.suspectAs(slog.LevelWarn, err, outage) }
+
+func (h *health) suspectAs(level slog.Level, err error, outage bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.suspicions++
@@ -192,7 +194,7 @@ func (h *health) suspect(err error, outage bool) {
 		h.serving = make(chan struct{})
 		h.since = time.Now()
 		h.tell(h.breaker.State())
-		h.log.Warn("stored answers are not served until the cache has recovered; answering from the source", "err", err)
+		h.log.Log(context.Background(), level, "stored answers are not served until the cache has recovered; answering from the source", "err", err)
 	}
 	select {
 	case h.wake <- struct{}{}:
@@ -368,7 +370,7 @@ func (c *Cache) OnRecovery(drain func(context.Context) error) (remove func()) {
 // Suspect says that invalidations may be missing from the store: nothing stored is served
 // until every function of OnRecovery has returned nil. It is for adapters, like the relay of
 // an outbox that begins to take part.
-func (c *Cache) Suspect(why error) { c.health.suspect(why, false) }
+func (c *Cache) Suspect(why error) { c.health.suspectAs(slog.LevelInfo, why, false) }
 
 // pause waits for d, and returns false if ctx ended first.
 func pause(ctx context.Context, d time.Duration) bool {
