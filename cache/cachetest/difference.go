@@ -123,7 +123,7 @@ func ownEqual(a, b reflect.Value) (equal, ok bool) {
 	if !a.CanInterface() {
 		return false, false
 	}
-	if at, isTime := a.Interface().(time.Time); isTime {
+	if at, isTime := reflect.TypeAssert[time.Time](a); isTime {
 		bt := b.Interface().(time.Time)
 		_, ao := at.Zone()
 		_, bo := bt.Zone()
@@ -144,7 +144,7 @@ func show(v reflect.Value) string {
 		return "nothing"
 	}
 	if v.CanInterface() {
-		if t, ok := v.Interface().(time.Time); ok {
+		if t, ok := reflect.TypeAssert[time.Time](v); ok {
 			return t.String()
 		}
 	}

