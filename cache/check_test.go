@@ -73,6 +73,8 @@ func TestCheckComparesKinds(t *testing.T) {
 			t.Errorf("only the second is a notice: %+v", findings)
 		}
 		wantFindings(t, findingsOf(t, c.Cache, watches{kinds: []string{"product"}}, cache.InvalidatedByHand("prodcut")))
+		cache.Define(c.Cache, thingQuery("shop:all", func(int) []cache.Tag { return []cache.Tag{cache.Everything} }))
+		wantFindings(t, findingsOf(t, c.Cache, watches{kinds: []string{"product"}}, cache.InvalidatedByHand("prodcut")))
 	})
 }
 
@@ -116,6 +118,17 @@ func TestCheckAsksWhatIsKeptWarm(t *testing.T) {
 		query.Warm = func(context.Context) ([]int, error) { return []int{5}, nil }
 		cache.Define(c.Cache, query)
 		wantFindings(t, findingsOf(t, c.Cache, watches{kinds: []string{"kind0"}}), []string{"shop:warm", "kind5"})
+
+		tagless := query
+		tagless.Name, tagless.Warm = "shop:tagless", func(context.Context) ([]int, error) { return []int{1, 2}, nil }
+		tagless.Tags = func(id int) []cache.Tag {
+			if id == 2 {
+				return nil
+			}
+			return cache.Tags("kind0", id)
+		}
+		cache.Define(c.Cache, tagless)
+		wantFindings(t, findingsOf(t, c.Cache), []string{"shop:tagless", "no tags"})
 
 		for what, warm := range map[string]func(context.Context) ([]int, error){
 			"cannot say": func(context.Context) ([]int, error) { return nil, errors.New("cannot say") },
@@ -221,8 +234,12 @@ func TestCheckFindsAnotherDefinitionInTheStore(t *testing.T) {
 		if n := len(findingsOf(t, fleet[4].Cache)); n != 2 {
 			t.Errorf("%d findings, want one for each other shape", n)
 		}
-		// A release that is gone is forgotten.
-		time.Sleep(25 * time.Hour)
+		// A release that is gone is forgotten, however often the others check.
+		time.Sleep(23 * time.Hour)
+		if n := len(findingsOf(t, fleet[0].Cache)); n != 2 {
+			t.Errorf("%d findings, want one for each other shape", n)
+		}
+		time.Sleep(2 * time.Hour)
 		wantFindings(t, findingsOf(t, fleet[0].Cache))
 	})
 }
@@ -249,6 +266,10 @@ func TestCheckNeedsNoStore(t *testing.T) {
 		c.store.Fail(errors.New("unplugged"))
 		wantFindings(t, findingsOf(t, c.Cache, watches{kinds: []string{"products"}}),
 			[]string{"store", "unplugged"}, []string{"shop:product", "no source records"}, []string{"products"})
+		findingsOf(t, c.Cache)
+		if state := c.Health().State; state != "down" {
+			t.Fatalf("the store is %s", state)
+		}
 		c.store.Heal()
 		wantFindings(t, findingsOf(t, c.Cache)) // it waits for the recovery
 	})

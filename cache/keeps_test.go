@@ -8,6 +8,7 @@ import (
 	"math/big"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -146,60 +147,67 @@ func defineV[V any](t *testing.T, codec cache.Codec[V]) string {
 	})
 }
 
-func TestDefineRefusesWhatJSONLoses(t *testing.T) {
+// A query of each of these types would make the compiler instantiate the whole library for it.
+func lossesOf[V any]() string { return strings.Join(cache.JSONLosses(reflect.TypeFor[V]()), "\n") }
+
+func TestWhatJSONLoses(t *testing.T) {
 	for _, test := range []struct {
-		message string
-		want    []string
+		losses string
+		want   []string
 	}{
-		{defineV[lossyHidden](t, nil), []string{"lossyHidden.price is not exported", "cache.JSON[cache_test.lossyHidden]{}"}},
-		{defineV[*lossyHidden](t, nil), []string{"lossyHidden.price is not exported"}},
-		{defineV[lossyDash](t, nil), []string{`lossyDash.Secret is tagged json:"-"`}},
-		{defineV[lossyAny](t, nil), []string{"lossyAny.Extra is of type interface {}", "another type"}},
-		{defineV[any](t, nil), []string{"is of type interface {}"}},
-		{defineV[lossyError](t, nil), []string{"lossyError.Err is of type error", "cannot be decoded"}},
-		{defineV[lossyIfaceSlice](t, nil), []string{"lossyIfaceSlice[] is of type fmt.Stringer"}},
-		{defineV[lossyFunc](t, nil), []string{"lossyFunc.F is of type func()"}},
-		{defineV[lossyChan](t, nil), []string{"lossyChan.C is of type chan int"}},
-		{defineV[lossyComplex](t, nil), []string{"lossyComplex.C is of type complex128"}},
-		{defineV[lossyTwice](t, nil), []string{"lossyTwice.A and lossyTwice.B", `"A"`}},
-		{defineV[lossyShadow](t, nil), []string{"lossyShadow.lossyBase.Name and lossyShadow.Name", `"Name"`}},
-		{defineV[lossyEmbeddedPointer](t, nil), []string{"lossyEmbeddedPointer.lossyBase", "embedded pointer"}},
-		{defineV[lossyEmbeddedText](t, nil), []string{"lossyEmbeddedText.lossyText is not exported"}},
-		{defineV[lossyKey](t, nil), []string{"lossyKey.M has keys of type cache_test.lossyBase"}},
-		{defineV[lossyBoolKey](t, nil), []string{"lossyBoolKey.M has keys of type bool"}},
-		{defineV[lossyMarshal](t, nil), []string{"lossyMarshal.M", "MarshalJSON and no UnmarshalJSON"}},
-		{defineV[lossyMarshalT](t, nil), []string{"lossyMarshalT.M", "MarshalText and no UnmarshalText"}},
-		{defineV[lossyPromoted](t, nil), []string{"lossyPromoted.Event", "MarshalJSON of an embedded field", "Name"}},
-		{defineV[lossyBig](t, nil), []string{"lossyBig.Amount", "pointer", "*big.Int"}},
-		{defineV[lossyBigInMap](t, nil), []string{"lossyBigInMap.Amounts[]", "pointer"}},
-		{defineV[lossyDeep](t, nil), []string{"lossyDeep.Pages[][][].price"}},
-		{defineV[lossyTree](t, nil), []string{"lossyTree.Value is of type interface"}},
-		{defineV[map[string]url.URL](t, nil), []string{"User.username is not exported", "User.password"}},
+		{lossesOf[lossyHidden](), []string{"lossyHidden.price is not exported"}},
+		{lossesOf[*lossyHidden](), []string{"lossyHidden.price is not exported"}},
+		{lossesOf[lossyDash](), []string{`lossyDash.Secret is tagged json:"-"`}},
+		{lossesOf[lossyAny](), []string{"lossyAny.Extra is of type interface {}", "another type"}},
+		{lossesOf[any](), []string{"is of type interface {}"}},
+		{lossesOf[lossyError](), []string{"lossyError.Err is of type error", "cannot be decoded"}},
+		{lossesOf[lossyIfaceSlice](), []string{"lossyIfaceSlice[] is of type fmt.Stringer"}},
+		{lossesOf[lossyFunc](), []string{"lossyFunc.F is of type func()"}},
+		{lossesOf[lossyChan](), []string{"lossyChan.C is of type chan int"}},
+		{lossesOf[lossyComplex](), []string{"lossyComplex.C is of type complex128"}},
+		{lossesOf[lossyTwice](), []string{"lossyTwice.A and lossyTwice.B", `"A"`}},
+		{lossesOf[lossyShadow](), []string{"lossyShadow.lossyBase.Name and lossyShadow.Name", `"Name"`}},
+		{lossesOf[lossyEmbeddedPointer](), []string{"lossyEmbeddedPointer.lossyBase", "embedded pointer"}},
+		{lossesOf[lossyEmbeddedText](), []string{"lossyEmbeddedText.lossyText is not exported"}},
+		{lossesOf[lossyKey](), []string{"lossyKey.M has keys of type cache_test.lossyBase"}},
+		{lossesOf[lossyBoolKey](), []string{"lossyBoolKey.M has keys of type bool"}},
+		{lossesOf[lossyMarshal](), []string{"lossyMarshal.M", "MarshalJSON and no UnmarshalJSON"}},
+		{lossesOf[lossyMarshalT](), []string{"lossyMarshalT.M", "MarshalText and no UnmarshalText"}},
+		{lossesOf[lossyPromoted](), []string{"lossyPromoted.Event", "MarshalJSON of an embedded field", "Name"}},
+		{lossesOf[lossyBig](), []string{"lossyBig.Amount", "pointer", "*big.Int"}},
+		{lossesOf[lossyBigInMap](), []string{"lossyBigInMap.Amounts[]", "pointer"}},
+		{lossesOf[lossyDeep](), []string{"lossyDeep.Pages[][][].price"}},
+		{lossesOf[lossyTree](), []string{"lossyTree.Value is of type interface"}},
+		{lossesOf[map[string]url.URL](), []string{"User.username is not exported", "User.password"}},
 	} {
 		for _, want := range test.want {
-			if !strings.Contains(test.message, want) {
-				t.Errorf("Define says %q, want it to say %q", test.message, want)
+			if !strings.Contains(test.losses, want) {
+				t.Errorf("lost is %q, want it to say %q", test.losses, want)
 			}
 		}
 	}
 }
 
-func TestDefineAcceptsWhatJSONKeeps(t *testing.T) {
-	for name, message := range map[string]string{
-		"kept":      defineV[kept](t, nil),
-		"pointer":   defineV[*kept](t, nil),
-		"many":      defineV[map[string][]kept](t, nil),
-		"string":    defineV[string](t, nil),
-		"bytes":     defineV[[]byte](t, nil),
-		"empty":     defineV[struct{}](t, nil),
-		"time":      defineV[time.Time](t, nil),
-		"raw":       defineV[json.RawMessage](t, nil),
-		"said so":   defineV(t, cache.Codec[lossyHidden](cache.JSON[lossyHidden]{})),
-		"a pointer": defineV[*big.Int](t, nil),
+func TestWhatJSONKeeps(t *testing.T) {
+	for _, losses := range []string{
+		lossesOf[kept](), lossesOf[*kept](), lossesOf[map[string][]kept](), lossesOf[string](), lossesOf[[]byte](),
+		lossesOf[struct{}](), lossesOf[time.Time](), lossesOf[json.RawMessage](), lossesOf[*big.Int](),
 	} {
-		if message != "" {
-			t.Errorf("%s is refused: %s", name, message)
+		if losses != "" {
+			t.Errorf("it is refused: %s", losses)
 		}
+	}
+}
+
+func TestDefineRefusesWhatJSONLoses(t *testing.T) {
+	message := defineV[lossyHidden](t, nil)
+	for _, want := range []string{"Codec is nil", "lossyHidden.price is not exported", "cache.JSON[cache_test.lossyHidden]{}"} {
+		if !strings.Contains(message, want) {
+			t.Errorf("Define says %q, want it to say %q", message, want)
+		}
+	}
+	if message := defineV(t, cache.Codec[lossyHidden](cache.JSON[lossyHidden]{})); message != "" {
+		t.Errorf("a codec that was set by hand is refused: %s", message)
 	}
 }
 
