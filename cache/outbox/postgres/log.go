@@ -16,8 +16,8 @@ import (
 // Log is the outbox table of a database. It implements outbox.Log, and is safe for
 // concurrent use.
 type Log struct {
-	pool *pgxpool.Pool
-	ear  *ear
+	pool     *pgxpool.Pool
+	listener *listener
 }
 
 var _ outbox.Log = (*Log)(nil)
@@ -29,11 +29,11 @@ func NewLog(pool *pgxpool.Pool, logger *slog.Logger) *Log {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	return &Log{pool: pool, ear: newEar(pool, logger)}
+	return &Log{pool: pool, listener: newListener(pool, logger)}
 }
 
 // Close ends the connection that Wait uses. A Wait in progress ends with an error.
-func (l *Log) Close() error { l.ear.close(); return nil }
+func (l *Log) Close() error { l.listener.close(); return nil }
 
 // How rows and consumers meet, and why no consumer loses one.
 //

@@ -155,7 +155,7 @@ func listening(t *testing.T, l *Log) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := l.Wait(ctx)
-		return err == nil, "still deaf"
+		return err == nil, "notifications do not arrive yet"
 	})
 }
 
@@ -163,8 +163,8 @@ func TestWaitHearsStrangers(t *testing.T) {
 	t.Parallel()
 	url := database(t, items...)
 	conn, l := connect(t, url), openLog(t, pool(t, url), nil)
-	if err := l.Wait(t.Context()); !errors.Is(err, ErrDeaf) {
-		t.Errorf("before it is connected: %v, want ErrDeaf", err)
+	if err := l.Wait(t.Context()); !errors.Is(err, ErrNotListening) {
+		t.Errorf("before it is connected: %v, want ErrNotListening", err)
 	}
 	listening(t, l)
 
@@ -202,7 +202,7 @@ func TestEarIsReplacedWhenItsConnectionDies(t *testing.T) {
 		WHERE datname = current_database() AND query ILIKE 'listen cache_outbox;%'`)
 	// Nobody heard what happened meanwhile, so Wait says that there may be something.
 	testservers.Eventually(t, 20*time.Second, func() (bool, string) {
-		return strings.Contains(out.String(), "listened to again"), "still deaf"
+		return strings.Contains(out.String(), "listened to again"), "notifications do not arrive yet"
 	})
 	testservers.Must(t, l.Wait(t.Context()))
 	silence, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -257,11 +257,11 @@ func TestThroughPgBouncer(t *testing.T) {
 	l := openLog(t, p.pool, slog.New(slog.NewTextHandler(&out, nil)))
 	testservers.Eventually(t, 20*time.Second, func() (bool, string) {
 		err := l.Wait(t.Context())
-		return errors.Is(err, errNoProof) && errors.Is(err, ErrDeaf), "Wait returned something else"
+		return errors.Is(err, errNoProof) && errors.Is(err, ErrNotListening), "Wait returned something else"
 	})
 	for range 10 {
-		if err := l.Wait(t.Context()); !errors.Is(err, ErrDeaf) {
-			t.Errorf("got %v, want ErrDeaf", err)
+		if err := l.Wait(t.Context()); !errors.Is(err, ErrNotListening) {
+			t.Errorf("got %v, want ErrNotListening", err)
 		}
 	}
 	// The session that everybody uses is not left listening.

@@ -15,8 +15,8 @@ import (
 )
 
 var (
-	// ErrDeaf says that notifications do not arrive, so that the outbox must be polled.
-	ErrDeaf = errors.New("outbox: notifications do not arrive")
+	// ErrNotListening says that notifications do not arrive, so that the outbox must be polled.
+	ErrNotListening = errors.New("outbox: notifications do not arrive")
 
 	errClosed     = errors.New("outbox: log is closed")
 	errConnecting = errors.New("not connected yet")
@@ -41,13 +41,13 @@ const (
 )
 
 // Wait returns nil when a transaction without a mark has touched something, or may have while
-// nobody listened. While notifications do not arrive it fails at once with ErrDeaf.
+// no connection listened. While notifications do not arrive it fails at once with ErrNotListening.
 // The first Wait opens the connection that listens.
-func (l *Log) Wait(ctx context.Context) error { return l.ear.wait(ctx) }
+func (l *Log) Wait(ctx context.Context) error { return l.listener.wait(ctx) }
 
-// An ear is a connection that listens. A goroutine keeps it open, from the first wait until
+// A listener is a connection that listens. A goroutine keeps it open, from the first wait until
 // close: connecting may take longer than anybody wants to wait.
-type ear struct {
+type listener struct {
 	pool  *pgxpool.Pool
 	log   *slog.Logger
 	heard chan struct{} // has room for one: there may be something to deliver
@@ -57,32 +57,32 @@ type ear struct {
 	life context.Context // ends with close
 	end  context.CancelCauseFunc
 
-	mu   sync.Mutex
-	deaf error // nil: it hears; guarded by mu
+	mu          sync.Mutex
+	unavailable error // nil: it hears; guarded by mu
 }
 
-func newEar(pool *pgxpool.Pool, log *slog.Logger) *ear {
-	e := &ear{pool: pool, log: log, heard: make(chan struct{}, 1), done: make(chan struct{}), deaf: errConnecting}
+func newListener(pool *pgxpool.Pool, log *slog.Logger) *listener {
+	e := &listener{pool: pool, log: log, heard: make(chan struct{}, 1), done: make(chan struct{}), unavailable: errConnecting}
 	e.life, e.end = context.WithCancelCause(context.Background())
 	return e
 }
 
-func (e *ear) close() {
+func (e *listener) close() {
 	e.end(errClosed)
 	e.open.Do(func() { close(e.done) })
 	<-e.done
 }
 
-func (e *ear) wait(ctx context.Context) error {
+func (e *listener) wait(ctx context.Context) error {
 	e.open.Do(func() { go e.run() })
 	e.mu.Lock()
-	deaf := e.deaf
+	unavailable := e.unavailable
 	e.mu.Unlock()
 	if e.life.Err() != nil {
 		return errClosed
 	}
-	if deaf != nil {
-		return fmt.Errorf("%w: %w", ErrDeaf, deaf)
+	if unavailable != nil {
+		return fmt.Errorf("%w: %w", ErrNotListening, unavailable)
 	}
 	select {
 	case <-e.heard:
@@ -94,7 +94,7 @@ func (e *ear) wait(ctx context.Context) error {
 	}
 }
 
-func (e *ear) run() {
+func (e *listener) run() {
 	defer close(e.done)
 	reported := false
 	for retry := firstRetry; e.life.Err() == nil; {
@@ -105,8 +105,8 @@ func (e *ear) run() {
 				e.log.Info("outbox is listened to again")
 			}
 			reported, retry = false, firstRetry
-			err = e.hear(e.life, conn)
-			e.hangUp(conn)
+			err = e.receive(e.life, conn)
+			e.closeConn(conn)
 		}
 		if e.life.Err() != nil {
 			return
@@ -127,16 +127,16 @@ func (e *ear) run() {
 	}
 }
 
-// set notes whether it hears, and wakes whoever waits: what was left before it did was
-// announced to nobody, and when it ceases to, nobody must go on waiting.
-func (e *ear) set(deaf error) {
+// set notes whether notifications arrive, and wakes all waiters: what was left before they did
+// was not announced, and when they cease to, no caller must go on waiting.
+func (e *listener) set(unavailable error) {
 	e.mu.Lock()
-	e.deaf = deaf
+	e.unavailable = unavailable
 	e.mu.Unlock()
 	e.wake()
 }
 
-func (e *ear) wake() {
+func (e *listener) wake() {
 	select {
 	case e.heard <- struct{}{}:
 	default: // it is known already
@@ -144,7 +144,7 @@ func (e *ear) wake() {
 }
 
 // listen opens a connection that has proven to hear.
-func (e *ear) listen(ctx context.Context) (_ *pgx.Conn, err error) {
+func (e *listener) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
 	config := e.pool.Config().ConnConfig
@@ -155,7 +155,7 @@ func (e *ear) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 	}
 	defer func() {
 		if err != nil {
-			e.hangUp(conn)
+			e.closeConn(conn)
 		}
 	}()
 	// Only to this at first: a session that a proxy shares would go on listening, and its next
@@ -185,8 +185,8 @@ func (e *ear) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 	return conn, err
 }
 
-// hear passes notifications on until the connection fails.
-func (e *ear) hear(ctx context.Context, conn *pgx.Conn) error {
+// receive passes notifications on until the connection fails.
+func (e *listener) receive(ctx context.Context, conn *pgx.Conn) error {
 	for {
 		silent, cancel := context.WithTimeout(ctx, silence)
 		_, err := conn.WaitForNotification(silent)
@@ -207,7 +207,7 @@ func (e *ear) hear(ctx context.Context, conn *pgx.Conn) error {
 	}
 }
 
-func (e *ear) hangUp(conn *pgx.Conn) {
+func (e *listener) closeConn(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), pingTime)
 	defer cancel()
 	_ = conn.Close(ctx) // it has failed already, or nobody needs it any more
