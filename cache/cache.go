@@ -4,7 +4,7 @@
 // Describe an answer once, as a Query: its name, its key, how to load it, how long it
 // keeps, and which tags it depends on. Ask for it with Get. Whoever writes to the source
 // bumps the tags of what changed (package outbox does so for every committed database
-// transaction, whoever made it), and from then on no process serves an older answer.
+// transaction, of any program), and from then on no process serves an older answer.
 //
 // # What is promised
 //

@@ -49,7 +49,7 @@ type calls[V any] struct {
 
 // keyCalls are the loads of one key.
 type keyCalls[V any] struct {
-	guarded    *call[V] // the latest; those under older guards go on, and nobody joins them
+	guarded    *call[V] // the latest; those under older guards go on, and no caller joins them
 	bypass     *call[V] // running or about to
 	next       *call[V] // to run after bypass
 	refreshing bool

@@ -227,7 +227,7 @@ func (d *Cached[P, V]) declare(ctx context.Context) (declaration, error) {
 		defer func() { _ = recover() }()
 		tags := d.q.Tags(p)
 		if checkTags(tags) != nil {
-			return false, false // whoever asks for it is told
+			return false, false // the caller that asks for it is told
 		}
 		if len(tags) > 0 {
 			seen.note(tags)

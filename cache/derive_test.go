@@ -120,7 +120,7 @@ func TestParametersThatAreNoValuesAreRefused(t *testing.T) {
 
 type tenantKey struct{}
 
-// A load serves whoever waits for it, so it must not answer for the tenant of one (C11).
+// A load serves every caller that waits for it, so it must not answer for the tenant of one (C11).
 func TestLoadSeesNoneOfTheCallersValues(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		for _, carried := range []bool{false, true} {

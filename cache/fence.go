@@ -23,7 +23,7 @@ type Fence struct {
 // statement and before the commit, and Bump after the commit or the rollback.
 //
 // The Fence is never nil. The error says that the store could not be told: readers may go
-// on serving stored answers until Bump, or until somebody else delivers the
+// on serving stored answers until Bump, or until another process delivers the
 // invalidation. Safe for concurrent use, as are the methods of Fence one after another.
 func (c *Cache) Fence(ctx context.Context, mark driver.Mark, tags []Tag) (*Fence, error) {
 	f := &Fence{c: c, mark: mark, tags: tags}

@@ -63,7 +63,7 @@ func TestCloseEndsTheWaitForAnotherProcess(t *testing.T) {
 	})
 }
 
-// Between a caller's look and its claim somebody else may have loaded and stored.
+// Between a caller's look and its claim another process may have loaded and stored.
 func TestClaimLooksAgain(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s, fleet := newSource(), newFleet(t, 2)

@@ -107,7 +107,7 @@ func FuzzStoredAnswer(f *testing.F) {
 			sum := crc32.Update(crc32.Checksum(entry[:checksumAt], table), table, entry[payloadAt:])
 			binary.BigEndian.PutUint32(entry[checksumAt:], sum)
 		}
-		// A full store may refuse what nobody has asked for.
+		// A full store may refuse what no caller has asked for.
 		if id++; id%10_000 == 0 {
 			if _, err := store.Purge(t.Context(), "*"); err != nil {
 				t.Fatal(err)

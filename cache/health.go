@@ -290,7 +290,7 @@ func (h *health) recover(ctx context.Context) bool {
 }
 
 // deliver brings to the store every bump that it may lack: this process's own,
-// and those that the outbox still holds, whoever wrote them.
+// and those that the outbox still holds, of any writer.
 func (h *health) deliver(ctx context.Context, all bool) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
@@ -335,7 +335,7 @@ type Health struct {
 	Err   error     // why not ok; nil when ok
 }
 
-// Health returns what the cache presently thinks of its store. It asks nobody.
+// Health returns what the cache presently thinks of its store. It asks no server.
 func (c *Cache) Health() Health {
 	h := c.health
 	h.mu.Lock()

@@ -41,7 +41,7 @@ func TestNearSizeBoundsAnswers(t *testing.T) {
 }
 
 // Tags cannot be counted without bound. Beyond, everything near is dropped, and rightly
-// begins anew.
+// begins again.
 func TestTagsOfNearAnswersAreBounded(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s, store := newSource(), memstore.New(memstore.Config{})

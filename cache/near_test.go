@@ -239,7 +239,7 @@ func TestPrivateAnswersStayPrivateNear(t *testing.T) {
 
 // Purge removes what is stored, to make room or because it cannot be read. It says nothing
 // of the source having changed, and what is near can be read and has a bound of its own;
-// whoever means that an answer is wrong invalidates a tag, which reaches every process.
+// a caller that means that an answer is wrong invalidates a tag, which reaches every process.
 func TestPurgeLeavesNearAnswers(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s, c := newSource(), newCache(t)

@@ -29,7 +29,7 @@ func TestFenceEndsWhatBecameNearMeanwhile(t *testing.T) {
 }
 
 // A store that is out of reach for reads and writes but goes on proving that it reports:
-// nobody's bump gets through, so silence proves nothing.
+// no bump gets through, so silence proves nothing.
 func TestNothingIsNearWhileTheStoreIsNotTrusted(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s, fleet := newSource(), newFleet(t, 2)

@@ -102,7 +102,7 @@ func TestAnotherProcessesWriteEndsNearAnswersWhenReported(t *testing.T) {
 }
 
 // A write that falls between reading an answer and keeping it must end it, also when its
-// report came before the answer was kept: nobody will report it again.
+// report came before the answer was kept: it will not be reported again.
 func TestWriteWhileAnAnswerIsReadOrLoaded(t *testing.T) {
 	t.Run("loaded", func(t *testing.T) {
 		virtual(t, func(t *testing.T) {

@@ -103,7 +103,7 @@ type Query[P comparable, V any] struct {
 	// "I know".
 	Codec Codec[V]
 
-	// Warm returns parameters whose answers are kept warm: loaded by Cache.Warm, and anew
+	// Warm returns parameters whose answers are kept warm: loaded by Cache.Warm, and again
 	// every WarmEvery (give or take a tenth), by one process of all. With WarmEvery
 	// below four fifths of FreshFor plus
 	// StaleWhileRevalidate they never go cold. Default: none.
@@ -209,7 +209,7 @@ type Cached[P comparable, V any] struct {
 	failures errorMemory
 	near     *near[P, V] // nil if Query.Near is 0
 	loads    *admission
-	observer QueryObserver // nil: nobody
+	observer QueryObserver // nil: none
 	seen     seenKinds
 }
 
@@ -242,7 +242,7 @@ func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
 	return d
 }
 
-// errNoOwner guards private answers against a caller nobody has identified.
+// errNoOwner guards private answers against a caller that was not identified.
 var errNoOwner = errors.New("cache: private answer asked for without an owner")
 
 // keyOf returns the whole key of an answer, without the store's prefix.

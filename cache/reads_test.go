@@ -230,7 +230,7 @@ func TestSharedReadThatFailsIsLoadedForAll(t *testing.T) {
 	})
 }
 
-// One key of a shared read that is being written, or was never stored, is nobody else's matter.
+// One key of a shared read that is being written, or was never stored, is no other reader's matter.
 func TestSharersGetTheirOwn(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		_, c, src, q := newDistant(t, 500*time.Microsecond)

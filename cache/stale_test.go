@@ -21,7 +21,7 @@ func TestStaleAnswerIsServedWhileOneProcessRefreshes(t *testing.T) {
 			queries = append(queries, cache.Define(p.Cache, query))
 		}
 		mustGet(t, queries[0], 1, "one")
-		s.set(1, "uno") // and nobody says so: only time will tell
+		s.set(1, "uno") // and it is not announced: only time will tell
 		time.Sleep(time.Minute)
 		began := time.Now()
 		var wg sync.WaitGroup

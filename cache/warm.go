@@ -52,7 +52,7 @@ func (d *Cached[P, V]) eachWarm(ctx context.Context, do func(P) error) error {
 	return errors.Join(errs...)
 }
 
-// keepWarm loads the warm answers anew every WarmEvery, until ctx ends.
+// keepWarm loads the warm answers again every WarmEvery, until ctx ends.
 func (d *Cached[P, V]) keepWarm(ctx context.Context) {
 	for pause(ctx, jitter(d.q.WarmEvery)) {
 		if !d.myTurn(ctx) {

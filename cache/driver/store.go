@@ -48,7 +48,7 @@ type Store interface {
 	Renew(ctx context.Context, key string, token Token, ttl time.Duration) error
 
 	// Settle ends loads, in one round trip: each stores an entry, remembers a failure,
-	// or merely gives the lease back, and then announces it to whoever was refused the
+	// or merely gives the lease back, and then announces it to the processes that were refused the
 	// lease. The entry is stored whether or not the token still holds the lease (its
 	// guard protects readers); lease and failure change only while it does. A lease that
 	// is merely given back leaves a remembered failure as it is.
@@ -98,7 +98,7 @@ type Claim struct {
 	Key   string
 	Token Token // of this load, random
 	// Guard is what the load will store under. A lease held under another guard does
-	// not stand in the way: its load began under other versions and helps nobody now.
+	// not stand in the way: its load began under other versions and is of no use now.
 	Guard Guard
 	TTL   time.Duration // of the lease; renew it before
 }

@@ -1,7 +1,7 @@
 // Package outbox makes a database announce what its transactions changed.
 //
 // Triggers record the touched tags in an outbox table, inside the transaction that touches
-// them: no writer can forget, whoever it is. Commit carries a transaction through the
+// them: no writer can forget. Commit carries a transaction through the
 // protocol that leaves no moment in which a cached answer is wrong: fence the tags,
 // commit, bump them, acknowledge. Relay delivers what was left behind: rows
 // of writers that died on the way, that could not reach the shared tier, or that know

@@ -65,7 +65,7 @@ import (
 //   - Each network connection goes through dial, CLIENT TRACKING, identity, request, reply,
 //     and then Missed and Proven. Whatever changed before tracking began lies in that Missed.
 //   - rueidis would replace a lost connection within the next request. The new one would not
-//     track, and its reply would prove changes that nobody pushed. So each client may dial
+//     track, and its reply would prove changes that were not pushed. So each client may dial
 //     once. When the connection ends, run begins again with another client, at first after
 //     20 ms, then less often, until the context of Watch ends.
 //   - The identity is compared with that of the topology, because an address may lead to

@@ -202,7 +202,7 @@ func (l *lazyTx) LargeObjects() pgx.LargeObjects {
 // closed: what its user sends must not take effect outside.
 func (l *lazyTx) Conn() *pgx.Conn {
 	l.escaped = true
-	// After the end it may be somebody else's.
+	// After the end it may be another caller's.
 	if _, err := l.begun(l.ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
 		_ = l.conn.Close(l.ctx)
 	}

@@ -416,7 +416,7 @@ func TestRoundTripsOfAWrite(t *testing.T) {
 }
 
 // Whoever keeps a transaction over its end cannot use it, although the connection may be
-// somebody else's by then.
+// another caller's by then.
 func TestTransactionEndsThatNeverBegan(t *testing.T) {
 	t.Parallel()
 	p := newProcess(t, pool(t, with(database(t, items...), "pool_max_conns=1")), nil, outbox.RelayConfig{}, Config{})
@@ -442,7 +442,7 @@ func TestTransactionEndsThatNeverBegan(t *testing.T) {
 		for name, first := range firsts {
 			if name == "Conn" {
 				if tx.Conn().IsClosed() {
-					t.Error("somebody else's connection was closed")
+					t.Error("another caller's connection was closed")
 				}
 			} else if err := first(t.Context(), tx, 7); err == nil {
 				t.Errorf("%s works after the end", name)

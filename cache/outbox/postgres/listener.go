@@ -159,7 +159,7 @@ func (e *listener) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 		}
 	}()
 	// Only to this at first: a session that a proxy shares would go on listening, and its next
-	// clients would get what nobody else does.
+	// clients would get what no other client does.
 	proof := channel + "_" + strings.ToLower(rand.Text())
 	if _, err := conn.Exec(ctx, "listen "+proof); err != nil {
 		return nil, err
@@ -210,5 +210,5 @@ func (e *listener) receive(ctx context.Context, conn *pgx.Conn) error {
 func (e *listener) closeConn(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), pingTime)
 	defer cancel()
-	_ = conn.Close(ctx) // it has failed already, or nobody needs it any more
+	_ = conn.Close(ctx) // it has failed already, or is not needed any more
 }

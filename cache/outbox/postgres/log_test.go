@@ -186,7 +186,7 @@ func TestWaitHearsStrangers(t *testing.T) {
 	wg.Wait()
 	t.Logf("woken after %v", woken)
 
-	// What is announced while nobody waits is not lost.
+	// What is announced while no caller waits is not lost.
 	run(t, conn, `INSERT INTO items VALUES (12)`)
 	testservers.Must(t, l.Wait(t.Context()))
 }

@@ -35,7 +35,7 @@ func TestStrangersWriteWakesTheRelay(t *testing.T) {
 	t.Logf("seen after %v, at most %v", took[len(took)/2], took[len(took)-1])
 }
 
-// A transaction that stays open for long keeps its own rows back and nobody else's.
+// A transaction that stays open for long keeps its own rows back and no others.
 func TestLongTransactionBlocksNobody(t *testing.T) {
 	t.Parallel()
 	url := database(t, items...)

@@ -302,7 +302,7 @@ func TestLimitsByServerVersion(t *testing.T) {
 	}
 }
 
-// Without a cache a write is a stranger's: whoever has one is woken.
+// Without a cache a write is an external writer's: the relays of programs that have one are woken.
 func TestWriteWithoutACache(t *testing.T) {
 	t.Parallel()
 	url := database(t, items...)
@@ -317,7 +317,7 @@ func TestWriteWithoutACache(t *testing.T) {
 }
 
 // The connection is cut while COMMIT is under way, before or after it takes effect. The writer
-// cannot know which; nobody is served anything stale for long.
+// cannot know which; no caller is served anything stale for long.
 func TestConnectionIsCutDuringCommit(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

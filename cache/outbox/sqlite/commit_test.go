@@ -287,7 +287,7 @@ func TestLostFenceIsMadeUpForByTheBump(t *testing.T) {
 	writer.want(1, 1)
 }
 
-// The fence protects readers for as long as it stands, and the row makes sure that somebody
+// The fence protects readers for as long as it stands, and the row makes sure that a relay
 // bumps before or after it lapses.
 func TestFailedBumpIsDeliveredByARelay(t *testing.T) {
 	w := newWorld(t)

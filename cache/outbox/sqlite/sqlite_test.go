@@ -297,7 +297,7 @@ func TestDeliverLeavesWhatIsTouchedMeanwhile(t *testing.T) {
 	f := newFile(t)
 	f.exec(`INSERT INTO lessons VALUES (1, 'a', NULL), (2, 'a', NULL)`)
 	_, err := f.log.Deliver(t.Context(), consumer, 0, 10, func(context.Context, []outbox.Row) error {
-		f.exec(`UPDATE lessons SET title = 'b' WHERE id = 2`) // and nobody is kept waiting
+		f.exec(`UPDATE lessons SET title = 'b' WHERE id = 2`) // and no caller is kept waiting
 		return nil
 	})
 	if err != nil {
@@ -384,5 +384,5 @@ func TestWriteWithoutCache(t *testing.T) {
 			t.Fatalf("error %v, want %v", err, result)
 		}
 	}
-	f.want("lesson:1") // for the relay of whoever has a cache
+	f.want("lesson:1") // for the relay of a program that has a cache
 }
