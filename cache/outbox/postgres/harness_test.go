@@ -120,6 +120,10 @@ func newProcessWithLease(tb testing.TB, pool *pgxpool.Pool, store driver.Store, 
 	p.relay, err = outbox.NewRelay(c, p.log, relay)
 	testservers.Must(tb, err)
 	tb.Cleanup(func() { testservers.Must(tb, p.relay.Close()) })
+	// The first drain uses connections of the pool, which tests count and cut.
+	serving, cancel := context.WithTimeout(tb.Context(), 20*time.Second)
+	defer cancel()
+	testservers.Must(tb, c.WaitServing(serving))
 	cfg.Relay = p.relay
 	p.db, err = NewDB(p.log, c, cfg)
 	testservers.Must(tb, err)

@@ -146,7 +146,7 @@ func TestKilledRelay(t *testing.T) {
 	run(t, connect(t, url), `UPDATE items SET value = 1 WHERE id = 1`)
 	died := killed(t, whileDelivering, url)
 	if got := p.get(t, "1"); got != 0 {
-		t.Errorf("read %d, which nobody can have delivered", got)
+		t.Errorf("read %d, which no process can have delivered", got)
 	}
 	p.relay.Start()
 	p.repaired(t, 1)
@@ -161,8 +161,8 @@ func TestClaimOfAFrozenRelayEnds(t *testing.T) {
 	thaw := sync.OnceFunc(func() { close(thawed) })
 	defer thaw() // or closing would wait
 	var once sync.Once
-	frozen.on(nil, func() { once.Do(func() { close(claimed); <-thawed }) })
 	victim := newProcess(t, pool(t, url), frozen, outbox.RelayConfig{}, Config{})
+	frozen.on(nil, func() { once.Do(func() { close(claimed); <-thawed }) })
 	p := newProcess(t, pool(t, url), shared(t), outbox.RelayConfig{}, Config{})
 	p.warm(t, "1", 0)
 	run(t, connect(t, url), `UPDATE items SET value = 1 WHERE id = 1`)
