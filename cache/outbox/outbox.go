@@ -51,8 +51,9 @@ type Tx interface {
 // with two prefixes, two stores in two processes. A row stays until each of them has got it.
 type Log interface {
 	// Join keeps a consumer registered, for ConsumerLife from now, and returns joined if it
-	// was not: rows of before may be gone, so everything in its store is to be
-	// invalidated. It forgets the consumers that have not been heard of for ConsumerLife,
+	// was not. Then rows of before may be gone, so the transaction that registers it also
+	// records cache.Everything, for this consumer alone: whatever becomes of the caller, a relay
+	// of the consumer delivers that. It forgets the consumers that have not been heard of for ConsumerLife,
 	// with what was left for them, and returns their names.
 	Join(ctx context.Context, consumer string) (joined bool, gone []string, err error)
 	// Deliver claims up to most rows that the consumer has not got: those of its own writers

@@ -85,9 +85,9 @@ const (
 // bumps it. A row of an external writer bears no mark, and every store's relay bumps it at once.
 //
 // A store is a consumer of the outbox while its relays say so (Join), every few seconds. One
-// that was not registered may lack rows that were deleted before it came, so all it holds is
-// invalidated (cache.Everything) before anything of it is served: at its first start, and
-// when it was away for longer than ConsumerLife. Until the first Drain has come to its end the
+// that was not registered may lack rows that were deleted before it came, so the first row that it
+// gets invalidates all it holds (cache.Everything): at its first start, and when it was away for
+// longer than ConsumerLife. Until the first Drain has come to its end the
 // cache serves nothing stored, for what was touched while no relay ran is in the outbox only.
 //
 // A relay that fails tries again, at most lastRetry later. It is woken before when the cache
@@ -223,8 +223,7 @@ func (r *Relay) consumer(ctx context.Context) (string, error) {
 	return name, r.join(ctx, name)
 }
 
-// join registers the store, and invalidates what it holds if it was not registered. joining is
-// held.
+// join registers the store. joining is held.
 func (r *Relay) join(ctx context.Context, name string) error {
 	joined, gone, err := r.log.Join(ctx, name)
 	if err != nil {
@@ -236,34 +235,32 @@ func (r *Relay) join(ctx context.Context, name string) error {
 	}
 	if joined {
 		r.cfg.Logger.InfoContext(ctx, "this store takes part in the outbox from now on; what it held before is invalidated", "store", name)
-		if err := r.cache.Bump(ctx, driver.NoMark, []cache.Tag{cache.Everything}); err != nil {
-			return err // the cache serves nothing until this bump has been delivered
-		}
 	}
 	r.joined = time.Now()
 	return nil
 }
 
-// deliver hands up to most rows to bump. A consumer that was forgotten meanwhile joins again.
+// deliver hands up to most rows to bump.
 func (r *Relay) deliver(ctx context.Context, grace time.Duration, most int) (int, error) {
 	name, err := r.consumer(ctx)
 	if err != nil {
 		return 0, err
 	}
 	n, err := r.log.Deliver(ctx, name, grace, most, r.bump)
-	if errors.Is(err, ErrNotJoined) {
-		r.joining.Lock()
-		err = r.join(ctx, name)
-		r.joining.Unlock()
-		if err != nil {
-			return 0, err
-		}
-		n, err = r.log.Deliver(ctx, name, grace, most, r.bump)
-	}
 	if err != nil {
+		if errors.Is(err, ErrNotJoined) {
+			r.forgotten()
+		}
 		return n, fmt.Errorf("deliver: %w", err)
 	}
 	return n, nil
+}
+
+// forgotten has the store join again at the next look.
+func (r *Relay) forgotten() {
+	r.joining.Lock()
+	defer r.joining.Unlock()
+	r.joined = time.Time{}
 }
 
 // deleteDelivered notes that the store has got rows.
@@ -279,6 +276,9 @@ func (r *Relay) deleteDelivered(ctx context.Context, ids []int64) error {
 func (r *Relay) deliverAll(ctx context.Context) (total int, err error) {
 	for most := r.cfg.Batch; ; most = min(2*most, growth*r.cfg.Batch) {
 		n, err := r.deliver(ctx, r.cfg.Grace, most)
+		if errors.Is(err, ErrNotJoined) {
+			n, err = r.deliver(ctx, r.cfg.Grace, most)
+		}
 		if err != nil {
 			return total, err
 		}
@@ -307,6 +307,11 @@ func (r *Relay) Drain(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(r.ctx, func() { cancel(errClosed) })()
+	// The row that invalidates everything is older than start, whichever process registered the
+	// store.
+	if _, err := r.consumer(ctx); err != nil {
+		return fmt.Errorf("drain: %w", err)
+	}
 	start := time.Now()
 	for most := r.cfg.Batch; ; {
 		n, err := r.deliver(ctx, 0, most)

@@ -96,6 +96,11 @@ func TestConsumersAreForgotten(t *testing.T) {
 	if joined, _, err := l.Join(t.Context(), "b"); err != nil || !joined {
 		t.Errorf("it came back: %t, %v", joined, err)
 	}
+	for _, c := range []struct{ consumer, want string }{{"a", ""}, {"b", "*"}, {"b", ""}} {
+		if got := got(t, l, c.consumer); got != c.want {
+			t.Errorf("as b came back %s got %q, want %q", c.consumer, got, c.want)
+		}
+	}
 	join(t, l, "a") // removes the note for the row that is gone
 	if n := ask[int](t, conn, `SELECT count(*) FROM cache_delivered`); n != 0 {
 		t.Errorf("%d notes were left", n)
@@ -284,5 +289,29 @@ func TestWhatIsTooMuchToNameIsSeen(t *testing.T) {
 		for _, id := range ids {
 			testservers.Eventually(t, 20*time.Second, func() (bool, string) { return p.get(t, id) == value, name + ": the old value is served of " + id })
 		}
+	}
+}
+
+// A store joins, and the process that registered it dies before it has invalidated anything: the
+// next process of the store, which finds it registered, serves nothing of before.
+func TestAJoinerThatDiesLeavesNothingStale(t *testing.T) {
+	t.Parallel()
+	url := database(t, items...)
+	store := memstore.New(memstore.Config{})
+	t.Cleanup(func() { testservers.Must(t, store.Close()) })
+	first := newProcess(t, pool(t, url), store, outbox.RelayConfig{}, Config{})
+	first.warm(t, "1", 0)
+	name, err := first.db.cache.StoreName(t.Context())
+	testservers.Must(t, err)
+	testservers.Must(t, first.relay.Close())
+	// The store is forgotten, and what was left for it is deleted.
+	run(t, first.pool, `DELETE FROM cache_consumers`, `UPDATE items SET value = 1`, `DELETE FROM cache_outbox`)
+	if joined, _, err := first.log.Join(t.Context(), name); err != nil || !joined {
+		t.Fatalf("joined %t, %v", joined, err)
+	}
+
+	next := newProcess(t, pool(t, url), store, outbox.RelayConfig{}, Config{})
+	if got := next.get(t, "1"); got != 1 {
+		t.Errorf("read %d, which is what the store held before it joined", got)
 	}
 }

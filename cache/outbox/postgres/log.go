@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
@@ -48,9 +49,8 @@ func (l *Log) Close() error { l.listener.close(); return nil }
 //	                                            the snapshot shows every consumer to have got
 //
 // A consumer that the snapshot of a DELETE does not show has joined later than all the rows
-// that it deletes were committed. A consumer that joins invalidates everything in its store
-// after it has joined and before it serves any of it (outbox.Relay), so it needs none of
-// these rows. A consumer that the snapshot does show has got the rows, or they stay.
+// that it deletes were committed. The statement that registers a consumer also records a row that
+// invalidates everything in its store, so it needs none of these rows. A consumer that the snapshot does show has got the rows, or they stay.
 //
 // Two consumers may get a row at the same time, and neither DELETE shows what the other noted:
 // each notes first, in a transaction of its own, and deletes then, so the later of the two
@@ -112,14 +112,25 @@ RETURNING ` + row
 DELETE FROM cache_delivered WHERE row_id IN (SELECT id FROM gone)`
 )
 
+// register records that the consumer is alive. One that was not registered is left a row that the
+// others have got already; one that joins at the same moment gets it too, without harm.
+const register = `WITH me AS (
+	INSERT INTO cache_consumers AS c (name) VALUES ($1::text)
+	ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp()
+	RETURNING c.xmax = 0 AS joined
+), everything AS (
+	INSERT INTO cache_outbox (tag) SELECT $2::text FROM me WHERE joined RETURNING id
+), others AS (
+	INSERT INTO cache_delivered (row_id, consumer)
+	SELECT e.id, c.name FROM everything e, cache_consumers c WHERE c.name <> $1::text
+)
+SELECT joined FROM me`
+
 // Join keeps a consumer registered, and forgets those that have not been heard of.
 func (l *Log) Join(ctx context.Context, consumer string) (joined bool, gone []string, err error) {
 	// Each statement in a transaction of its own: two that join at once must not hold their
 	// own registration and wait for that of the other.
-	err = l.pool.QueryRow(ctx, `INSERT INTO cache_consumers AS c (name) VALUES ($1::text)
-		ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp()
-		RETURNING c.xmax = 0`, consumer).Scan(&joined)
-	if err != nil {
+	if err := l.pool.QueryRow(ctx, register, consumer, cache.Everything).Scan(&joined); err != nil {
 		return false, nil, fmt.Errorf("register a consumer of the outbox: %w", err)
 	}
 	found, err := l.pool.Query(ctx, `DELETE FROM cache_consumers

@@ -27,13 +27,15 @@ func openLog(t *testing.T, p *pgxpool.Pool, logger *slog.Logger) *Log {
 	return l
 }
 
-// join registers consumers.
+// join registers consumers, and removes the row that invalidates everything.
 func join(t *testing.T, l *Log, consumers ...string) {
 	t.Helper()
 	for _, c := range consumers {
 		if _, _, err := l.Join(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
+		run(t, l.pool, `WITH gone AS (DELETE FROM cache_outbox WHERE tag = '*' RETURNING id)
+			DELETE FROM cache_delivered WHERE row_id IN (SELECT id FROM gone)`)
 	}
 }
 

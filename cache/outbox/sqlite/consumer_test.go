@@ -33,12 +33,18 @@ func (f *file) deliver(consumer string, grace time.Duration) (tags []cache.Tag) 
 	return tags
 }
 
-// join registers a consumer, and says whether it was not.
+// join registers a consumer that was registered or not. One that was not is handed the row that
+// invalidates everything, and nobody else is.
 func (f *file) join(consumer string, joined bool, gone ...string) {
 	f.Helper()
 	is, forgotten, err := f.log.Join(f.Context(), consumer)
 	if err != nil || is != joined || !slices.Equal(forgotten, gone) {
 		f.Errorf("%s joined is %t, gone %q, error %v; want %t, %q", consumer, is, forgotten, err, joined, gone)
+	}
+	if joined {
+		if got := f.deliver(consumer, 0); !slices.Contains(got, cache.Everything) {
+			f.Errorf("%s joined, and was handed %q", consumer, got)
+		}
 	}
 }
 
@@ -395,4 +401,26 @@ func TestEnormousValuesStandInNothingsWay(t *testing.T) {
 		}
 	}
 	p.settles(0, 1)
+}
+
+// A store joins, and the process that registered it dies before it has invalidated anything: the
+// next process of the store, which finds it registered, serves nothing of before.
+func TestAJoinerThatDiesLeavesNothingStale(t *testing.T) {
+	w := newWorld(t)
+	p := w.process(nil)
+	p.warm(0, 1)
+	// The store is forgotten, and what was left for it is deleted.
+	w.stranger(`DELETE FROM cache_consumers; UPDATE items SET value = 1; DELETE FROM cache_outbox`)
+	if _, _, err := p.log.Join(t.Context(), p.name()); err != nil {
+		t.Fatal(err)
+	}
+
+	next := w.process(nil)
+	next.relay(outbox.RelayConfig{})
+	serving, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := next.WaitServing(serving); err != nil {
+		t.Fatal(err)
+	}
+	next.want(1, 1)
 }

@@ -96,21 +96,49 @@ func (l *Log) Join(ctx context.Context, consumer string) (joined bool, gone []st
 		if err != nil {
 			return err
 		}
-		if joined = n == 0; joined {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO cache_consumers (name, seen_at) VALUES (?1, `+now+`)`, consumer); err != nil {
-				return err
-			}
-		}
 		_, err = tx.ExecContext(ctx, `
 DELETE FROM cache_delivered WHERE consumer NOT IN (SELECT name FROM cache_consumers);
 DELETE FROM cache_outbox WHERE id IN (SELECT row_id FROM cache_delivered) AND `+gotByAll(``))
-		return err
+		if err != nil {
+			return err
+		}
+		if joined = n == 0; joined {
+			return register(ctx, tx, consumer)
+		}
+		return nil
 	})
 	if err != nil {
 		return false, nil, fmt.Errorf("join outbox: %w", err)
 	}
 	slices.Sort(gone)
 	return joined, gone, nil
+}
+
+// register adds a consumer, and leaves it a row that invalidates everything in its store. The
+// others have got that row, unless they have yet to get one like it.
+func register(ctx context.Context, tx *sql.Tx, consumer string) error {
+	waiting, err := scanStrings(tx.QueryContext(ctx, `
+SELECT c.name FROM cache_consumers c JOIN cache_outbox o ON o.tag = ?1
+WHERE NOT EXISTS (SELECT 1 FROM cache_delivered d WHERE d.row_id = o.id AND d.consumer = c.name)`, cache.Everything))
+	if err != nil {
+		return err
+	}
+	list, err := json.Marshal(append(waiting, consumer))
+	if err != nil {
+		return err
+	}
+	for _, query := range []string{
+		`INSERT INTO cache_consumers (name, seen_at) VALUES (?1, ` + now + `)`,
+		`INSERT INTO cache_touch VALUES (?2)`,
+		`INSERT INTO cache_delivered (row_id, consumer)
+		 SELECT o.id, c.name FROM cache_outbox o, cache_consumers c
+		 WHERE o.tag = ?2 AND c.name NOT IN (SELECT value FROM json_each(?3))`,
+	} {
+		if _, err := tx.ExecContext(ctx, query, consumer, cache.Everything, string(list)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // note remembers a consumer, for Wait.
@@ -172,8 +200,8 @@ func (l *Log) Deliver(ctx context.Context, consumer string, grace time.Duration,
 //
 // Who else waits is judged by the statement that deletes. SQLite runs one write after the other,
 // so a consumer joins before it, and then its rows stay, or after it. Then rows that it never saw
-// are gone; but Join has told it that it was not registered, so it invalidates everything
-// that its store holds. What it loads after that is loaded after those rows were committed.
+// are gone; but Join has left it a row that invalidates everything that its store
+// holds. What it loads after that is loaded after those rows were committed.
 func (l *Log) Done(ctx context.Context, consumer string, ids []int64) error {
 	if len(ids) == 0 {
 		return nil

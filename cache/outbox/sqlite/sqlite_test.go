@@ -47,9 +47,7 @@ func newFile(t *testing.T) *file {
 CREATE TABLE courses (id INTEGER PRIMARY KEY);
 CREATE TABLE lessons (id INTEGER PRIMARY KEY, title TEXT, course_id INTEGER REFERENCES courses (id) DEFERRABLE INITIALLY DEFERRED);`)
 	f.watch("test", "lessons", "lesson:{id}", "course:{course_id} ON INSERT")
-	if _, _, err := f.log.Join(t.Context(), consumer); err != nil {
-		t.Fatal(err)
-	}
+	f.join(consumer, true)
 	return f
 }
 
