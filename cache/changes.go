@@ -43,6 +43,7 @@ const (
 // When reports may have been missed, the epoch is raised and every near answer is invalid.
 // While the store is not validated (health), nothing near is served: bumps of this process
 // may not have reached the store, so that no report of them will come.
+// Decision 8.
 type changeTracker struct {
 	birth       time.Time
 	onGap       func()
@@ -99,6 +100,7 @@ func newChangeTracker(onGap func(), validated *atomic.Bool) *changeTracker {
 func (t *changeTracker) now() int64               { return int64(time.Since(t.birth)) }
 func (t *changeTracker) time(now int64) time.Time { return t.birth.Add(time.Duration(now)) }
 
+// Decision 32.
 func (t *changeTracker) hash(tag Tag) uint64 { return maphash.String(t.seed, string(tag)) }
 
 // Changed implements driver.Listener.

@@ -25,6 +25,7 @@ func holdAfter(failures uint64) time.Duration {
 	return min(firstHold<<(max(failures, 1)-1), longestHold)
 }
 
+// Decision 2.
 func encodeFailure(failures uint64, err error) []byte {
 	text := strings.ToValidUTF8(err.Error(), "?")
 	return append(binary.AppendUvarint(nil, failures), text[:min(len(text), longestError)]...)
@@ -41,6 +42,7 @@ func decodeFailure(b []byte) (failures uint64, text string) {
 
 // errorMemory keeps the errors that this process has seen itself, so that a caller who
 // comes while a failure is remembered gets the loader's own error where possible.
+// Decision 9.
 type errorMemory struct {
 	mu    sync.Mutex
 	byKey map[string]error

@@ -167,6 +167,7 @@ type sharedDeadline struct {
 // begin at about the same time share it: a timer for each would cost a hit more than
 // all the rest. It does not end when the caller cancels: by then no caller waits for the
 // result. A caller with a nearer deadline gets a context of its own.
+// Decision 19.
 func (h *health) withDeadline(ctx context.Context) context.Context {
 	now := time.Now()
 	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(now) < h.timeout {
@@ -215,6 +216,7 @@ func (h *health) tell(s gobreaker.State) {
 }
 
 // begin tries the store once, before there is anything to protect.
+// Decision 6.
 func (h *health) begin(ctx context.Context) {
 	h.suspect(errors.New("not yet asked"), false)
 	if h.recover(ctx) {

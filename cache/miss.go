@@ -167,6 +167,7 @@ func (d *Cached[P, V]) runGuarded(ctx context.Context, call *call[V], r *request
 
 // loadOrWait loads under a lease, or waits for the process that holds it. It returns a
 // function that brings the answer to the store, nil if there is nothing to bring.
+// Decision 5.
 func (d *Cached[P, V]) loadOrWait(ctx context.Context, r *request[P], guard driver.Guard) (outcome[V], func()) {
 	unstored := func(detail string) (outcome[V], func()) {
 		d.observe(ctx, NotStored{1})

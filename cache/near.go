@@ -60,6 +60,7 @@ func newNear[P comparable, V any](c *Cache, bound time.Duration, size int) *near
 }
 
 // get returns the answer for p if it is provably not older than the bound.
+// Decision 25.
 func (n *near[P, V]) get(p P) (a *nearAnswer[V], now int64) {
 	a, ok := n.table.GetIfPresent(p)
 	if !ok {

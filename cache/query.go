@@ -17,6 +17,7 @@ import (
 // what it depends on, how to get it, and how long it keeps. P is what a caller asks with,
 // and V the answer.
 type Query[P comparable, V any] struct {
+	// Decision 1.
 	// Name is "namespace:query", such as "courses:list": the beginning of every key, and
 	// the labels of the metrics. Lower-case letters, digits, and -._ only.
 	Name string

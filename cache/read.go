@@ -62,6 +62,7 @@ func (d *Cached[P, V]) interpret(ctx context.Context, key string, reply storeRep
 	return r
 }
 
+// Decision 29.
 func (d *Cached[P, V]) coalesceReads() {
 	d.reads.Alone, d.reads.Most, d.reads.Wait = readsAlone, readsShared, readsWait
 	d.reads.Spawn, d.reads.Closed = d.c.start, ErrClosed

@@ -74,6 +74,7 @@ func Tags(kind string, values ...any) []Tag { return []Tag{T(kind, values...)} }
 // all that the answer depends on. A write that touches more tags of a kind than it
 // can name bumps the family, and a write that cannot even name the kinds bumps Everything;
 // neither may miss an answer because its Tags did not think of it.
+// Decision 40.
 func dependencies(tags []Tag) ([]Tag, error) {
 	all := make([]Tag, 0, 2*len(tags)+1)
 	var seen map[Tag]bool

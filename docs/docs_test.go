@@ -20,7 +20,7 @@ var (
 	testName    = regexp.MustCompile("`((?:Test|Fuzz|Example)[A-Z]\\w*)`")
 	mapRow      = regexp.MustCompile("(?m)^\\| `([^`]+)/` \\| [^|]+ \\|$")
 	codeName    = regexp.MustCompile("`([\\w./-]+/[\\w.-]+\\.(?:go|sql|sh))(?::([\\w.]+))?`")
-	decisionRef = regexp.MustCompile(`// Decision (\d+)\b`)
+	decisionRef = regexp.MustCompile(`(?://|--|and) Decision (\d+)\b`)
 	recordHead  = regexp.MustCompile(`^# \d+\. .+\n\n- Date: \d{4}-\d\d-\d\d\n- Status: (?:proposed|accepted|superseded by \[)`)
 	localLink   = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
 )
@@ -146,13 +146,21 @@ func TestDecisionsAreInTheIndex(t *testing.T) {
 			t.Errorf("%s has %d lines, want 10 to 40", name, n)
 		}
 	}
-	walk(t, "..", ".go", func(file, text string) {
-		for _, m := range decisionRef.FindAllStringSubmatch(text, -1) {
-			if n, err := strconv.Atoi(m[1]); err != nil || n < 1 || n > len(records) {
-				t.Errorf("%s refers to decision %s, which does not exist", file, m[1])
+	named := map[int]bool{}
+	for _, suffix := range []string{".go", ".sql"} {
+		walk(t, "..", suffix, func(file, text string) {
+			for _, m := range decisionRef.FindAllStringSubmatch(text, -1) {
+				n, err := strconv.Atoi(m[1])
+				if err != nil || n < 1 || n > len(records) {
+					t.Errorf("%s refers to decision %s, which does not exist", file, m[1])
+				}
+				named[n] = true
 			}
-		}
-	})
+		})
+	}
+	if len(named) < 25 {
+		t.Errorf("the code names only %d decisions", len(named))
+	}
 }
 
 func walk(t *testing.T, root, suffix string, visit func(path, text string)) {

@@ -78,6 +78,7 @@ func (t *leaseTable) update(key string, next func(l lease, now time.Time) lease)
 	})
 }
 
+// Decision 3 and Decision 4.
 func (t *leaseTable) acquire(c driver.Claim) (claimed driver.Claimed) {
 	t.update(c.Key, func(l lease, now time.Time) lease {
 		switch {

@@ -146,6 +146,7 @@ func (t *tagTable) update(tag driver.Tag, next func(marks []mark, now time.Time)
 }
 
 // spill keeps the marks of a tag that is being evicted.
+// Decision 17.
 func (t *tagTable) spill(tag driver.Tag, marks []mark) {
 	t.spillMu.Lock()
 	defer t.spillMu.Unlock()

@@ -35,7 +35,7 @@ func (c command) build(b rueidis.Builder, keys []string, inFull bool) rueidis.Co
 		// bump has invalidated.
 		args = slices.Grow(slices.Clone(args), len(keys))
 		for range keys {
-			v := driver.NewVersion()
+			v := driver.NewVersion() // Decision 28.
 			args = append(args, string(v[:]))
 		}
 	}

@@ -19,6 +19,7 @@ import (
 type identity [16]byte
 
 // effective returns the version that readers see for a stored one.
+// Decision 7.
 func (id identity) effective(stored string) driver.Version {
 	var v driver.Version
 	for i := range v {
@@ -151,6 +152,7 @@ func (e *endpoint) identityWithoutRunID(gen uint64) identity {
 	return e.randomID
 }
 
+// Decision 14.
 func digest(parts ...string) identity {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return identity(sum[:16])

@@ -70,6 +70,7 @@ func (s *Store) readSnapshot(ctx context.Context, t *topology, tags []driver.Tag
 // readFromMaster reads from the only master. One command with one reply is faster than as many
 // GETs, for the server and for its client: see BenchmarkHit. It returns the indexes of the tags
 // that a script must read.
+// Decision 27.
 func (s *Store) readFromMaster(ctx context.Context, t *topology, names []string, snap driver.Snapshot, keys []string) (unread []int, err error) {
 	sh := &t.shards[0]
 	if err := s.checkShard(sh); err != nil {

@@ -66,6 +66,7 @@ const (
 	// holds 1024, and a call that finds it full waits whatever its context says. The rest of
 	// the queue is for requests of the Store itself. At a round trip of 1 ms the bound allows
 	// 768,000 calls each second.
+	// Decision 16.
 	maxInFlight = 768
 )
 

@@ -37,6 +37,7 @@ const maxUnpacked = 8 << 20
 const defaultCompressAbove = 4 << 10
 
 // pack returns entry as it is stored.
+// Decision 15.
 func (s *Store) pack(entry []byte) string {
 	if above := s.cfg.CompressAbove; above >= 0 && len(entry) >= above && len(entry) <= maxUnpacked {
 		packed := make([]byte, 1+s2.MaxEncodedLen(len(entry)))

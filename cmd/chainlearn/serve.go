@@ -47,6 +47,7 @@ const (
 // Without it, under load, a heap of a few megabytes is collected some thirty times a second,
 // and a cached page costs a quarter more processor time. GOGC=400 gains as much, but would let
 // a full in-process cache grow the heap to five times its size.
+// Decision 26.
 const heapBallast = 32 << 20
 
 func (s *serveCommand) Run(env *environment) error {

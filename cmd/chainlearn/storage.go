@@ -66,6 +66,7 @@ const redisPrefix = "chainlearn:"
 
 // openStore is the one place that chooses where answers are kept, and says how long one
 // call of it may take; 0 is the cache's default.
+// Decision 20.
 func openStore(ctx context.Context, redisURL string, log *slog.Logger) (driver.Store, time.Duration, error) {
 	if redisURL == "" {
 		// A store in this process cannot hang. If it seems to, the machine is busy, and

@@ -12,6 +12,7 @@ type BearerParams struct {
 
 // Bearer is what must be known of the bearer of a token with every request, and the profile,
 // which costs nothing more.
+// Decision 23.
 type Bearer struct {
 	StellarAddress string
 	Profile        Document

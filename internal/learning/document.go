@@ -13,6 +13,7 @@ import (
 // loaded, and kept as it is: a hit is neither decoded nor encoded. What differs between
 // viewers is laid over it as it is written. Documents are shared and never changed; they
 // are safe for concurrent use.
+// Decision 22.
 type Document struct {
 	// JSON is the answer to a viewer without enrolments.
 	JSON []byte

@@ -19,6 +19,7 @@ import (
 //	tx.Exec(ctx, `UPDATE courses SET title = $2 WHERE id = $1`, postgres.Last, id, title)
 var Last pgx.QueryRewriter = last{}
 
+// Decision 33.
 type last struct{}
 
 // RewriteQuery changes nothing: pgx leaves out the option.

@@ -27,6 +27,7 @@ type opening struct {
 //
 // To its user it differs from any other in one thing: if the first statement cannot be prepared
 // or its arguments do not fit, nothing can follow, not even in the second case.
+// Decision 31.
 type lazyTx struct {
 	conn    *pgx.Conn
 	ctx     context.Context // of the begin, for methods that are given none

@@ -48,7 +48,7 @@ CREATE VIEW IF NOT EXISTS cache_touch (tag) AS SELECT tag FROM cache_outbox;
 -- A tag that is not well formed is refused here, in the statement that makes it. The first
 -- test lets pass what has neither % nor # nor *, which is nearly everything.
 --
--- DELETE and INSERT instead of INSERT OR REPLACE: inside a trigger, the conflict clause of the
+-- Decision 18. DELETE and INSERT instead of INSERT OR REPLACE: inside a trigger, the conflict clause of the
 -- outermost statement takes the place of the trigger's own, so an INSERT OR IGNORE into a
 -- watched table would lose the invalidation. DELETE and INSERT mean the same under each of them.
 DROP TRIGGER IF EXISTS cache_touch_records;
