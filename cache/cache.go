@@ -1,31 +1,15 @@
-// Package cache keeps answers of a slow source, such as a database, and knows when they
-// became wrong.
+// Package cache keeps answers of a slow source, such as a database, and knows when they became
+// wrong.
 //
-// Describe an answer once, as a Query: its name, its key, how to load it, how long it
-// keeps, and which tags it depends on. Ask for it with Get. Whoever writes to the source
-// bumps the tags of what changed (package outbox does so for every committed database
-// transaction, of any program), and from then on no process serves an older answer.
+// Describe an answer once, as a Query: its name, how to load it, how long it keeps, and which
+// tags it depends on. Ask for it with Get. Whoever writes to the source invalidates the tags of
+// what changed; package outbox does so for every committed transaction, of any program.
 //
-// # What is promised
-//
-//   - Once a write has been acknowledged, no Get that starts later, on any process sharing
-//     the store, returns older data; and once a Get has returned the new value,
-//     no later one returns the old.
-//   - Any number of callers cause one load of a missing answer. Each waits for as long as
-//     its own context allows, and no load dies with the caller that began it.
+//   - Once a write has been acknowledged, no Get that starts later, on any process that shares
+//     the store, returns older data.
+//   - Any number of callers cause one load of a missing answer.
 //   - If the store fails or hangs, answers still come, from the source, which sees a bounded
-//     number of loads; a caller beyond the bound gets an OverloadError.
-//   - What is served stale has outlived its time, and nothing else: never what a write
-//     invalidated.
-//
-// # How
-//
-// Each tag has a version in the store: random, compared for equality only. An entry
-// carries a digest of the versions its tags had before it was loaded, and is valid while
-// they are the same. A writer fences its tags just before it commits (new versions, and a
-// mark: readers then ask the source and store nothing) and bumps them just after (new
-// versions again, mark removed). A version that was lost is replaced by a fresh random
-// one, so whatever depended on it is dead: unknown means no.
+//     number of loads.
 package cache
 
 import (

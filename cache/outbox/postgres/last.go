@@ -41,7 +41,7 @@ func (t *Tx) execLast(ctx context.Context, sql string, args []any) (tag pgconn.C
 		err = e.Unwrap() // as if there were no batch
 	}
 	if err == nil {
-		t.touched, t.asOf = *rows, t.tx.sent
+		t.touched, t.asOf = *rows, t.tx.calls
 	}
 	return tag, err
 }

@@ -12,11 +12,11 @@ import (
 
 // opening is how a transaction begins.
 type opening struct {
-	alone  string        // BEGIN and the settings, sent without a statement
-	with   pgx.TxOptions // BEGIN, sent in front of a statement
-	set    string        // the settings, sent between the two; its only argument is mark
-	mark   string
-	always bool // alone, whatever the first statement is
+	beginSQL    string        // BEGIN and the settings, sent without a statement
+	options     pgx.TxOptions // BEGIN, sent in front of a statement
+	settingsSQL string        // the settings, sent between the two; its only argument is mark
+	mark        string
+	beginAlone  bool // alone, whatever the first statement is
 }
 
 // lazyTx is a transaction that begins with its first statement, in the same round trip. Only a
@@ -29,13 +29,13 @@ type opening struct {
 // or its arguments do not fit, nothing can follow, not even in the second case.
 // Decision 31.
 type lazyTx struct {
-	conn    *pgx.Conn
-	ctx     context.Context // of the begin, for methods that are given none
-	opening opening
-	tx      pgx.Tx // nil until it has begun
-	err     error  // why it cannot go on although it has not begun
-	sent    int    // how often its user has sent something
-	escaped bool   // its user has something that can send statements without it
+	conn     *pgx.Conn
+	ctx      context.Context // of the begin, for methods that are given none
+	opening  opening
+	tx       pgx.Tx // nil until it has begun
+	err      error  // why it cannot go on although it has not begun
+	calls    int    // how often its user has sent something
+	bypassed bool   // its user has something that can send statements without it
 }
 
 var _ pgx.Tx = (*lazyTx)(nil)
@@ -43,13 +43,13 @@ var _ pgx.Tx = (*lazyTx)(nil)
 // unused says that no statement was sent, so that nothing needs to be committed.
 func (l *lazyTx) unused() bool { return l.tx == nil && l.err == nil }
 
-// begun returns the transaction, which is begun if need be.
-func (l *lazyTx) begun(ctx context.Context) (pgx.Tx, error) {
-	l.sent++
+// ensureBegun returns the transaction, which is ensureBegun if need be.
+func (l *lazyTx) ensureBegun(ctx context.Context) (pgx.Tx, error) {
+	l.calls++
 	if l.tx != nil || l.err != nil {
 		return l.tx, l.err
 	}
-	tx, err := l.conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: l.opening.alone})
+	tx, err := l.conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: l.opening.beginSQL})
 	if err != nil {
 		l.err = fmt.Errorf("begin: %w", err)
 		return nil, l.err
@@ -58,14 +58,14 @@ func (l *lazyTx) begun(ctx context.Context) (pgx.Tx, error) {
 	return tx, nil
 }
 
-// beginsWith says whether a statement with these arguments is to begin the transaction.
-func (l *lazyTx) beginsWith(args []any) bool {
+// canBeginWith says whether a statement with these arguments is to begin the transaction.
+func (l *lazyTx) canBeginWith(args []any) bool {
 	return l.tx == nil && l.err == nil && l.batchable(args)
 }
 
 // batchable says whether a statement with these arguments can be sent with others.
 func (l *lazyTx) batchable(args []any) bool {
-	if l.opening.always || len(args) == 0 {
+	if l.opening.beginAlone || len(args) == 0 {
 		return false
 	}
 	switch args[0].(type) {
@@ -77,10 +77,10 @@ func (l *lazyTx) batchable(args []any) bool {
 
 // begin begins the transaction with the first statements. Their results are next to be read.
 func (l *lazyTx) begin(ctx context.Context, statements ...*pgx.QueuedQuery) (*firstResults, error) {
-	l.sent++
+	l.calls++
 	var b pgx.Batch
-	b.BeginTx(l.opening.with)
-	b.Queue(l.opening.set, l.opening.mark)
+	b.BeginTx(l.opening.options)
+	b.Queue(l.opening.settingsSQL, l.opening.mark)
 	b.QueuedQueries = append(b.QueuedQueries, statements...)
 	results := l.conn.SendBatch(ctx, &b)
 	for range 2 {
@@ -100,7 +100,7 @@ func (l *lazyTx) begin(ctx context.Context, statements ...*pgx.QueuedQuery) (*fi
 }
 
 func (l *lazyTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	if l.beginsWith(args) {
+	if l.canBeginWith(args) {
 		results, err := l.begin(ctx, &pgx.QueuedQuery{SQL: sql, Arguments: args})
 		if err != nil {
 			return pgconn.CommandTag{}, err
@@ -108,7 +108,7 @@ func (l *lazyTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comm
 		tag, err := results.Exec()
 		return tag, cmp.Or(err, results.Close())
 	}
-	tx, err := l.begun(ctx)
+	tx, err := l.ensureBegun(ctx)
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
@@ -116,7 +116,7 @@ func (l *lazyTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comm
 }
 
 func (l *lazyTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	if l.beginsWith(args) {
+	if l.canBeginWith(args) {
 		results, err := l.begin(ctx, &pgx.QueuedQuery{SQL: sql, Arguments: args})
 		if err != nil {
 			return failed(err).Query()
@@ -127,7 +127,7 @@ func (l *lazyTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 		}
 		return &firstRows{Rows: rows, results: results}, err
 	}
-	tx, err := l.begun(ctx)
+	tx, err := l.ensureBegun(ctx)
 	if err != nil {
 		return failed(err).Query()
 	}
@@ -135,14 +135,14 @@ func (l *lazyTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, 
 }
 
 func (l *lazyTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	if l.beginsWith(args) {
+	if l.canBeginWith(args) {
 		results, err := l.begin(ctx, &pgx.QueuedQuery{SQL: sql, Arguments: args})
 		if err != nil {
 			return failed(err).QueryRow()
 		}
 		return firstRow{results.QueryRow(), results}
 	}
-	tx, err := l.begun(ctx)
+	tx, err := l.ensureBegun(ctx)
 	if err != nil {
 		return failed(err).QueryRow()
 	}
@@ -150,14 +150,14 @@ func (l *lazyTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row 
 }
 
 func (l *lazyTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
-	if b.Len() > 0 && l.beginsWith(b.QueuedQueries[0].Arguments) {
+	if b.Len() > 0 && l.canBeginWith(b.QueuedQueries[0].Arguments) {
 		results, err := l.begin(ctx, b.QueuedQueries...)
 		if err != nil {
 			return pgx.FailedBatchResults(b, err)
 		}
 		return results
 	}
-	tx, err := l.begun(ctx)
+	tx, err := l.ensureBegun(ctx)
 	if err != nil {
 		return pgx.FailedBatchResults(b, err)
 	}
@@ -165,7 +165,7 @@ func (l *lazyTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 }
 
 func (l *lazyTx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows pgx.CopyFromSource) (int64, error) {
-	tx, err := l.begun(ctx)
+	tx, err := l.ensureBegun(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -173,7 +173,7 @@ func (l *lazyTx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []s
 }
 
 func (l *lazyTx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
-	tx, err := l.begun(ctx)
+	tx, err := l.ensureBegun(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -182,8 +182,8 @@ func (l *lazyTx) Prepare(ctx context.Context, name, sql string) (*pgconn.Stateme
 
 // Begin sets a savepoint.
 func (l *lazyTx) Begin(ctx context.Context) (pgx.Tx, error) {
-	l.escaped = true
-	tx, err := l.begun(ctx)
+	l.bypassed = true
+	tx, err := l.ensureBegun(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -191,8 +191,8 @@ func (l *lazyTx) Begin(ctx context.Context) (pgx.Tx, error) {
 }
 
 func (l *lazyTx) LargeObjects() pgx.LargeObjects {
-	l.escaped = true
-	tx, err := l.begun(l.ctx)
+	l.bypassed = true
+	tx, err := l.ensureBegun(l.ctx)
 	if err != nil {
 		tx = failed(err).Tx()
 	}
@@ -202,9 +202,9 @@ func (l *lazyTx) LargeObjects() pgx.LargeObjects {
 // Conn returns the connection within the transaction. If that cannot begin, the connection is
 // closed: what its user sends must not take effect outside.
 func (l *lazyTx) Conn() *pgx.Conn {
-	l.escaped = true
+	l.bypassed = true
 	// After the end it may be another caller's.
-	if _, err := l.begun(l.ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
+	if _, err := l.ensureBegun(l.ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
 		_ = l.conn.Close(l.ctx)
 	}
 	return l.conn

@@ -193,7 +193,7 @@ func TestWaitHearsStrangers(t *testing.T) {
 	testservers.Must(t, l.Wait(t.Context()))
 }
 
-func TestEarIsReplacedWhenItsConnectionDies(t *testing.T) {
+func TestListenerIsReplacedWhenItsConnectionDies(t *testing.T) {
 	t.Parallel()
 	url := database(t, items...)
 	var out lockedBuffer

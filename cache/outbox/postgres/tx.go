@@ -56,7 +56,7 @@ func (l Limits) check(lease time.Duration) error {
 // part of it, instead of being set once for each connection, so that they hold through a
 // proxy that pools transactions.
 func (l Limits) opening(isolation pgx.TxIsoLevel, mode pgx.QueryExecMode, mark driver.Mark, serverVersion string) opening {
-	o := opening{with: pgx.TxOptions{IsoLevel: isolation}}
+	o := opening{options: pgx.TxOptions{IsoLevel: isolation}}
 	if mark != driver.NoMark {
 		o.mark = hex.EncodeToString(mark[:])
 	}
@@ -76,8 +76,8 @@ func (l Limits) opening(isolation pgx.TxIsoLevel, mode pgx.QueryExecMode, mark d
 	if o.mark != "" {
 		fmt.Fprintf(&alone, "; set local cache.mark = '%s'", o.mark)
 	}
-	o.alone, o.set = alone.String(), set.String()
-	o.always = mode == pgx.QueryExecModeSimpleProtocol // in which any statement may be several
+	o.beginSQL, o.settingsSQL = alone.String(), set.String()
+	o.beginAlone = mode == pgx.QueryExecModeSimpleProtocol // in which any statement may be several
 	return o
 }
 
@@ -147,7 +147,7 @@ func (t *Tx) Touched(ctx context.Context) ([]outbox.Row, error) {
 	if t.tx.unused() {
 		return nil, nil
 	}
-	if t.asOf > 0 && t.asOf == t.tx.sent && !t.tx.escaped {
+	if t.asOf > 0 && t.asOf == t.tx.calls && !t.tx.bypassed {
 		return t.touched, nil
 	}
 	var b pgx.Batch

@@ -292,7 +292,7 @@ func TestLimitsByServerVersion(t *testing.T) {
 	for version, want := range map[string]bool{
 		"17.2 (Debian 17.2-1.pgdg120+1)": true, "18beta1": true, "20": true, "16.6": false, "14.0": false, "": false, "unknown": false,
 	} {
-		q := LimitsFor(5*time.Second).opening(pgx.Serializable, pgx.QueryExecModeCacheStatement, driver.NoMark, version).alone
+		q := LimitsFor(5*time.Second).opening(pgx.Serializable, pgx.QueryExecModeCacheStatement, driver.NoMark, version).beginSQL
 		if got := strings.Contains(q, "; set local transaction_timeout = 4000"); got != want {
 			t.Errorf("%q: sets transaction_timeout: %t, want %t", version, got, want)
 		}
