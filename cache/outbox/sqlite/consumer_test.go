@@ -337,7 +337,8 @@ func TestBulkWritesReachAnswersOfOneTag(t *testing.T) {
 	}
 }
 
-// B3: many small transactions wait in the outbox, and then a relay starts.
+// B3: what many small transactions have recorded waits in the outbox, and then a relay starts. One
+// transaction records it here, row by row: that leaves the same in the outbox, sooner.
 func TestWaitingTransactionsReachAnswersOfOneTag(t *testing.T) {
 	const many, asked = 12_000, 60
 	w := newWorld(t)
@@ -355,9 +356,11 @@ func TestWaitingTransactionsReachAnswersOfOneTag(t *testing.T) {
 		ids[i] = 1 + i*many/asked
 	}
 	p.warm(0, ids...)
+	exec(`BEGIN`)
 	for id := 1; id <= many; id++ {
 		exec(`UPDATE items SET value = 9 WHERE id = ?`, id)
 	}
+	exec(`COMMIT`)
 	p.relay(outbox.RelayConfig{})
 	p.settles(9, ids...)
 }

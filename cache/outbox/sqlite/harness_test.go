@@ -48,10 +48,15 @@ INSERT INTO items VALUES (1, 0), (2, 0), (3, 0);`); err != nil {
 	return w
 }
 
+// busyTimeout is how long SQLite waits for the lock of another program.
+const busyTimeout = 10 * time.Second
+
+var busy = fmt.Sprintf("?_busy_timeout=%d", busyTimeout.Milliseconds())
+
 // open opens connections to the database, as any program may.
 func (w *world) open(size int, params string) *sql.DB {
 	w.t.Helper()
-	db, err := sql.Open("sqlite", "file:"+w.path+"?_busy_timeout=10000"+params)
+	db, err := sql.Open("sqlite", "file:"+w.path+busy+params)
 	if err != nil {
 		w.t.Fatal(err)
 	}

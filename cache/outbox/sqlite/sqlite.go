@@ -240,7 +240,7 @@ func (l *Log) registered(ctx context.Context, consumer string) (is bool, err err
 
 // inTx runs fn in a transaction of the write connection.
 func (l *Log) inTx(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := l.write.BeginTx(ctx, nil)
+	tx, err := l.begin(ctx, ctx)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ type file struct {
 
 func newFile(t *testing.T) *file {
 	t.Helper()
-	name := "file:" + filepath.Join(t.TempDir(), "lessons.db") + "?_busy_timeout=10000"
+	name := "file:" + filepath.Join(t.TempDir(), "lessons.db") + busy
 	open := func(params string, size int) *sql.DB {
 		db, err := sql.Open("sqlite", name+params)
 		if err != nil {
@@ -235,8 +235,12 @@ func TestBeginObeysItsContextUntilItHasBegun(t *testing.T) {
 	}
 	waiting, giveUp = context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer giveUp()
+	start := time.Now()
 	if _, err := f.log.Begin(waiting, outbox.NewMark(consumer)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("waiting for another program's transaction: %v", err)
+	}
+	if took := time.Since(start); took > busyTimeout/2 {
+		t.Errorf("it returned after %v", took)
 	}
 	if _, err := lock.ExecContext(t.Context(), `ROLLBACK`); err != nil {
 		t.Fatal(err)

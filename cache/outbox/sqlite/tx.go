@@ -30,11 +30,7 @@ func (l *Log) Begin(ctx context.Context, mark driver.Mark) (*Tx, error) {
 	// database/sql rolls a transaction back as soon as the context that began it ends.
 	// Between the fence and the commit, that would race with the commit.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, end)
-	tx, err := l.write.BeginTx(life, nil)
-	if !stop() {
-		err = errors.Join(context.Cause(ctx), rollback(tx))
-	}
+	tx, err := l.begin(ctx, life)
 	if err != nil {
 		end()
 		return nil, fmt.Errorf("begin: %w", err)
@@ -45,6 +41,32 @@ func (l *Log) Begin(ctx context.Context, mark driver.Mark) (*Tx, error) {
 		return nil, fmt.Errorf("begin: %w", errors.Join(err, t.Rollback(ctx)))
 	}
 	return t, nil
+}
+
+// begin begins a transaction that lives as long as life, unless ctx ends first. SQLite waits for the
+// lock of another program for as long as the busy timeout says, whatever becomes of a context,
+// so it waits without the caller. There is one connection that writes, so that there is
+// one such wait at a time.
+func (l *Log) begin(ctx, life context.Context) (*sql.Tx, error) {
+	type result struct {
+		tx  *sql.Tx
+		err error
+	}
+	begun := make(chan result)
+	go func() {
+		tx, err := l.write.BeginTx(life, nil)
+		select {
+		case begun <- result{tx, err}:
+		case <-life.Done():
+			_ = rollback(tx)
+		}
+	}()
+	select {
+	case r := <-begun:
+		return r.tx, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx) // the caller ends life
+	}
 }
 
 // SQL is the transaction to run statements in. Do not commit or roll it back.

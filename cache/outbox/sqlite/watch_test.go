@@ -86,10 +86,10 @@ func TestWatchSpellsTagsAsT(t *testing.T) {
 		"é", "日本語", "\x00", "a\x00b", "\xff\xfe", "'\"`[]", "-._~@+=,/", ":", "::", "A%2F", "😀", strings.Repeat("x", 195), strings.Repeat("x", 196),
 		strings.Repeat(" ", 65), strings.Repeat(" ", 66), strings.Repeat("é", 40), strings.Repeat("x", 5000),
 	}
-	for b := range 256 {
-		texts = append(texts, "x"+string([]byte{byte(b)})+"y")
+	for b := 0; b < 256; b += 2 { // half of them each time
+		texts = append(texts, "x"+string([]byte{byte(b + rand.N(2))})+"y")
 	}
-	for range 200 {
+	for range 100 {
 		b := make([]byte, rand.N(12))
 		for i := range b {
 			b[i] = byte(rand.N(256))
