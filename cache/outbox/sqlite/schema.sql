@@ -41,16 +41,28 @@ CREATE TABLE IF NOT EXISTS cache_watches (
     PRIMARY KEY (watch, watched)
 ) WITHOUT ROWID;
 
+-- What tags are recorded through. DELETE and INSERT instead of INSERT OR REPLACE: inside a trigger,
+-- the conflict clause of the outermost statement takes the place of the trigger's own, so an
+-- INSERT OR IGNORE into a watched table would lose the invalidation. DELETE and INSERT mean
+-- the same under each of them. Decision 18.
+--
+-- SQLite compiles these triggers anew with every statement that writes to a watched table, so
+-- they do little.
+CREATE VIEW IF NOT EXISTS cache_record (tag) AS SELECT tag FROM cache_outbox;
+
+DROP TRIGGER IF EXISTS cache_record_records;
+CREATE TRIGGER cache_record_records INSTEAD OF INSERT ON cache_record
+BEGIN
+    DELETE FROM cache_outbox WHERE tag = new.tag;
+    INSERT INTO cache_outbox (tag) VALUES (new.tag);
+END;
+
 -- A program may record tags through this view: INSERT INTO cache_touch VALUES ('catalog').
--- NULL is no tag and is ignored.
+-- NULL is no tag and is ignored. A tag that is not well formed is refused here, in the
+-- statement that makes it. The first test lets pass what has neither % nor # nor *, which is
+-- nearly everything.
 CREATE VIEW IF NOT EXISTS cache_touch (tag) AS SELECT tag FROM cache_outbox;
 
--- A tag that is not well formed is refused here, in the statement that makes it. The first
--- test lets pass what has neither % nor # nor *, which is nearly everything.
---
--- Decision 18. DELETE and INSERT instead of INSERT OR REPLACE: inside a trigger, the conflict clause of the
--- outermost statement takes the place of the trigger's own, so an INSERT OR IGNORE into a
--- watched table would lose the invalidation. DELETE and INSERT mean the same under each of them.
 DROP TRIGGER IF EXISTS cache_touch_records;
 CREATE TRIGGER cache_touch_records INSTEAD OF INSERT ON cache_touch WHEN new.tag IS NOT NULL
 BEGIN
@@ -74,71 +86,50 @@ BEGIN
                 AND new.tag NOT GLOB '*%5[0-9AF]*' AND new.tag NOT GLOB '*%6[1-9A-F]*' AND new.tag NOT GLOB '*%7[0-9AE]*'
         )
     );
-    DELETE FROM cache_outbox WHERE tag = new.tag;
-    INSERT INTO cache_outbox (tag) VALUES (new.tag);
+    INSERT INTO cache_record VALUES (new.tag);
 END;
 
--- The tag of a kind and of the first n values, spelled as cache.T spells it: the triggers of
--- watches record through this view.
+-- The tag of a kind and a value, spelled as cache.T spells it: the triggers of watches record
+-- through this view.
 --
---     INSERT INTO cache_touch_values (kind, n, v1) VALUES ('page', 1, 'red wine') -- page:red%20wine
+--     INSERT INTO cache_touch_value VALUES ('page', 'red wine') -- page:red%20wine
 --
--- NULL among the values means no tag. What SQLite cannot spell as cache.T does becomes the
--- family of its kind, kind:*, on which every answer of the kind depends: real numbers, and tags
--- of more than 200 bytes, which have a hash.
+-- NULL is no tag. What is not spelled in a few steps becomes the family of its kind, kind:*, on
+-- which every answer of the kind depends: texts with other characters than A-Z a-z 0-9, those
+-- of ._~@+=,/-%: and the space; real numbers; and tags of more than 200 bytes, which have a hash.
+CREATE VIEW IF NOT EXISTS cache_touch_value (kind, v) AS SELECT NULL, NULL WHERE 0;
+
+DROP TRIGGER IF EXISTS cache_touch_value_records;
+CREATE TRIGGER cache_touch_value_records INSTEAD OF INSERT ON cache_touch_value WHEN new.v IS NOT NULL
+BEGIN
+    INSERT INTO cache_record
+    SELECT new.kind || CASE WHEN t NOT GLOB '*[^A-Za-z0-9._~@+=,/%-]*' AND length(CAST(t AS BLOB)) BETWEEN 1 AND 199 - length(new.kind)
+        AND length(t) = length(CAST(t AS BLOB)) THEN ':' || t ELSE ':*' END
+    FROM (SELECT CASE typeof(new.v)
+        WHEN 'text' THEN CASE WHEN new.v = '' THEN '%' WHEN length(new.v) > 200 THEN '*'
+            ELSE replace(replace(replace(new.v, '%', '%25'), ' ', '%20'), ':', '%3A') END
+        WHEN 'integer' THEN new.v
+        WHEN 'blob' THEN CASE WHEN length(new.v) = 0 THEN '%' WHEN length(new.v) > 100 THEN '*' ELSE lower(hex(new.v)) END
+        ELSE '*'
+    END AS t);
+END;
+
+-- The same of several values, the first n.
 CREATE VIEW IF NOT EXISTS cache_touch_values (kind, n, v1, v2, v3, v4, v5, v6) AS
 SELECT NULL, 0, NULL, NULL, NULL, NULL, NULL, NULL WHERE 0;
 
 DROP TRIGGER IF EXISTS cache_touch_values_records;
 CREATE TRIGGER cache_touch_values_records INSTEAD OF INSERT ON cache_touch_values
 BEGIN
-    INSERT INTO cache_touch
-    SELECT CASE
-        WHEN widened THEN new.kind || ':*'
-        -- Nothing to escape in one value, as nearly always.
-        WHEN new.n = 1 AND t1 <> '' AND t1 NOT GLOB '*[^A-Za-z0-9._~@+=,/-]*' AND length(t1) = length(CAST(t1 AS BLOB))
-            THEN CASE WHEN length(new.kind) + length(t1) < 200 THEN new.kind || ':' || t1 ELSE new.kind || ':*' END
-        WHEN length(h) > 2 * 200 + 6 THEN new.kind || ':*'
-        -- In h a value is the hexadecimal digits of its bytes, or % if it has none, with colons
-        -- between the values. They are read from the left.
-        ELSE (
-            WITH RECURSIVE escaped (rest, done) AS (
-                SELECT h, new.kind || ':'
-                UNION ALL
-                SELECT substr(rest, CASE WHEN rest GLOB '[:%]*' THEN 2 ELSE 3 END),
-                    done || CASE
-                        WHEN rest GLOB '[:%]*' THEN substr(rest, 1, 1)
-                        WHEN rest GLOB '2[BCDEF]*' OR rest GLOB '3[0-9D]*' OR rest GLOB '4*'
-                            OR rest GLOB '5[0-9AF]*' OR rest GLOB '6[1-9A-F]*' OR rest GLOB '7[0-9AE]*'
-                        THEN char(16 * instr('123456789ABCDEF', substr(rest, 1, 1)) + instr('123456789ABCDEF', substr(rest, 2, 1)))
-                        ELSE '%' || substr(rest, 1, 2)
-                    END
-                FROM escaped WHERE rest <> ''
-            )
-            SELECT CASE WHEN length(done) <= 200 THEN done ELSE new.kind || ':*' END FROM escaped WHERE rest = ''
-        )
-    END
-    FROM (
-        SELECT t1, widened,
-            CASE t1 WHEN '' THEN '%' ELSE hex(t1) END
-            || CASE WHEN new.n > 1 THEN ':' || CASE t2 WHEN '' THEN '%' ELSE hex(t2) END ELSE '' END
-            || CASE WHEN new.n > 2 THEN ':' || CASE t3 WHEN '' THEN '%' ELSE hex(t3) END ELSE '' END
-            || CASE WHEN new.n > 3 THEN ':' || CASE t4 WHEN '' THEN '%' ELSE hex(t4) END ELSE '' END
-            || CASE WHEN new.n > 4 THEN ':' || CASE t5 WHEN '' THEN '%' ELSE hex(t5) END ELSE '' END
-            || CASE WHEN new.n > 5 THEN ':' || CASE t6 WHEN '' THEN '%' ELSE hex(t6) END ELSE '' END AS h
-        FROM (
-            SELECT -- bytes are hexadecimal digits, and everything else is its own text; none of megabytes is made
-                CASE WHEN length(CAST(new.v1 AS BLOB)) > 200 THEN '' WHEN typeof(new.v1) = 'blob' THEN lower(hex(new.v1)) ELSE CAST(new.v1 AS TEXT) END AS t1,
-                CASE WHEN length(CAST(new.v2 AS BLOB)) > 200 THEN '' WHEN typeof(new.v2) = 'blob' THEN lower(hex(new.v2)) ELSE CAST(new.v2 AS TEXT) END AS t2,
-                CASE WHEN length(CAST(new.v3 AS BLOB)) > 200 THEN '' WHEN typeof(new.v3) = 'blob' THEN lower(hex(new.v3)) ELSE CAST(new.v3 AS TEXT) END AS t3,
-                CASE WHEN length(CAST(new.v4 AS BLOB)) > 200 THEN '' WHEN typeof(new.v4) = 'blob' THEN lower(hex(new.v4)) ELSE CAST(new.v4 AS TEXT) END AS t4,
-                CASE WHEN length(CAST(new.v5 AS BLOB)) > 200 THEN '' WHEN typeof(new.v5) = 'blob' THEN lower(hex(new.v5)) ELSE CAST(new.v5 AS TEXT) END AS t5,
-                CASE WHEN length(CAST(new.v6 AS BLOB)) > 200 THEN '' WHEN typeof(new.v6) = 'blob' THEN lower(hex(new.v6)) ELSE CAST(new.v6 AS TEXT) END AS t6,
-                'real' IN (typeof(new.v1), typeof(new.v2), typeof(new.v3), typeof(new.v4), typeof(new.v5), typeof(new.v6))
-                OR length(CAST(new.v1 AS BLOB)) > 200 OR length(CAST(new.v2 AS BLOB)) > 200 OR length(CAST(new.v3 AS BLOB)) > 200
-                OR length(CAST(new.v4 AS BLOB)) > 200 OR length(CAST(new.v5 AS BLOB)) > 200 OR length(CAST(new.v6 AS BLOB)) > 200 AS widened
-        )
-    )
+    INSERT INTO cache_record
+    SELECT new.kind || CASE WHEN t NOT GLOB '*[^A-Za-z0-9:._~@+=,/%-]*' AND length(CAST(t AS BLOB)) < 200 - length(new.kind)
+        AND length(t) = length(CAST(t AS BLOB)) THEN ':' || t ELSE ':*' END
+    FROM (SELECT CASE typeof(new.v1) WHEN 'text' THEN CASE WHEN new.v1 = '' THEN '%' WHEN length(new.v1) > 200 THEN '*' ELSE replace(replace(replace(new.v1, '%', '%25'), ' ', '%20'), ':', '%3A') END WHEN 'integer' THEN new.v1 WHEN 'blob' THEN CASE WHEN length(new.v1) = 0 THEN '%' WHEN length(new.v1) > 100 THEN '*' ELSE lower(hex(new.v1)) END ELSE '*' END
+        || CASE WHEN new.n < 2 THEN '' ELSE ':' || CASE typeof(new.v2) WHEN 'text' THEN CASE WHEN new.v2 = '' THEN '%' WHEN length(new.v2) > 200 THEN '*' ELSE replace(replace(replace(new.v2, '%', '%25'), ' ', '%20'), ':', '%3A') END WHEN 'integer' THEN new.v2 WHEN 'blob' THEN CASE WHEN length(new.v2) = 0 THEN '%' WHEN length(new.v2) > 100 THEN '*' ELSE lower(hex(new.v2)) END ELSE '*' END END
+        || CASE WHEN new.n < 3 THEN '' ELSE ':' || CASE typeof(new.v3) WHEN 'text' THEN CASE WHEN new.v3 = '' THEN '%' WHEN length(new.v3) > 200 THEN '*' ELSE replace(replace(replace(new.v3, '%', '%25'), ' ', '%20'), ':', '%3A') END WHEN 'integer' THEN new.v3 WHEN 'blob' THEN CASE WHEN length(new.v3) = 0 THEN '%' WHEN length(new.v3) > 100 THEN '*' ELSE lower(hex(new.v3)) END ELSE '*' END END
+        || CASE WHEN new.n < 4 THEN '' ELSE ':' || CASE typeof(new.v4) WHEN 'text' THEN CASE WHEN new.v4 = '' THEN '%' WHEN length(new.v4) > 200 THEN '*' ELSE replace(replace(replace(new.v4, '%', '%25'), ' ', '%20'), ':', '%3A') END WHEN 'integer' THEN new.v4 WHEN 'blob' THEN CASE WHEN length(new.v4) = 0 THEN '%' WHEN length(new.v4) > 100 THEN '*' ELSE lower(hex(new.v4)) END ELSE '*' END END
+        || CASE WHEN new.n < 5 THEN '' ELSE ':' || CASE typeof(new.v5) WHEN 'text' THEN CASE WHEN new.v5 = '' THEN '%' WHEN length(new.v5) > 200 THEN '*' ELSE replace(replace(replace(new.v5, '%', '%25'), ' ', '%20'), ':', '%3A') END WHEN 'integer' THEN new.v5 WHEN 'blob' THEN CASE WHEN length(new.v5) = 0 THEN '%' WHEN length(new.v5) > 100 THEN '*' ELSE lower(hex(new.v5)) END ELSE '*' END END
+        || CASE WHEN new.n < 6 THEN '' ELSE ':' || CASE typeof(new.v6) WHEN 'text' THEN CASE WHEN new.v6 = '' THEN '%' WHEN length(new.v6) > 200 THEN '*' ELSE replace(replace(replace(new.v6, '%', '%25'), ' ', '%20'), ':', '%3A') END WHEN 'integer' THEN new.v6 WHEN 'blob' THEN CASE WHEN length(new.v6) = 0 THEN '%' WHEN length(new.v6) > 100 THEN '*' ELSE lower(hex(new.v6)) END ELSE '*' END END AS t)
     WHERE new.v1 IS NOT NULL
         AND (new.n < 2 OR new.v2 IS NOT NULL) AND (new.n < 3 OR new.v3 IS NOT NULL) AND (new.n < 4 OR new.v4 IS NOT NULL)
         AND (new.n < 5 OR new.v5 IS NOT NULL) AND (new.n < 6 OR new.v6 IS NOT NULL);

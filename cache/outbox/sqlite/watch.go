@@ -41,9 +41,12 @@ import (
 //
 // # Values
 //
-// Integers and texts are their own text, and bytes are hexadecimal, as cache.T has it. What SQLite
-// cannot spell alike widens the tag to the family of its kind, which is always safe: real
-// numbers, and tags so long that cache.T hashes them. What could silently be spelled otherwise
+// Integers and texts are their own text, and bytes are hexadecimal, as cache.T has it. What a trigger
+// does not spell alike in a few steps widens the tag to the family of its kind, which is always
+// safe, and invalidates all answers of the kind: texts with other characters than letters and
+// digits of ASCII, the space and -._~@+=,/%: (SQLite compiles a trigger anew with every statement,
+// so that escaping all of them would take milliseconds of each write), real numbers, and tags
+// so long that cache.T hashes them. What could silently be spelled otherwise
 // is refused, and the error says what to write instead: columns declared BOOLEAN (which
 // hold 0 and 1), as dates or times, as real or any other number than INTEGER, and columns that
 // compare with a collation.
@@ -433,7 +436,7 @@ func (p *template) record(row, condition string) string {
 		where = " WHERE " + condition
 	}
 	if p.constant() {
-		return "INSERT INTO cache_touch SELECT " + text(p.tag()) + where
+		return "INSERT INTO cache_record SELECT " + text(p.tag()) + where
 	}
 	var from []string
 	values := p.values(func(e *expr, repeated bool) string {
@@ -459,7 +462,7 @@ func (p *template) record(row, condition string) string {
 // apart, and a real number makes the family of them.
 func (p *template) recordOf(table, condition string) string {
 	if p.constant() {
-		return "INSERT INTO cache_touch SELECT " + text(p.tag()) + " WHERE EXISTS (SELECT 1 FROM " + table + " WHERE " + condition + ")"
+		return "INSERT INTO cache_record SELECT " + text(p.tag()) + " WHERE EXISTS (SELECT 1 FROM " + table + " WHERE " + condition + ")"
 	}
 	var columns []string
 	values := p.values(func(e *expr, _ bool) string {
@@ -475,6 +478,9 @@ func (p *template) recordOf(table, condition string) string {
 }
 
 func (p *template) into() string {
+	if len(p.parts) == 1 {
+		return "INSERT INTO cache_touch_value (kind, v)"
+	}
 	columns := []string{"kind", "n"}
 	for i := range p.parts {
 		columns = append(columns, fmt.Sprintf("v%d", i+1))
@@ -482,7 +488,12 @@ func (p *template) into() string {
 	return "INSERT INTO cache_touch_values (" + strings.Join(columns, ", ") + ")"
 }
 
-func (p *template) head() string { return fmt.Sprintf("%s, %d, ", text(p.kind), len(p.parts)) }
+func (p *template) head() string {
+	if len(p.parts) == 1 {
+		return text(p.kind) + ", "
+	}
+	return fmt.Sprintf("%s, %d, ", text(p.kind), len(p.parts))
+}
 
 // values returns the values of the parts as SQL. of returns that of an expression; repeated
 // says that it will be named several times.
