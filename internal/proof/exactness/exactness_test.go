@@ -8,6 +8,10 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/memstore"
+	"github.com/chainlearn/chainlearn/cache/redisstore"
+	"github.com/chainlearn/chainlearn/cache/storetest"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
@@ -21,7 +25,27 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(testservers.Main(m)) }
 func TestAnswersAreWhatTheDatabaseSays(t *testing.T) {
 	server := testservers.SharedPostgres(t)
 	t.Logf("seed %d", *seed)
-	result, err := Run(t.Context(), *seed, *comparisons, func() (string, error) { return server.Database(t), nil })
+	redis := testservers.SharedRedis(t)
+	schemas := 0
+	result, err := Run(t.Context(), *seed, *comparisons, Servers{
+		Database: func() (string, error) { return server.Database(t), nil },
+		// In turn, Redis and a store in process.
+		Store: func() (handles []driver.Store, err error) {
+			if schemas++; schemas%2 == 0 {
+				mem := storetest.NewFaulty(memstore.New(memstore.Config{}))
+				return []driver.Store{mem, mem.Peer()}, nil // the first is closed last
+			}
+			cfg := redisstore.Config{URL: redis.URL(), Prefix: fmt.Sprintf("exactness%d:", schemas)}
+			for range 2 {
+				handle, err := redisstore.Open(t.Context(), cfg)
+				if err != nil {
+					return nil, err
+				}
+				handles = append(handles, handle)
+			}
+			return handles, nil
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 	"github.com/chainlearn/chainlearn/cache/outbox/postgres"
@@ -57,18 +58,28 @@ type run struct {
 	result *Result
 }
 
-// Run draws schemas until comparisons answers have been compared, each in a database of its own
-// that database returns.
-func Run(ctx context.Context, seed uint64, comparisons int, database func() (url string, err error)) (*Result, error) {
+// Servers are the real parts of a run. It is given a database of its own for each schema, and
+// handles of one store, which two processes share.
+type Servers struct {
+	Database func() (url string, err error)
+	Store    func() (handles []driver.Store, err error)
+}
+
+// Run draws schemas until comparisons answers have been compared.
+func Run(ctx context.Context, seed uint64, comparisons int, servers Servers) (*Result, error) {
 	result := &Result{Writes: map[string]int{}}
 	rnd := rand.New(rand.NewPCG(seed, seed))
 	for result.Comparisons < comparisons && len(result.Stale) == 0 {
-		url, err := database()
+		url, err := servers.Database()
+		if err != nil {
+			return result, err
+		}
+		handles, err := servers.Store()
 		if err != nil {
 			return result, err
 		}
 		r := &run{rnd: rnd, t: draw(rnd, rnd.IntN(1000)), result: result}
-		if err := r.run(ctx, url, min(comparisons-result.Comparisons, 4000)); err != nil {
+		if err := r.run(ctx, url, handles, min(comparisons-result.Comparisons, 4000)); err != nil {
 			return result, fmt.Errorf("seed %d: table %+v: %w", seed, r.t, err)
 		}
 		result.Schemas++
@@ -76,7 +87,7 @@ func Run(ctx context.Context, seed uint64, comparisons int, database func() (url
 	return result, nil
 }
 
-func (r *run) run(ctx context.Context, url string, comparisons int) (err error) {
+func (r *run) run(ctx context.Context, url string, handles []driver.Store, comparisons int) (err error) {
 	if r.pool, err = pgxpool.New(ctx, url); err != nil {
 		return err
 	}
@@ -89,10 +100,8 @@ func (r *run) run(ctx context.Context, url string, comparisons int) (err error) 
 	if err != nil || refused {
 		return err
 	}
-	shared := storetest.NewFaulty(memstore.New(memstore.Config{}))
-	defer shared.Close()
-	for range 2 {
-		p, err := r.start(ctx, shared.Peer())
+	for _, handle := range handles {
+		p, err := r.start(ctx, storetest.NewFaulty(handle))
 		if err != nil {
 			return err
 		}
