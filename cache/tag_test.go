@@ -152,7 +152,7 @@ func TestAnswersDependOnFamiliesUnasked(t *testing.T) {
 	}
 }
 
-// B4: more invalidations than are remembered, while the store is away.
+// More invalidations than are remembered, while the store is away.
 func TestInvalidationsBeyondEveryBoundAreNotLost(t *testing.T) {
 	for name, tag := range map[string]func(i int) cache.Tag{
 		"of one kind": func(i int) cache.Tag { return cache.T("row", i) },

@@ -48,7 +48,7 @@ func (f *file) join(consumer string, joined bool, gone ...string) {
 	}
 }
 
-// C1: each consumer gets each row, and the last one deletes it.
+// Each consumer gets each row, and the last one deletes it.
 func TestEveryConsumerGetsEveryRow(t *testing.T) {
 	const other = "store B"
 	f := newFile(t)
@@ -199,7 +199,7 @@ func TestNoRowIsLostToAConsumerThatJoins(t *testing.T) {
 	f.want()
 }
 
-// D5: rows of before a clock was set back are delivered.
+// Rows of before a clock was set back are delivered.
 func TestClockSetBack(t *testing.T) {
 	f := newFile(t)
 	f.commit(f.begin(`INSERT INTO lessons VALUES (1, 'a', NULL)`))
@@ -228,7 +228,7 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
-// C3: a cache whose relay was forgotten is an error of the first write.
+// A cache whose relay was forgotten is an error of the first write.
 func TestWriteWithoutRelay(t *testing.T) {
 	w := newWorld(t)
 	p := w.process(nil)
@@ -266,7 +266,7 @@ func twoStores(t *testing.T) (w *world, ps []*process) {
 	return w, ps
 }
 
-// C1: of two stores on one file, each sees what an external writer and what the other wrote.
+// Of two stores on one file, each sees what an external writer and what the other wrote.
 func TestTwoStoresOnOneFile(t *testing.T) {
 	w, ps := twoStores(t)
 	var dbs []*sqlite.DB
@@ -299,10 +299,10 @@ func TestBulkWritesReachAnswersOfOneTag(t *testing.T) {
 		own             bool
 		gone            bool
 	}{
-		{name: "B1 update by an external writer", statement: `UPDATE items SET value = 7`},
-		{name: "B1 update in Write", statement: `UPDATE items SET value = 7`, own: true},
-		{name: "B2 delete by an external writer", statement: `DELETE FROM items`, gone: true},
-		{name: "B2 delete in Write", statement: `DELETE FROM items`, own: true, gone: true},
+		{name: "update by an external writer", statement: `UPDATE items SET value = 7`},
+		{name: "update in Write", statement: `UPDATE items SET value = 7`, own: true},
+		{name: "delete by an external writer", statement: `DELETE FROM items`, gone: true},
+		{name: "delete in Write", statement: `DELETE FROM items`, own: true, gone: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -337,7 +337,7 @@ func TestBulkWritesReachAnswersOfOneTag(t *testing.T) {
 	}
 }
 
-// B3: what many small transactions have recorded waits in the outbox, and then a relay starts. One
+// What many small transactions have recorded waits in the outbox, and then a relay starts. One
 // transaction records it here, row by row: that leaves the same in the outbox, sooner.
 func TestWaitingTransactionsReachAnswersOfOneTag(t *testing.T) {
 	const many, asked = 12_000, 60
@@ -365,7 +365,7 @@ func TestWaitingTransactionsReachAnswersOfOneTag(t *testing.T) {
 	p.settles(9, ids...)
 }
 
-// A7: no row is too large to be recorded, or to be delivered.
+// No row is too large to be recorded, or to be delivered.
 func TestEnormousValuesStandInNothingsWay(t *testing.T) {
 	w := newWorld(t)
 	w.stranger(`CREATE TABLE pages (slug TEXT PRIMARY KEY, n INTEGER)`)
@@ -384,7 +384,7 @@ func TestEnormousValuesStandInNothingsWay(t *testing.T) {
 		FreshFor: time.Hour,
 	})
 	p.relay(outbox.RelayConfig{})
-	slugs := []string{"a\tb", "a\nb", "\x7f", "\u0085", "red wine", strings.Repeat("long ", 100)} // A1, A4
+	slugs := []string{"a\tb", "a\nb", "\x7f", "\u0085", "red wine", strings.Repeat("long ", 100)}
 	for round := range 2 {
 		for _, slug := range slugs {
 			if n, err := pages.Get(t.Context(), slug); err != nil || n != round {

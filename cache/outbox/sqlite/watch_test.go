@@ -140,7 +140,7 @@ func TestWatchEvents(t *testing.T) {
 	f.touched()
 	f.watch("a", "c",
 		`all:{"courseId"}`,
-		`title:{c."courseId"} ON UPDATE OF title`, // A5: the tag counts as a column
+		`title:{c."courseId"} ON UPDATE OF title`, // the tag counts as a column
 		`gone:{courseid}:{n} ON DELETE`,
 		`new:{CASE WHEN title > 'm' THEN courseId END} ON INSERT`,
 		`l:{SELECT id FROM lessons WHERE lessons.course_id = c.lessons}`,
@@ -156,7 +156,7 @@ func TestWatchEvents(t *testing.T) {
 	f.records(`REPLACE INTO c VALUES (3, 'a', NULL, 1)`, "all:3", "title:3", "titles", "gone:3:1")
 	f.records(`DELETE FROM c WHERE n = 1`, "all:3", "gone:3:1", "titles")
 
-	// C2: another program's watch of the table is another's, and declaring one again replaces it.
+	// Another program's watch of the table is another's, and declaring one again replaces it.
 	f.watch("b", "C", "b:{n}")
 	f.watch("a", "c", "a:{n}")
 	f.records(`UPDATE c SET title = 'b'`, "a:2", "b:2")
