@@ -80,6 +80,9 @@ LANGUAGE sql STABLE AS $$
     SELECT decode(nullif(current_setting('cache.mark', true), ''), 'hex')
 $$;
 
+-- Literals with a backslash are E'': without standard_conforming_strings, the session of a writer reads
+-- a backslash in others, too.
+--
 -- The definition of a tag is that of cache/driver/tag.go; these functions are the same in SQL.
 --
 --   tag   = kind | kind ":" parts | kind ":*" | "*"
@@ -106,7 +109,7 @@ BEGIN
     WHILE rest <> '' LOOP
         c := left(rest, 1);
         rest := replace(rest, c, '');
-        t := replace(t, c, regexp_replace(upper(encode(convert_to(c, 'UTF8'), 'hex')), '(..)', '%\1', 'g'));
+        t := replace(t, c, regexp_replace(upper(encode(convert_to(c, 'UTF8'), 'hex')), '(..)', E'%\\1', 'g'));
     END LOOP;
     RETURN t;
 END
@@ -236,7 +239,7 @@ DECLARE
     texts  text[] := '{}'; -- of the parts, if constant
     every  boolean := false; -- UPDATE without columns
 BEGIN
-    halves := regexp_match(template, '^\s*((?:[^{}\s]|\{[^{}]*\})+)(?:\s+ON\s+(.*?))?\s*$', 'i');
+    halves := regexp_match(template, E'^\\s*((?:[^{}\\s]|\\{[^{}]*\\})+)(?:\\s+ON\\s+(.*?))?\\s*$', 'i');
     kind := substring(halves[1] FROM '^[^:{]*');
     IF halves IS NULL OR kind IS NULL OR kind = '' THEN
         RAISE 'cache_watch: "%" is no template: want kind:{column}, or another list of parts after a kind, then perhaps ON and events', template
@@ -247,7 +250,7 @@ BEGIN
     END IF;
 
     pieces := '[]';
-    FOR token IN SELECT regexp_matches(substr(halves[1], length(kind) + 2), '\{([^{}]*)\}|([^{}:]+)|(:)', 'g') LOOP
+    FOR token IN SELECT regexp_matches(substr(halves[1], length(kind) + 2), E'\\{([^{}]*)\\}|([^{}:]+)|(:)', 'g') LOOP
         IF token[3] IS NOT NULL THEN
             EXIT WHEN filled < part; -- an empty part
             part := part + 1;
@@ -255,7 +258,7 @@ BEGIN
         ELSIF token[2] !~ '^[-A-Za-z0-9._~@+=,/]+$' COLLATE "C" THEN
             RAISE 'cache_watch: template "%": "%" is no literal part of a tag, which has letters, digits and -._~@+=,/: a column or an expression stands in braces, as in %:{id}',
                 template, token[2], kind USING ERRCODE = 'invalid_parameter_value';
-        ELSIF token[2] IS NULL AND token[1] !~ '\S' THEN
+        ELSIF token[2] IS NULL AND token[1] !~ E'\\S' THEN
             RAISE 'cache_watch: template "%": the braces are empty: want a column or an expression', template
                 USING ERRCODE = 'invalid_parameter_value';
         END IF;
@@ -276,7 +279,7 @@ BEGIN
     inserts := halves[2] IS NULL;
     updates := inserts;
     deletes := inserts;
-    FOREACH event IN ARRAY CASE WHEN halves[2] IS NULL THEN '{}' ELSE regexp_split_to_array(halves[2], '\s+OR\s+', 'i') END LOOP
+    FOREACH event IN ARRAY CASE WHEN halves[2] IS NULL THEN '{}' ELSE regexp_split_to_array(halves[2], E'\\s+OR\\s+', 'i') END LOOP
         CASE
         WHEN event ~* '^INSERT$' THEN
             inserts := true;
@@ -285,9 +288,9 @@ BEGIN
         WHEN event ~* '^UPDATE$' THEN
             updates := true;
             every := true;
-        WHEN event ~* '^UPDATE\s+OF\s+\S' THEN
+        WHEN event ~* E'^UPDATE\\s+OF\\s+\\S' THEN
             updates := true;
-            of_columns := of_columns || regexp_split_to_array(regexp_replace(event, '^UPDATE\s+OF\s+', '', 'i'), '\s*,\s*');
+            of_columns := of_columns || regexp_split_to_array(regexp_replace(event, E'^UPDATE\\s+OF\\s+', '', 'i'), E'\\s*,\\s*');
         ELSE
             RAISE 'cache_watch: template "%" names the event "%": want INSERT, UPDATE, UPDATE OF columns, or DELETE', template, event
                 USING ERRCODE = 'invalid_parameter_value';
@@ -321,7 +324,7 @@ BEGIN
         END LOOP;
         inner_sql := btrim(substr(inner_sql, 2, length(inner_sql) - 2), E' \t\n\r\f\v');
     END LOOP;
-    RETURN CASE WHEN inner_sql ~* '^(SELECT|WITH|VALUES)\M' THEN inner_sql END;
+    RETURN CASE WHEN inner_sql ~* E'^(SELECT|WITH|VALUES)\\M' THEN inner_sql END;
 END
 $$;
 
@@ -493,7 +496,7 @@ BEGIN
                 names := names || (piece->>'sql');
                 query := cache_query_of(piece->>'sql');
                 IF query IS NULL THEN
-                    simple := simple AND piece->>'sql' ~ '^\s*(\w+|"[^"]+")\s*$';
+                    simple := simple AND piece->>'sql' ~ E'^\\s*(\\w+|"[^"]+")\\s*$';
                     query := format(E'%s\n', piece->>'sql');
                 ELSE
                     froms := froms || format(E' CROSS JOIN LATERAL (%s\n) AS cache_query_%s (v)', query, cardinality(names));
@@ -676,7 +679,7 @@ BEGIN
     IF EXISTS (
         SELECT FROM cache_watches, unnest(templates) AS template, cache_parse(template) AS p
         WHERE id = ANY (cache_covering(member)) AND (p.of_columns IS NOT NULL
-            OR EXISTS (SELECT FROM jsonb_array_elements(p.pieces) AS e WHERE e ? 'sql' AND e->>'sql' !~ '^\s*(\w+|"[^"]+")\s*$'))
+            OR EXISTS (SELECT FROM jsonb_array_elements(p.pieces) AS e WHERE e ? 'sql' AND e->>'sql' !~ E'^\\s*(\\w+|"[^"]+")\\s*$'))
     ) THEN
         pinned := $f$SET DateStyle = 'ISO, MDY' SET TimeZone = 'UTC' SET IntervalStyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1$f$;
     END IF;

@@ -242,3 +242,23 @@ func TestHugeValues(t *testing.T) {
 	}
 	t.Logf("took %v", time.Since(began))
 }
+
+// A session in which a backslash escapes in every literal spells tags alike, and declares watches
+// alike: nothing in the functions may hang on it. Each session reads their texts for itself.
+func TestTagsInASessionWithoutStandardStrings(t *testing.T) {
+	t.Parallel()
+	conn := connect(t, database(t))
+	run(t, conn, `SET escape_string_warning = off`, `SET standard_conforming_strings = off`,
+		`CREATE TABLE pages (slug text, n int)`,
+		`SELECT cache_watch('test', 'pages', 'page:{slug}', 'upper:{upper(slug)} ON UPDATE OF n OR DELETE')`)
+	for _, slug := range []string{"red wine", "a:b", "é", strings.Repeat("long ", 100)} {
+		if got := ask[string](t, conn, `SELECT cache_tag('page', $1)`, slug); got != string(cache.T("page", slug)) {
+			t.Errorf("%.20q: cache_tag gives %q, want %q", slug, got, cache.T("page", slug))
+		}
+		_, err := conn.Exec(t.Context(), `INSERT INTO pages VALUES ($1, 1)`, slug)
+		testservers.Must(t, err)
+		if got := taken(t, conn); !slices.Equal(got, []string{string(cache.T("page", slug))}) {
+			t.Errorf("%.20q: recorded %q", slug, got)
+		}
+	}
+}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,6 +58,17 @@ type run struct {
 	t      *table
 	fleet  []*process // the first two share a store
 	result *Result
+	writes []string // the last of this schema
+}
+
+// mostWrites is how many writes are told of a stale answer.
+const mostWrites = 12
+
+func (r *run) wrote(how, sql string) {
+	if len(r.writes) == mostWrites {
+		r.writes = r.writes[1:]
+	}
+	r.writes = append(r.writes, how+": "+sql)
 }
 
 // Servers are the real parts of a run. It is given a database of its own for each schema, and
@@ -274,12 +287,22 @@ func (r *run) compare(ctx context.Context, n int) error {
 				r.result.Hits++
 			}
 			if a.Value != want {
-				r.result.Stale = append(r.result.Stale, fmt.Sprintf("process %d: %+v of table %+v is %q (%v %s), and the database says %q; tag %q",
-					i, q, r.t, a.Value, a.Status, a.Detail, want, r.tag(q)))
+				r.result.Stale = append(r.result.Stale, fmt.Sprintf("process %d: %+v is %q (%v %s), and the database says %q; tag %q\n%s",
+					i, q, a.Value, a.Status, a.Detail, want, r.tag(q), r.story()))
 			}
 		}
 	}
 	return nil
+}
+
+// story tells how the table came to be what it is: its definition, and the last writes.
+func (r *run) story() string {
+	own, categories := r.t.templates()
+	var b strings.Builder
+	for _, line := range slices.Concat(r.t.create(), []string{fmt.Sprintf("watched as %q %q", own, categories)}, r.writes) {
+		fmt.Fprintf(&b, "\t%.400s\n", line)
+	}
+	return b.String()
 }
 
 func pick(r *rand.Rand, vs []value) value { return vs[r.IntN(len(vs))] }
@@ -397,6 +420,7 @@ func (r *run) allDrained(ctx context.Context) error {
 // byLibrary writes through one process, and returns which.
 func (r *run) byLibrary(ctx context.Context, sql string) (writer int, err error) {
 	writer = r.rnd.IntN(len(r.fleet))
+	r.wrote(fmt.Sprintf("process %d", writer), sql)
 	err = r.fleet[writer].db.Write(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, sql)
 		return err
@@ -424,13 +448,15 @@ func (r *run) acknowledged(ctx context.Context, writer int) error {
 // own.
 func (r *run) byOther(ctx context.Context, sql string) error {
 	var b strings.Builder
-	for name, values := range settings {
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		values := settings[name]
 		if r.rnd.IntN(2) == 0 {
 			fmt.Fprintf(&b, "SET LOCAL %s = %s; ", name, setting(name, values[r.rnd.IntN(len(values))]))
 		}
 	}
 	// One simple query: a transaction of its own, in which the statement comes first that would
 	// otherwise be read under the settings.
+	r.wrote("other program", b.String()+sql)
 	if _, err := r.other.Exec(ctx, "BEGIN; "+b.String()+sql+"; COMMIT"); err != nil {
 		_, _ = r.other.Exec(ctx, "ROLLBACK")
 		return fmt.Errorf("%s: %w", sql, err)

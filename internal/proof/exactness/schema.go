@@ -199,5 +199,8 @@ var settings = map[string][]string{
 	"lc_monetary":                 {"C", "C.UTF-8"},
 	"search_path":                 {"public", "other, public", "pg_catalog, public"},
 	"standard_conforming_strings": {"on", "off"},
+	"backslash_quote":             {"off", "on"},
+	"array_nulls":                 {"on", "off"},
+	"transform_null_equals":       {"on", "off"},
 	"session_replication_role":    {"origin", "replica"},
 }
