@@ -86,7 +86,7 @@ func (v *verification) probeOf(source int, prober cache.Prober, table string) *c
 	p, err := prober.Probe(ctx, table)
 	switch {
 	case err != nil:
-		v.t.Errorf("which tags changes of table %s touch: %v", table, err)
+		v.t.Errorf("table %s: which tags its changes touch: %v", table, err)
 	case p.Rows == 0:
 		v.t.Logf("table %s has no rows: nothing shows which answers a change of it ends", table)
 	default:
@@ -99,6 +99,7 @@ func (v *verification) probeOf(source int, prober cache.Prober, table string) *c
 // origin is what answers are loaded from, with the tags that changes of its rows touch: a
 // table that Load reads, or, where that cannot be seen, the tables that record a kind.
 type origin struct {
+	by      string // how that is known: "Load reads", "Tags names"
 	name    string // "table products", "kind product (tables products, prices)"
 	tags    []cache.Tag
 	more    bool
@@ -150,11 +151,11 @@ func (s *sample[P, V]) verifyTouched() {
 			switch {
 			case o.touches:
 			case o.more:
-				s.t.Logf("query %s: of %s only some rows were looked at, and none touches the answers of %s: nothing is demanded", s.q.Name, o.name, some(o.answers))
+				s.t.Logf("query %s: %s has more rows than were looked at, none of which touches the answers of %s: nothing is demanded", s.q.Name, o.name, some(o.answers))
 			default:
-				s.errorf("its answers are loaded from %s, whose changes end none of them: those of %s depend on %s, and changes of the rows touch %s: "+
+				s.errorf("%s %s, and no change of it ends an answer: those of %s depend on %s, and changes of the rows touch %s: "+
 					"return from Tags a tag that the watch records, or give the watch a template of a tag that Tags returns; if no row has a part in these answers, sample a parameter whose answer has one",
-					o.name, some(o.answers), some(o.own), some(o.tags))
+					o.by, o.name, some(o.answers), some(o.own), some(o.tags))
 			}
 		}
 		for n, a := range s.seen {
@@ -192,7 +193,7 @@ func (v *verification) origins(source int, prober cache.Prober, tables []string)
 	v.t.Helper()
 	for _, table := range tables {
 		if p := v.probeOf(source, prober, table); p != nil {
-			list = append(list, &origin{name: "table " + table, tags: p.Tags, more: p.More})
+			list = append(list, &origin{by: "Load reads", name: "table " + table, tags: p.Tags, more: p.More})
 		}
 	}
 	return list
@@ -212,7 +213,7 @@ func (v *verification) originsOfKinds(source int, prober cache.Prober, tags []ca
 		}
 	}
 	for _, kind := range kinds {
-		o := &origin{}
+		o := &origin{by: "Tags names"}
 		var tables []string
 		for _, table := range watched {
 			if slices.Contains(v.unchanging, table) {
@@ -243,7 +244,7 @@ func (v *verification) originsOfKinds(source int, prober cache.Prober, tags []ca
 
 // some names a few of a list, each once.
 func some[T ~string](list []T) string {
-	const few = 8
+	const few = 5
 	list = slices.Clone(list)
 	slices.Sort(list)
 	list = slices.Compact(list)
