@@ -26,7 +26,7 @@ func (f Finding) String() string { return f.Subject + ": " + f.Problem + ": " + 
 
 // Source is what answers are loaded from and what records which tags its writes touch, as
 // Cache.Check sees it: a database with an outbox. Its methods must be safe for concurrent use.
-// A Source may be a Tracer and a Prober too.
+// A Source may be a Tracer and a DryRunner too.
 type Source interface {
 	// Kinds returns the kinds of the tags that writes of the source record: the words
 	// before the first colon.
@@ -47,20 +47,20 @@ type Tracer interface {
 	Watched(ctx context.Context) ([]string, error)
 }
 
-// Prober is a Source that tells which tags a change of the rows of a table touches.
+// DryRunner is a Source that tells which tags a change of the rows of a table touches.
 // cachetest.Verify then demands that a change of what an answer is loaded from touches a tag of
 // the answer.
-type Prober interface {
+type DryRunner interface {
 	// Watched returns the names of the tables whose changes are recorded, as that of a Tracer.
 	Watched(ctx context.Context) ([]string, error)
-	// Probe returns what changes of the rows that a watched table has now would record. It
+	// DryRun returns what changes of the rows that a watched table has now would record. It
 	// changes nothing that others see, leaves nothing behind, and holds locks for the time of a
 	// few statements.
-	Probe(ctx context.Context, table string) (Probe, error)
+	DryRun(ctx context.Context, table string) (DryRun, error)
 }
 
-// Probe is what a Prober says of a table.
-type Probe struct {
+// DryRun is what a DryRunner says of a table.
+type DryRun struct {
 	Tags []Tag // distinct; of each row by some change of it, whichever event its template is for
 	Rows int   // that were looked at
 	More bool  // there are more rows or more tags than were looked at

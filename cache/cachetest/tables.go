@@ -71,19 +71,19 @@ func (v *verification) watchedOf(source int, s interface {
 	return tables, true
 }
 
-// probeOf returns what changes of a table record, or nil; it asks once.
-func (v *verification) probeOf(source int, prober cache.Prober, table string) *cache.Probe {
+// dryRunOf returns what changes of a table record, or nil; it asks once.
+func (v *verification) dryRunOf(source int, runner cache.DryRunner, table string) *cache.DryRun {
 	v.t.Helper()
-	if v.probes[source] == nil {
-		v.probes[source] = map[string]*cache.Probe{}
+	if v.dryRuns[source] == nil {
+		v.dryRuns[source] = map[string]*cache.DryRun{}
 	}
-	if p, ok := v.probes[source][table]; ok {
+	if p, ok := v.dryRuns[source][table]; ok {
 		return p
 	}
 	ctx, cancel := context.WithTimeout(v.t.Context(), sourceTime)
 	defer cancel()
-	var found *cache.Probe
-	p, err := prober.Probe(ctx, table)
+	var found *cache.DryRun
+	p, err := runner.DryRun(ctx, table)
 	switch {
 	case err != nil:
 		v.t.Errorf("table %s: which tags its changes touch: %v", table, err)
@@ -92,7 +92,7 @@ func (v *verification) probeOf(source int, prober cache.Prober, table string) *c
 	default:
 		found = &p
 	}
-	v.probes[source][table] = found
+	v.dryRuns[source][table] = found
 	return found
 }
 
@@ -116,7 +116,7 @@ type origin struct {
 func (s *sample[P, V]) verifyTouched() {
 	s.t.Helper()
 	for i, source := range s.sources {
-		prober, ok := source.(cache.Prober)
+		runner, ok := source.(cache.DryRunner)
 		if !ok {
 			continue
 		}
@@ -128,9 +128,9 @@ func (s *sample[P, V]) verifyTouched() {
 		for n, a := range s.seen {
 			var found []*origin
 			if traced {
-				found = s.origins(i, prober, a.reads[i])
+				found = s.origins(i, runner, a.reads[i])
 			} else {
-				found = s.originsOfKinds(i, prober, a.tags)
+				found = s.originsOfKinds(i, runner, a.tags)
 			}
 			for _, o := range found {
 				if had := byName[o.name]; had != nil {
@@ -189,10 +189,10 @@ func (o *origin) touch(tags []cache.Tag) bool {
 }
 
 // origins returns what is known of tables.
-func (v *verification) origins(source int, prober cache.Prober, tables []string) (list []*origin) {
+func (v *verification) origins(source int, runner cache.DryRunner, tables []string) (list []*origin) {
 	v.t.Helper()
 	for _, table := range tables {
-		if p := v.probeOf(source, prober, table); p != nil {
+		if p := v.dryRunOf(source, runner, table); p != nil {
 			list = append(list, &origin{by: "Load reads", name: "table " + table, tags: p.Tags, more: p.More})
 		}
 	}
@@ -200,9 +200,9 @@ func (v *verification) origins(source int, prober cache.Prober, tables []string)
 }
 
 // originsOfKinds returns what is known of the tables that record the kinds of tags.
-func (v *verification) originsOfKinds(source int, prober cache.Prober, tags []cache.Tag) (list []*origin) {
+func (v *verification) originsOfKinds(source int, runner cache.DryRunner, tags []cache.Tag) (list []*origin) {
 	v.t.Helper()
-	watched, ok := v.watchedOf(source, prober)
+	watched, ok := v.watchedOf(source, runner)
 	if !ok {
 		return nil
 	}
@@ -219,7 +219,7 @@ func (v *verification) originsOfKinds(source int, prober cache.Prober, tags []ca
 			if slices.Contains(v.unchanging, table) {
 				continue
 			}
-			p := v.probeOf(source, prober, table)
+			p := v.dryRunOf(source, runner, table)
 			if p == nil {
 				continue
 			}

@@ -31,10 +31,10 @@ import (
 //     As) as with the empty one that the cache calls it with. LoadMany gives what Load gives.
 //   - Each table that Load reads is watched, if the source is a cache.Tracer, or Unchanging.
 //   - A change of all rows of such a table touches a tag of at least one of the sample's answers,
-//     if the source is a cache.Prober. So the test database needs rows in each table, and the
+//     if the source is a cache.DryRunner. So the test database needs rows in each table, and the
 //     sample a parameter whose answer each table has a part in: one revoked token, one product
 //     with a review. And each answer that was found, and is not empty, has a tag that a change
-//     of some of the tables touches. Of a Prober that is no Tracer, the tables that record the
+//     of some of the tables touches. Of a DryRunner that is no Tracer, the tables that record the
 //     kinds of the answer's tags take the place of those that Load reads: it does not see a
 //     table that Tags forgets.
 //
@@ -43,7 +43,7 @@ import (
 // Verify calls the loaders itself, some times each, and stores no answers.
 func Verify(t testing.TB, c *cache.Cache, parts ...Part) {
 	t.Helper()
-	v := &verification{t: t, watched: map[int][]string{}, probes: map[int]map[string]*cache.Probe{}}
+	v := &verification{t: t, watched: map[int][]string{}, dryRuns: map[int]map[string]*cache.DryRun{}}
 	for _, p := range parts {
 		p(v)
 	}
@@ -73,8 +73,8 @@ type verification struct {
 	samples []func(*verification)
 
 	unchanging []string
-	watched    map[int][]string                // by the index of the source
-	probes     map[int]map[string]*cache.Probe // by the index of the source, and the table
+	watched    map[int][]string                 // by the index of the source
+	dryRuns    map[int]map[string]*cache.DryRun // by the index of the source, and the table
 }
 
 // From names the sources that the queries load from, such as the DB of an outbox.

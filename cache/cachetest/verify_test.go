@@ -242,14 +242,14 @@ func TestVerifyFailsOnFindings(t *testing.T) {
 	wantVerdict(t, verdict(t, q, listSamples[:1], cachetest.From(traced{nil, new([]string)})), "katalog…no source records")
 }
 
-// probing is a source that says what changes touch, and traces like traced.
-type probing struct {
+// dryRunning is a source that says what changes touch, and traces like traced.
+type dryRunning struct {
 	traced
-	probes map[string]cache.Probe
+	dryRuns map[string]cache.DryRun
 }
 
-func (s probing) Probe(_ context.Context, table string) (cache.Probe, error) {
-	p, ok := s.probes[table]
+func (s dryRunning) DryRun(_ context.Context, table string) (cache.DryRun, error) {
+	p, ok := s.dryRuns[table]
 	if !ok {
 		return p, errors.New("no such table")
 	}
@@ -259,7 +259,7 @@ func (s probing) Probe(_ context.Context, table string) (cache.Probe, error) {
 // untraced hides that a source traces.
 type untraced struct {
 	cache.Source
-	cache.Prober
+	cache.DryRunner
 }
 
 func TestVerifyDemandsThatChangesTouchAnswers(t *testing.T) {
@@ -271,39 +271,39 @@ func TestVerifyDemandsThatChangesTouchAnswers(t *testing.T) {
 		read = append(read, tables...)
 		return good(ctx, p)
 	}
-	source := func(records, prices cache.Probe) cachetest.Part {
-		return cachetest.From(probing{traced{[]string{"records", "prices"}, &read}, map[string]cache.Probe{"records": records, "prices": prices}})
+	source := func(records, prices cache.DryRun) cachetest.Part {
+		return cachetest.From(dryRunning{traced{[]string{"records", "prices"}, &read}, map[string]cache.DryRun{"records": records, "prices": prices}})
 	}
-	probe := func(rows int, more bool, tags ...cache.Tag) cache.Probe {
-		return cache.Probe{Tags: tags, Rows: rows, More: more}
+	dry := func(rows int, more bool, tags ...cache.Tag) cache.DryRun {
+		return cache.DryRun{Tags: tags, Rows: rows, More: more}
 	}
-	right := probe(3, false, "catalog:jazz", "catalog:pop")
+	right := dry(3, false, "catalog:jazz", "catalog:pop")
 	wantVerdict(t, verdict(t, q, listSamples, source(right, right)))
-	wantVerdict(t, verdict(t, q, listSamples, source(right, probe(1, false, "catalog:*"))))
-	wantVerdict(t, verdict(t, q, listSamples, source(right, probe(1, false, cache.Everything))))
-	wantVerdict(t, verdict(t, q, listSamples, source(right, probe(1, false, "catalog:pop"))))
-	wantVerdict(t, verdict(t, q, listSamples, source(right, probe(0, false))))
-	wantVerdict(t, verdict(t, q, listSamples, source(right, probe(1000, true, "price:1"))))
-	wantVerdict(t, verdict(t, q, listSamples, source(right, probe(1, false, "price:1"))),
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(1, false, "catalog:*"))))
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(1, false, cache.Everything))))
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(1, false, "catalog:pop"))))
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(0, false))))
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(1000, true, "price:1"))))
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(1, false, "price:1"))),
 		"shop:list…table prices…{Genre:jazz Page:1}…catalog:jazz, catalog:pop…price:1")
-	wantVerdict(t, verdict(t, q, listSamples, source(right, probe(1, false))), "shop:list…table prices…touch none")
-	wantVerdict(t, verdict(t, q, listSamples, source(right, probe(1, false, "price:1")), cachetest.Unchanging("prices")))
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(1, false))), "shop:list…table prices…touch none")
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(1, false, "price:1")), cachetest.Unchanging("prices")))
 	// One answer that nothing ends; the one that is not there need not be ended by a row.
-	wantVerdict(t, verdict(t, q, listSamples, source(probe(1, false, "catalog:pop"), probe(1, false, "catalog:pop"))),
+	wantVerdict(t, verdict(t, q, listSamples, source(dry(1, false, "catalog:pop"), dry(1, false, "catalog:pop"))),
 		"{Genre:jazz Page:1}: no change…catalog:jazz…table records, table prices…catalog:pop", "{Genre:jazz Page:2}: no change")
-	wantVerdict(t, verdict(t, q, []listParams{{"pop", 1}, {"jazz", 99}}, source(probe(1, false, "catalog:pop"), right)))
+	wantVerdict(t, verdict(t, q, []listParams{{"pop", 1}, {"jazz", 99}}, source(dry(1, false, "catalog:pop"), right)))
 	tables = []string{"records", "countries"}
 	wantVerdict(t, verdict(t, q, listSamples, source(right, right), cachetest.Unchanging("countries")))
 	wantVerdict(t, verdict(t, q, listSamples, source(right, right)), "table countries…Unchanging")
 
 	// Without a trace, kinds take the place of tables.
-	blind := func(records cache.Probe) cachetest.Part {
-		s := probing{traced{[]string{"records"}, &read}, map[string]cache.Probe{"records": records}}
+	blind := func(records cache.DryRun) cachetest.Part {
+		s := dryRunning{traced{[]string{"records"}, &read}, map[string]cache.DryRun{"records": records}}
 		return cachetest.From(untraced{s, s})
 	}
 	wantVerdict(t, verdict(t, q, listSamples, blind(right)))
-	wantVerdict(t, verdict(t, q, listSamples, blind(probe(1, false, "price:1"))))
-	wantVerdict(t, verdict(t, q, listSamples, blind(probe(1, false, "catalog:7"))), "kind catalog (tables records)…catalog:jazz…catalog:7")
-	broken := probing{traced{[]string{"records"}, &read}, nil}
+	wantVerdict(t, verdict(t, q, listSamples, blind(dry(1, false, "price:1"))))
+	wantVerdict(t, verdict(t, q, listSamples, blind(dry(1, false, "catalog:7"))), "kind catalog (tables records)…catalog:jazz…catalog:7")
+	broken := dryRunning{traced{[]string{"records"}, &read}, nil}
 	wantVerdict(t, verdict(t, q, listSamples, cachetest.From(untraced{broken, broken})), "table records…no such table")
 }

@@ -61,7 +61,7 @@ type relation struct {
 	Members []int64 // itself, its partitions and children
 }
 
-// Watched implements cache.Tracer and cache.Prober: the tables that have a watch.
+// Watched implements cache.Tracer and cache.DryRunner: the tables that have a watch.
 func (db *DB) Watched(ctx context.Context) ([]string, error) {
 	watches, err := Watched(ctx, db.log.pool)
 	if err != nil {

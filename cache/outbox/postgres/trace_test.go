@@ -183,8 +183,8 @@ func TestVerifySeesWhatLoadersReadAndWritesTouch(t *testing.T) {
 	}
 }
 
-// A probe leaves nothing, and tells what it did not look at.
-func TestProbe(t *testing.T) {
+// A dry run leaves nothing, and tells what it did not look at.
+func TestDryRun(t *testing.T) {
 	t.Parallel()
 	db, _ := shopDB(t,
 		`CREATE TABLE many (id int PRIMARY KEY, parent int)`, `INSERT INTO many SELECT n, n / 1000 FROM generate_series(1, 1500) AS n`,
@@ -204,7 +204,7 @@ func TestProbe(t *testing.T) {
 		{"many", 1000, true, "all many:1 many:10"},
 		{"none", 0, false, ""},
 	} {
-		p, err := db.Probe(t.Context(), tt.table)
+		p, err := db.DryRun(t.Context(), tt.table)
 		testservers.Must(t, err)
 		var tags []string
 		for _, tag := range p.Tags {
@@ -214,13 +214,13 @@ func TestProbe(t *testing.T) {
 			t.Errorf("%s: %d rows, more: %v, %.200s", tt.table, p.Rows, p.More, got)
 		}
 	}
-	if p, err := db.Probe(t.Context(), "many"); err != nil || len(p.Tags) != 1003 { // with all, part:0 and part:1
+	if p, err := db.DryRun(t.Context(), "many"); err != nil || len(p.Tags) != 1003 { // with all, part:0 and part:1
 		t.Errorf("%d tags, want 1003; %v", len(p.Tags), err)
 	}
 	if n := ask[int](t, db.log.pool, `SELECT count(*)::int FROM cache_outbox`); n != 0 {
 		t.Errorf("%d rows are in the outbox", n)
 	}
-	if _, err := db.Probe(t.Context(), `products; DROP TABLE prices`); err == nil {
+	if _, err := db.DryRun(t.Context(), `products; DROP TABLE prices`); err == nil {
 		t.Error("a name that is no table's is taken")
 	}
 }

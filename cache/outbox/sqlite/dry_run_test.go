@@ -38,8 +38,8 @@ WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1500) 
 	return f, sqlite.NewDB(f.log, nil, outbox.Options{})
 }
 
-// A probe leaves nothing, and tells what it did not look at.
-func TestProbe(t *testing.T) {
+// A dry run leaves nothing, and tells what it did not look at.
+func TestDryRun(t *testing.T) {
 	f, db := newShop(t)
 	f.touched()
 	for _, tt := range []struct {
@@ -54,7 +54,7 @@ func TestProbe(t *testing.T) {
 		{"many", 1000, true, "all many:1 many:10"},
 		{"none", 0, false, ""},
 	} {
-		p, err := db.Probe(t.Context(), tt.table)
+		p, err := db.DryRun(t.Context(), tt.table)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +66,7 @@ func TestProbe(t *testing.T) {
 			t.Errorf("%s: %d rows, more: %v, %.200s", tt.table, p.Rows, p.More, got)
 		}
 	}
-	if p, err := db.Probe(t.Context(), "many"); err != nil || len(p.Tags) != 1003 { // with all, part:0 and part:1
+	if p, err := db.DryRun(t.Context(), "many"); err != nil || len(p.Tags) != 1003 { // with all, part:0 and part:1
 		t.Errorf("%d tags, want 1003; %v", len(p.Tags), err)
 	}
 	if tags := f.touched(); len(tags) > 0 {
@@ -75,8 +75,8 @@ func TestProbe(t *testing.T) {
 	if watched, err := db.Watched(t.Context()); err != nil || !slices.Equal(watched, []string{"categories", "lessons", "many", "none", "prices", "products"}) {
 		t.Errorf("watched are %v, %v", watched, err)
 	}
-	if _, err := db.Probe(t.Context(), "nothing"); err == nil {
-		t.Error("a table that does not exist is probed")
+	if _, err := db.DryRun(t.Context(), "nothing"); err == nil {
+		t.Error("a table that does not exist is rows")
 	}
 }
 

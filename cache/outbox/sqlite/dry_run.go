@@ -11,14 +11,14 @@ import (
 	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
-var _ cache.Prober = (*DB)(nil)
+var _ cache.DryRunner = (*DB)(nil)
 
 const (
-	probedRows = 1000
-	probedTags = 100_000
+	dryRunRows = 1000
+	dryRunTags = 100_000
 )
 
-// Watched implements cache.Prober: the tables that have a watch.
+// Watched implements cache.DryRunner: the tables that have a watch.
 func (db *DB) Watched(ctx context.Context) ([]string, error) {
 	tables, err := scanStrings(db.log.read.QueryContext(ctx, `SELECT DISTINCT watched FROM cache_watches ORDER BY watched`))
 	if err != nil {
@@ -27,7 +27,7 @@ func (db *DB) Watched(ctx context.Context) ([]string, error) {
 	return tables, nil
 }
 
-// Probe implements cache.Prober: the tags that the templates of the watches give for the first
+// DryRun implements cache.DryRunner: the tags that the templates of the watches give for the first
 // thousand rows of a table, whichever event they are for.
 //
 // It changes no row. In a transaction that is rolled back, the rows are those of a temporary view
@@ -37,15 +37,15 @@ func (db *DB) Watched(ctx context.Context) ([]string, error) {
 // of the watches are in place is what Check compares.
 //
 // It has the write lock of the database for the time of some statements.
-func (db *DB) Probe(ctx context.Context, table string) (cache.Probe, error) {
-	p, err := db.probe(ctx, table)
+func (db *DB) DryRun(ctx context.Context, table string) (cache.DryRun, error) {
+	p, err := db.dryRun(ctx, table)
 	if err != nil {
-		return cache.Probe{}, fmt.Errorf("probe table %s: %w", table, err)
+		return cache.DryRun{}, fmt.Errorf("dry run of table %s: %w", table, err)
 	}
 	return p, nil
 }
 
-func (db *DB) probe(ctx context.Context, table string) (p cache.Probe, err error) {
+func (db *DB) dryRun(ctx context.Context, table string) (p cache.DryRun, err error) {
 	tx, err := db.log.Begin(ctx, driver.NoMark)
 	if err != nil {
 		return p, err
@@ -83,11 +83,11 @@ func (db *DB) probe(ctx context.Context, table string) (p cache.Probe, err error
 		return p, err
 	}
 	name := ident(t.name)
-	if err := queryRow(ctx, tx.tx, fmt.Sprintf(`SELECT count(*) FROM (SELECT 1 FROM %s LIMIT %d)`, name, probedRows+1), nil, &p.Rows); err != nil {
+	if err := queryRow(ctx, tx.tx, fmt.Sprintf(`SELECT count(*) FROM (SELECT 1 FROM %s LIMIT %d)`, name, dryRunRows+1), nil, &p.Rows); err != nil {
 		return p, err
 	}
-	if p.More = p.Rows > probedRows; p.More {
-		p.Rows = probedRows
+	if p.More = p.Rows > dryRunRows; p.More {
+		p.Rows = dryRunRows
 	}
 	if len(statements) == 0 {
 		return p, nil
@@ -108,21 +108,21 @@ func (db *DB) probe(ctx context.Context, table string) (p cache.Probe, err error
 	for i, c := range t.columns {
 		columns[i] = ident(c.name)
 	}
-	_, err = tx.tx.ExecContext(ctx, fmt.Sprintf(`CREATE TEMP VIEW cache_probe AS SELECT %s FROM %s%s LIMIT %d;
-CREATE TEMP TRIGGER cache_probe_rows INSTEAD OF UPDATE ON cache_probe
+	_, err = tx.tx.ExecContext(ctx, fmt.Sprintf(`CREATE TEMP VIEW cache_dry_run AS SELECT %s FROM %s%s LIMIT %d;
+CREATE TEMP TRIGGER cache_dry_run_rows INSTEAD OF UPDATE ON cache_dry_run
 BEGIN
     %s;
 END;
-UPDATE cache_probe SET %[6]s = %[6]s`, strings.Join(columns, ", "), name, by, probedRows, strings.Join(statements, ";\n    "), columns[0]))
+UPDATE cache_dry_run SET %[6]s = %[6]s`, strings.Join(columns, ", "), name, by, dryRunRows, strings.Join(statements, ";\n    "), columns[0]))
 	if err != nil {
 		return p, err
 	}
-	tags, err := scanStrings(tx.tx.QueryContext(ctx, `SELECT tag FROM cache_outbox WHERE id > ?1 ORDER BY tag LIMIT ?2`, tx.last, probedTags+1))
+	tags, err := scanStrings(tx.tx.QueryContext(ctx, `SELECT tag FROM cache_outbox WHERE id > ?1 ORDER BY tag LIMIT ?2`, tx.last, dryRunTags+1))
 	if err != nil {
 		return p, err
 	}
-	if len(tags) > probedTags {
-		tags, p.More = tags[:probedTags], true
+	if len(tags) > dryRunTags {
+		tags, p.More = tags[:dryRunTags], true
 	}
 	for _, tag := range tags {
 		p.Tags = append(p.Tags, cache.Tag(tag))
