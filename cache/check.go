@@ -26,7 +26,7 @@ func (f Finding) String() string { return f.Subject + ": " + f.Problem + ": " + 
 
 // Source is what answers are loaded from and what records which tags its writes touch, as
 // Cache.Check sees it: a database with an outbox. Its methods must be safe for concurrent use.
-// A Source may be a Tracer too.
+// A Source may be a Tracer and a DryRunner too.
 type Source interface {
 	// Kinds returns the kinds of the tags that writes of the source record: the words
 	// before the first colon.
@@ -45,6 +45,25 @@ type Tracer interface {
 	// Watched returns the names of the tables whose changes are recorded, spelled as those of
 	// Tables.
 	Watched(ctx context.Context) ([]string, error)
+}
+
+// DryRunner is a Source that tells which tags a change of the rows of a table touches.
+// cachetest.Verify then demands that a change of what an answer is loaded from touches a tag of
+// the answer.
+type DryRunner interface {
+	// Watched returns the names of the tables whose changes are recorded, as that of a Tracer.
+	Watched(ctx context.Context) ([]string, error)
+	// DryRun returns what changes of the rows that a watched table has now would record. It
+	// changes nothing that others see, leaves nothing behind, and holds locks for the time of a
+	// few statements.
+	DryRun(ctx context.Context, table string) (DryRun, error)
+}
+
+// DryRun is what a DryRunner says of a table.
+type DryRun struct {
+	Tags []Tag // distinct; of each row by some change of it, whichever event its template is for
+	Rows int   // that were looked at
+	More bool  // there are more rows or more tags than were looked at
 }
 
 // InvalidatedByHand is a Source of tags that the program itself names, with

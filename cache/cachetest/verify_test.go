@@ -241,3 +241,69 @@ func TestVerifyFailsOnFindings(t *testing.T) {
 	q.Tags = func(listParams) []cache.Tag { return cache.Tags("katalog") }
 	wantVerdict(t, verdict(t, q, listSamples[:1], cachetest.From(traced{nil, new([]string)})), "katalog…no source records")
 }
+
+// dryRunning is a source that says what changes touch, and traces like traced.
+type dryRunning struct {
+	traced
+	dryRuns map[string]cache.DryRun
+}
+
+func (s dryRunning) DryRun(_ context.Context, table string) (cache.DryRun, error) {
+	p, ok := s.dryRuns[table]
+	if !ok {
+		return p, errors.New("no such table")
+	}
+	return p, nil
+}
+
+// untraced hides that a source traces.
+type untraced struct {
+	cache.Source
+	cache.DryRunner
+}
+
+func TestVerifyDemandsThatChangesTouchAnswers(t *testing.T) {
+	var read []string
+	tables := []string{"records", "prices"}
+	q := listQuery()
+	good := q.Load
+	q.Load = func(ctx context.Context, p listParams) (listPage, error) {
+		read = append(read, tables...)
+		return good(ctx, p)
+	}
+	source := func(records, prices cache.DryRun) cachetest.Part {
+		return cachetest.From(dryRunning{traced{[]string{"records", "prices"}, &read}, map[string]cache.DryRun{"records": records, "prices": prices}})
+	}
+	dry := func(rows int, more bool, tags ...cache.Tag) cache.DryRun {
+		return cache.DryRun{Tags: tags, Rows: rows, More: more}
+	}
+	right := dry(3, false, "catalog:jazz", "catalog:pop")
+	wantVerdict(t, verdict(t, q, listSamples, source(right, right)))
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(1, false, "catalog:*"))))
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(1, false, cache.Everything))))
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(1, false, "catalog:pop"))))
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(0, false))))
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(1000, true, "price:1"))))
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(1, false, "price:1"))),
+		"shop:list…table prices…{Genre:jazz Page:1}…catalog:jazz, catalog:pop…price:1")
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(1, false))), "shop:list…table prices…touch none")
+	wantVerdict(t, verdict(t, q, listSamples, source(right, dry(1, false, "price:1")), cachetest.Unchanging("prices")))
+	// One answer that nothing ends; the one that is not there need not be ended by a row.
+	wantVerdict(t, verdict(t, q, listSamples, source(dry(1, false, "catalog:pop"), dry(1, false, "catalog:pop"))),
+		"{Genre:jazz Page:1}: no change…catalog:jazz…table records, table prices…catalog:pop", "{Genre:jazz Page:2}: no change")
+	wantVerdict(t, verdict(t, q, []listParams{{"pop", 1}, {"jazz", 99}}, source(dry(1, false, "catalog:pop"), right)))
+	tables = []string{"records", "countries"}
+	wantVerdict(t, verdict(t, q, listSamples, source(right, right), cachetest.Unchanging("countries")))
+	wantVerdict(t, verdict(t, q, listSamples, source(right, right)), "table countries…Unchanging")
+
+	// Without a trace, kinds take the place of tables.
+	blind := func(records cache.DryRun) cachetest.Part {
+		s := dryRunning{traced{[]string{"records"}, &read}, map[string]cache.DryRun{"records": records}}
+		return cachetest.From(untraced{s, s})
+	}
+	wantVerdict(t, verdict(t, q, listSamples, blind(right)))
+	wantVerdict(t, verdict(t, q, listSamples, blind(dry(1, false, "price:1"))))
+	wantVerdict(t, verdict(t, q, listSamples, blind(dry(1, false, "catalog:7"))), "kind catalog (tables records)…catalog:jazz…catalog:7")
+	broken := dryRunning{traced{[]string{"records"}, &read}, nil}
+	wantVerdict(t, verdict(t, q, listSamples, cachetest.From(untraced{broken, broken})), "table records…no such table")
+}

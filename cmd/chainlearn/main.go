@@ -35,12 +35,22 @@ const (
 	exitUsage  = 2 // the command line or the configuration is wrong
 )
 
+// exitError ends the program with an exit code of its own.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
 // cli is the command line.
 type cli struct {
 	Serve   serveCommand   `cmd:"" help:"Serve the API."`
 	Migrate migrateCommand `cmd:"" help:"Bring the database's schema up to date."`
 	Seed    seedCommand    `cmd:"" help:"Fill the database with made-up data."`
 	Token   tokenCommand   `cmd:"" help:"Print a token for a user."`
+	Cache   cacheCommand   `cmd:"" help:"Look after the cache."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -80,6 +90,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 	if err != nil {
 		_, _ = fmt.Fprintln(stderr, "chainlearn:", err)
+		if e, ok := errors.AsType[*exitError](err); ok {
+			return e.code
+		}
 		return exitFailed
 	}
 	return exitOK

@@ -138,12 +138,26 @@ func (s logSettings) logger(env *environment, e *settingsError) *slog.Logger {
 	return slog.New(slog.NewTextHandler(env.stderr, &opts))
 }
 
+// storeSettings say where answers are kept.
+type storeSettings struct {
+	RedisURL string `group:"Settings" placeholder:"URL" help:"Redis or Valkey, shared by all processes: redis://, rediss://, redis+cluster://, redis+sentinel://. Default: none; the cache is in this process."`
+}
+
+func (s storeSettings) check(e *settingsError) {
+	if s.RedisURL == "" {
+		return
+	}
+	if _, err := redisstore.ParseURL(s.RedisURL); err != nil {
+		e.add("REDIS_URL", "is not valid: %v", err)
+	}
+}
+
 type serverSettings struct {
+	storeSettings
 	Host            string `group:"Settings" default:"0.0.0.0" placeholder:"HOST" help:"Address of the API; default ${default}."`
 	Port            string `group:"Settings" default:"3000" placeholder:"PORT" help:"Port of the API, 0 for any free one; default ${default}."`
 	AdminHost       string `group:"Settings" default:"127.0.0.1" placeholder:"HOST" help:"Address of the private listener, for metrics and profiles; default ${default}."`
 	AdminPort       string `group:"Settings" default:"3001" placeholder:"PORT" help:"Port of the private listener, 0 for any free one; default ${default}."`
-	RedisURL        string `group:"Settings" placeholder:"URL" help:"Redis or Valkey, shared by all processes: redis://, rediss://, redis+cluster://, redis+sentinel://. Default: none; the cache is in this process."`
 	RateLimitMax    string `group:"Settings" default:"6000" placeholder:"N" help:"Requests that a learner or an address may send in each window, 0 for no limit; default ${default}."`
 	RateLimitWindow string `group:"Settings" default:"1m" placeholder:"DURATION" help:"Length of the window, such as 30s; default ${default}."`
 	TrustedProxies  string `group:"Settings" placeholder:"CIDR,…" help:"Proxies whose X-Forwarded-For header is believed. Default: none."`
@@ -168,11 +182,7 @@ func (s serverSettings) parse(e *settingsError) serverConfig {
 		adminAddress: net.JoinHostPort(s.AdminHost, parsePort("ADMIN_PORT", s.AdminPort, e)),
 		redisURL:     s.RedisURL,
 	}
-	if s.RedisURL != "" {
-		if _, err := redisstore.ParseURL(s.RedisURL); err != nil {
-			e.add("REDIS_URL", "is not valid: %v", err)
-		}
-	}
+	s.storeSettings.check(e)
 	var err error
 	const most = 1_000_000_000
 	if c.rateLimit, err = strconv.Atoi(s.RateLimitMax); err != nil || c.rateLimit < 0 || c.rateLimit > most {

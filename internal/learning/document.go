@@ -89,7 +89,9 @@ func (documentCodec) Decode(b []byte) (d Document, err error) {
 	if n*flagSize > uint64(len(b)) {
 		return d, errInvalidDocument
 	}
-	d.flags, d.JSON = b[:n*flagSize:n*flagSize], b[n*flagSize:]
+	if d.JSON = b[n*flagSize:]; n > 0 {
+		d.flags = b[: n*flagSize : n*flagSize]
+	}
 	end := 0
 	for i := range int(n) {
 		_, at := d.flag(i)

@@ -94,15 +94,6 @@ func Watched(ctx context.Context, db Querier) ([]Watching, error) {
 	return watches, nil
 }
 
-// Finding is something that keeps changes from being recorded, and what to do about it.
-type Finding struct {
-	Subject string // a table, or the outbox
-	Problem string
-	Remedy  string
-}
-
-func (f Finding) String() string { return f.Subject + ": " + f.Problem + ": " + f.Remedy }
-
 // version is that of cache_version in outbox.sql.
 const version = 2
 
@@ -110,7 +101,7 @@ const version = 2
 // missing or disabled, partitions that were attached later, tables that were swapped, an
 // outbox of another release. It returns nothing when all is well. It reads the
 // catalogue only, and is meant for the start of a program and for a monitor.
-func Check(ctx context.Context, db Querier) ([]Finding, error) {
+func Check(ctx context.Context, db Querier) ([]cache.Finding, error) {
 	found, err := check(ctx, db)
 	if err != nil {
 		return nil, fmt.Errorf("check the outbox: %w", err)
@@ -118,7 +109,7 @@ func Check(ctx context.Context, db Querier) ([]Finding, error) {
 	return found, nil
 }
 
-func check(ctx context.Context, db Querier) ([]Finding, error) {
+func check(ctx context.Context, db Querier) ([]cache.Finding, error) {
 	// It must not fail, or it would end the transaction that it is asked in.
 	rows, err := db.Query(ctx, `SELECT to_regclass('cache_outbox') IS NOT NULL, to_regprocedure('cache_version()') IS NOT NULL`)
 	if err != nil {
@@ -129,11 +120,11 @@ func check(ctx context.Context, db Querier) ([]Finding, error) {
 		return nil, err
 	}
 	if !is.There {
-		return []Finding{{"outbox", "it does not exist in the search path", "apply Migration()"}}, nil
+		return []cache.Finding{{Subject: "outbox", Problem: "it does not exist in the search path", Remedy: "apply Migration()"}}, nil
 	}
-	old := Finding{"outbox", "it is of an earlier release", "apply Migration(), and declare the watches again"}
+	old := cache.Finding{Subject: "outbox", Problem: "it is of an earlier release", Remedy: "apply Migration(), and declare the watches again"}
 	if !is.Versioned {
-		return []Finding{old}, nil
+		return []cache.Finding{old}, nil
 	}
 	rows, err = db.Query(ctx, `SELECT cache_version()`)
 	if err != nil {
@@ -143,15 +134,20 @@ func check(ctx context.Context, db Querier) ([]Finding, error) {
 	case err != nil:
 		return nil, err
 	case v < version:
-		return []Finding{old}, nil
+		return []cache.Finding{old}, nil
 	case v > version:
-		return []Finding{{"outbox", fmt.Sprintf("it is of a later release: version %d, and this program knows %d", v, version), "run the later release"}}, nil
+		return []cache.Finding{{
+			Subject: "outbox", Problem: fmt.Sprintf("it is of a later release: version %d, and this program knows %d", v, version), Remedy: "run the later release",
+		}}, nil
 	}
 	rows, err = db.Query(ctx, `SELECT relation || coalesce(' (watch ' || watch || ')', ''), problem, remedy FROM cache_check()`)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[Finding])
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (f cache.Finding, err error) {
+		err = row.Scan(&f.Subject, &f.Problem, &f.Remedy)
+		return f, err
+	})
 }
 
 // Record adds tags to what the transaction touches, for changes that no watched row shows. In

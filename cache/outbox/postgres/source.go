@@ -2,10 +2,9 @@ package postgres
 
 import (
 	"context"
-	"fmt"
-	"strings"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
 var _ cache.Source = (*DB)(nil)
@@ -19,53 +18,19 @@ func (db *DB) Kinds(ctx context.Context) ([]string, error) {
 	var kinds []string
 	for _, w := range watches {
 		for _, template := range w.Templates {
-			kinds = append(kinds, kindOf(template))
+			kinds = append(kinds, outbox.KindOf(template))
 		}
 	}
 	return kinds, nil
 }
 
-// kindOf returns what a template begins with.
-func kindOf(template string) string {
-	template = strings.TrimSpace(template)
-	if end := strings.IndexAny(template, ": \t\n"); end >= 0 {
-		return template[:end]
-	}
-	return template
-}
-
 // Check implements cache.Source: what the function Check finds, and whether a relay delivers to
 // the store of the cache.
 func (db *DB) Check(ctx context.Context) ([]cache.Finding, error) {
-	found, err := Check(ctx, db.log.pool)
+	findings, err := Check(ctx, db.log.pool)
 	if err != nil {
 		return nil, err
 	}
-	var findings []cache.Finding
-	for _, f := range found {
-		findings = append(findings, cache.Finding{Subject: f.Subject, Problem: f.Problem, Remedy: f.Remedy})
-	}
-	if db.cache == nil {
-		return findings, nil
-	}
-	if db.cfg.Relay != nil && !db.cfg.Relay.Started() {
-		return append(findings, cache.Finding{
-			Subject: "relay", Problem: "it was made and not started, so what other programs write is not seen", Remedy: "call its Start",
-		}), nil
-	}
-	store, err := db.cache.StoreName(ctx)
-	if err != nil {
-		return findings, nil // the cache's own check says that the store is out of reach
-	}
-	joined, err := db.log.joined(ctx, store)
-	if err != nil {
-		return findings, fmt.Errorf("look for a relay: %w", err)
-	}
-	if !joined {
-		findings = append(findings, cache.Finding{
-			Subject: "relay", Problem: "none delivers this outbox to the store of the cache",
-			Remedy: "call outbox.NewRelay, and Start it, in this process or in another that shares the store",
-		})
-	}
-	return findings, nil
+	relay, err := outbox.CheckRelay(ctx, db.cache, db.cfg.Relay, db.log.joined)
+	return append(findings, relay...), err
 }

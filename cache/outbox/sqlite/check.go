@@ -7,26 +7,19 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/chainlearn/chainlearn/cache"
 )
-
-// Finding is something about an outbox that loses invalidations.
-type Finding struct {
-	Subject string // "watch shop of products"
-	Problem string
-	Remedy  string
-}
-
-func (f Finding) String() string { return f.Subject + ": " + f.Problem + ": " + f.Remedy }
 
 // Check compares what was declared with what is in the database: tables that are gone, triggers
 // that are missing or differ, a schema that is not that of this release. It returns nothing
 // when all is well. It only reads.
-func Check(ctx context.Context, db Conn) ([]Finding, error) {
+func Check(ctx context.Context, db Conn) ([]cache.Finding, error) {
 	findings, err := checkSchema(ctx, db)
 	if err != nil {
 		return nil, fmt.Errorf("check outbox: %w", err)
 	}
-	if slices.ContainsFunc(findings, func(f Finding) bool { return f.Subject == "cache_watches" }) {
+	if slices.ContainsFunc(findings, func(f cache.Finding) bool { return f.Subject == "cache_watches" }) {
 		return findings, nil
 	}
 	watches, err := checkWatches(ctx, db)
@@ -37,7 +30,7 @@ func Check(ctx context.Context, db Conn) ([]Finding, error) {
 }
 
 // checkSchema compares the schema with that of an empty database.
-func checkSchema(ctx context.Context, db Conn) (findings []Finding, err error) {
+func checkSchema(ctx context.Context, db Conn) (findings []cache.Finding, err error) {
 	fresh, err := sql.Open("sqlite", ":memory:")
 	if err != nil {
 		return nil, err
@@ -66,16 +59,16 @@ func checkSchema(ctx context.Context, db Conn) (findings []Finding, err error) {
 		have, is := found[name]
 		switch {
 		case !is:
-			findings = append(findings, Finding{name, "is missing", "apply Schema in a migration"})
+			findings = append(findings, cache.Finding{Subject: name, Problem: "is missing", Remedy: "apply Schema in a migration"})
 		case have != normal(sql):
-			findings = append(findings, Finding{name, "is that of another release", "apply Schema in a migration"})
+			findings = append(findings, cache.Finding{Subject: name, Problem: "is that of another release", Remedy: "apply Schema in a migration"})
 		}
 		return nil
 	})
 	return findings, err
 }
 
-func checkWatches(ctx context.Context, db Conn) (findings []Finding, err error) {
+func checkWatches(ctx context.Context, db Conn) (findings []cache.Finding, err error) {
 	type declared struct{ watch, table, templates string }
 	var list []declared
 	err = query(ctx, db, `SELECT watch, watched, templates FROM cache_watches ORDER BY watch, watched`, nil, func(scan func(...any) error) error {
@@ -95,12 +88,12 @@ func checkWatches(ctx context.Context, db Conn) (findings []Finding, err error) 
 			return nil, err
 		}
 		if exists == 0 {
-			findings = append(findings, Finding{subject, "the table is gone", "declare the watch of the table that took its place with Watch, and end this one with Unwatch"})
+			findings = append(findings, cache.Finding{Subject: subject, Problem: "the table is gone", Remedy: "declare the watch of the table that took its place with Watch, and end this one with Unwatch"})
 			continue
 		}
 		var templates []string
 		if err := json.Unmarshal([]byte(d.templates), &templates); err != nil {
-			findings = append(findings, Finding{subject, "its templates cannot be read: " + err.Error(), again})
+			findings = append(findings, cache.Finding{Subject: subject, Problem: "its templates cannot be read: " + err.Error(), Remedy: again})
 			continue
 		}
 		w, err := parseWatch(ctx, db, d.watch, d.table, templates)
@@ -108,7 +101,7 @@ func checkWatches(ctx context.Context, db Conn) (findings []Finding, err error) 
 			if ctx.Err() != nil {
 				return nil, err
 			}
-			findings = append(findings, Finding{subject, strings.TrimSpace(err.Error()), again + ", with templates for the table as it is now"})
+			findings = append(findings, cache.Finding{Subject: subject, Problem: strings.TrimSpace(err.Error()), Remedy: again + ", with templates for the table as it is now"})
 			continue
 		}
 		problem, err := w.differs(ctx, db)
@@ -116,11 +109,11 @@ func checkWatches(ctx context.Context, db Conn) (findings []Finding, err error) 
 			return nil, err
 		}
 		if problem != "" {
-			findings = append(findings, Finding{subject, problem, again})
+			findings = append(findings, cache.Finding{Subject: subject, Problem: problem, Remedy: again})
 			continue
 		}
 		if err := w.compile(ctx, db); err != nil {
-			findings = append(findings, Finding{subject, err.Error(), "mend what the statement names, or declare the watch again"})
+			findings = append(findings, cache.Finding{Subject: subject, Problem: err.Error(), Remedy: "mend what the statement names, or declare the watch again"})
 		}
 	}
 	return findings, nil

@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
 var _ cache.Source = (*DB)(nil)
@@ -23,8 +23,7 @@ func (db *DB) Kinds(ctx context.Context) (kinds []string, err error) {
 			return err
 		}
 		for _, template := range templates {
-			kind, _, _ := strings.Cut(strings.TrimSpace(template), ":")
-			kinds = append(kinds, strings.Fields(kind + " ")[0])
+			kinds = append(kinds, outbox.KindOf(template))
 		}
 		return nil
 	})
@@ -37,35 +36,10 @@ func (db *DB) Kinds(ctx context.Context) (kinds []string, err error) {
 // Check implements cache.Source: what the function Check finds, and whether a relay delivers to
 // the store of the cache.
 func (db *DB) Check(ctx context.Context) ([]cache.Finding, error) {
-	found, err := Check(ctx, db.log.read)
+	findings, err := Check(ctx, db.log.read)
 	if err != nil {
 		return nil, err
 	}
-	var findings []cache.Finding
-	for _, f := range found {
-		findings = append(findings, cache.Finding{Subject: f.Subject, Problem: f.Problem, Remedy: f.Remedy})
-	}
-	if db.cache == nil {
-		return findings, nil
-	}
-	if db.opts.Relay != nil && !db.opts.Relay.Started() {
-		return append(findings, cache.Finding{
-			Subject: "relay", Problem: "it was made and not started, so what other programs write is not seen", Remedy: "call its Start",
-		}), nil
-	}
-	store, err := db.cache.StoreName(ctx)
-	if err != nil {
-		return findings, nil // the cache's own check says that the store is out of reach
-	}
-	var joined bool
-	if err := db.log.read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM cache_consumers WHERE name = ?1)`, store).Scan(&joined); err != nil {
-		return findings, fmt.Errorf("look for a relay: %w", err)
-	}
-	if !joined {
-		findings = append(findings, cache.Finding{
-			Subject: "relay", Problem: "none delivers this outbox to the store of the cache",
-			Remedy: "call outbox.NewRelay, and Start it, in this process or in another that shares the store",
-		})
-	}
-	return findings, nil
+	relay, err := outbox.CheckRelay(ctx, db.cache, db.opts.Relay, db.log.registered)
+	return append(findings, relay...), err
 }
