@@ -125,7 +125,7 @@ func New(cfg Config) (*Cache, error) {
 	}
 	c := &Cache{cfg: cfg.withDefaults(), names: map[string]bool{}}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	c.health = newHealth(c.cfg, c.Observe, &c.bumps)
+	c.health = newHealth(c.cfg, c.Observe, c.start, &c.bumps)
 	c.changes = newChangeTracker(func() { c.Observe(c.ctx, ChangesMissed{}) }, &c.health.validated)
 	c.OnRecovery(func(context.Context) error {
 		c.changes.forget() // what is near was read before, and may have been written since

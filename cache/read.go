@@ -91,15 +91,19 @@ func (d *Cached[P, V]) coalesceReads() {
 
 // read asks the store for the versions of tags and for entries, unless the store is not
 // validated.
-func (c *Cache) read(ctx context.Context, tags []Tag, keys []string) (s driver.Snapshot, err error) {
+func (c *Cache) read(ctx context.Context, tags []Tag, keys []string) (driver.Snapshot, error) {
 	if !c.health.isValidated() {
-		return s, ErrUnavailable
+		return driver.Snapshot{}, ErrUnavailable
 	}
-	err = c.health.call(ctx, "read", func(ctx context.Context) (err error) {
+	var s driver.Snapshot
+	err := c.health.call(ctx, "read", func(ctx context.Context) (err error) {
 		s, err = c.cfg.Store.Read(ctx, tags, keys)
 		return err
 	})
-	return s, err
+	if err != nil {
+		return driver.Snapshot{}, err // the call may still write s
+	}
+	return s, nil
 }
 
 // union is the tags of several keys, each once.
