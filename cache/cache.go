@@ -55,7 +55,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	// StoreTimeout is what one call of the store may take before the cache goes on without
-	// it. Default 50 ms.
+	// it. At most an hour. Default 50 ms.
 	StoreTimeout time.Duration
 
 	// LoadTimeout bounds one load of a query that sets none itself. Default 10 s.
@@ -63,7 +63,7 @@ type Config struct {
 
 	// FenceLease is how long a writer that vanished keeps its tags fenced. No commit may
 	// come later than this after its fence: keep the database's own limit on
-	// transactions below it. Default 5 s.
+	// transactions below it. At most a day. Default 5 s.
 	FenceLease time.Duration
 }
 
@@ -71,6 +71,11 @@ const (
 	defaultStoreTimeout = 50 * time.Millisecond
 	defaultLoadTimeout  = 10 * time.Second
 	defaultFenceLease   = 5 * time.Second
+
+	// A recovery waits for StoreTimeout, and readers bypass for FenceLease after a writer has
+	// died. Beyond these they would never end.
+	mostStoreTimeout = time.Hour
+	mostFenceLease   = 24 * time.Hour
 )
 
 func (c Config) withDefaults() Config {
@@ -89,9 +94,13 @@ func (c Config) validate() error {
 	for _, d := range []struct {
 		field string
 		value time.Duration
-	}{{"StoreTimeout", c.StoreTimeout}, {"LoadTimeout", c.LoadTimeout}, {"FenceLease", c.FenceLease}} {
+		most  time.Duration
+	}{{"StoreTimeout", c.StoreTimeout, mostStoreTimeout}, {"LoadTimeout", c.LoadTimeout, forever}, {"FenceLease", c.FenceLease, mostFenceLease}} {
 		if d.value < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative: %v", d.field, d.value))
+		}
+		if d.value > d.most {
+			errs = append(errs, fmt.Errorf("%s is %v: must be at most %v", d.field, d.value, d.most))
 		}
 	}
 	return errors.Join(errs...)

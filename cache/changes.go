@@ -16,6 +16,7 @@ const (
 	// programs have, and as the answers that may be kept can have between them.
 	minTrackedTags    = 1 << 17
 	tagsPerNearAnswer = 8
+	mostNearAnswers   = 1 << 30 // of one query: more do not fit into a process
 
 	never = math.MinInt64 / 2 // longer ago than any bound, and its distance from now is a number
 )
@@ -135,7 +136,7 @@ func (t *changeTracker) Proven(at time.Time) { t.proven.Store(int64(at.Sub(t.bir
 func (t *changeTracker) expect(answers int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.most += tagsPerNearAnswer * answers
+	t.most += tagsPerNearAnswer * min(answers, mostNearAnswers)
 }
 
 // snapshotToken is what must be known before an answer is read, to keep it near afterwards.

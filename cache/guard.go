@@ -74,9 +74,9 @@ func (d *Cached[P, V]) classify(ctx context.Context, key string, raw []byte, gua
 	switch {
 	case age < e.fresh:
 		stored.state = entryFresh
-	case age < e.fresh+e.stale:
+	case age < sum(e.fresh, e.stale):
 		stored.state = entryStale
-	case age < e.fresh+d.q.StaleIfError && e.found:
+	case age < sum(e.fresh, d.q.StaleIfError) && e.found:
 		stored.state = entryExpired
 	default:
 		return stored

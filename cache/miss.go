@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
@@ -279,15 +278,10 @@ func (d *Cached[P, V]) fillFor(r *request[P], guard driver.Guard, token driver.T
 		return fill, 0 // not encodable: only give the lease back
 	default:
 		e.fresh, e.stale = shorten(d.q.FreshFor), d.q.StaleWhileRevalidate
-		fill.Life = e.fresh + max(d.q.StaleWhileRevalidate, d.q.StaleIfError)
+		fill.Life = sum(e.fresh, max(d.q.StaleWhileRevalidate, d.q.StaleIfError))
 	}
 	fill.Entry = e.encode()
 	return fill, e.fresh
-}
-
-// shorten takes up to a tenth from a lifetime, at random.
-func shorten(d time.Duration) time.Duration {
-	return d - time.Duration(rand.Float64()*float64(d)/10)
 }
 
 func (c *Cache) claim(ctx context.Context, claims []driver.Claim) (claimed []driver.Claimed, err error) {

@@ -59,7 +59,7 @@ type Query[P comparable, V any] struct {
 
 	// FreshFor is how long an answer serves without question; each entry's is shortened by
 	// up to a tenth, at random, so that entries stored together do not expire together.
-	// Required.
+	// Required, and at least 1 ms: stores keep times in milliseconds.
 	FreshFor time.Duration
 
 	// StaleWhileRevalidate is for how long after that an answer is served while it is being refreshed in
@@ -118,6 +118,7 @@ type Loaded[V any] struct {
 }
 
 const (
+	resolution      = time.Millisecond // of the times in a store
 	defaultNotFound = 10 * time.Second
 	defaultMaxLoads = 16
 	defaultMaxQueue = 256
@@ -168,8 +169,11 @@ func (q Query[P, V]) validate() error {
 			wrong("Codec is nil, and JSON does not keep the answers:\n\t%s\nset a Codec that keeps them, or Codec: cache.JSON[%v]{} if what is lost does not matter", strings.Join(losses, "\n\t"), reflect.TypeFor[V]())
 		}
 	}
-	if q.FreshFor <= 0 {
-		wrong("FreshFor is %v: must be positive", q.FreshFor)
+	if q.FreshFor < resolution {
+		wrong("FreshFor is %v: must be at least %v", q.FreshFor, resolution)
+	}
+	if q.WarmEvery > 0 && q.WarmEvery < resolution {
+		wrong("WarmEvery is %v: must be at least %v, or 0 for never", q.WarmEvery, resolution)
 	}
 	for _, d := range []struct {
 		field string

@@ -68,7 +68,7 @@ func (d *Cached[P, V]) keepWarm(ctx context.Context) {
 // back: until it runs out, the fleet's answers are as warm as one warmer makes them.
 func (d *Cached[P, V]) myTurn(ctx context.Context) bool {
 	claimed, err := d.c.claim(ctx, []driver.Claim{{
-		Key: "warm:" + d.q.Name, Token: driver.Token(driver.NewVersion()), TTL: d.q.WarmEvery * 8 / 10,
+		Key: "warm:" + d.q.Name, Token: driver.Token(driver.NewVersion()), TTL: d.q.WarmEvery - d.q.WarmEvery/5,
 	}})
 	return err == nil && claimed[0].State == driver.Granted
 }
