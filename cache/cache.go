@@ -116,6 +116,8 @@ type Cache struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
 
+	panics panicLog
+
 	storeName atomic.Pointer[string] // nil until it was asked for
 
 	mu       sync.Mutex
@@ -134,6 +136,10 @@ func New(cfg Config) (*Cache, error) {
 	}
 	c := &Cache{cfg: cfg.withDefaults(), names: map[string]bool{}}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	if cfg.Observer != nil {
+		c.cfg.Observer = safeObserver{cfg.Observer, c}
+	}
+	c.cfg.Logger = slog.New(safeHandler{c.cfg.Logger.Handler(), func() { c.Observe(c.ctx, Panicked{Func: "Logger"}) }})
 	c.health = newHealth(c.cfg, c.Observe, c.start, &c.bumps)
 	c.changes = newChangeTracker(func() { c.Observe(c.ctx, ChangesMissed{}) }, &c.health.validated)
 	c.OnRecovery(func(context.Context) error {
@@ -171,14 +177,21 @@ func (c *Cache) Close() error {
 }
 
 // start runs f on a goroutine that Close waits for. It returns false after Close. The
-// context ends with Close.
+// context ends with Close. A panic ends the goroutine and not the process.
 func (c *Cache) start(f func(context.Context)) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return false
 	}
-	c.running.Go(func() { f(c.ctx) })
+	c.running.Go(func() {
+		defer func() {
+			if v := recover(); v != nil {
+				c.uncaught(c.ctx, "", newPanicError("goroutine", v))
+			}
+		}()
+		f(c.ctx)
+	})
 	return true
 }
 

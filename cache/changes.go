@@ -202,7 +202,7 @@ func (c *Cache) watch() {
 			return
 		}
 		c.start(func(ctx context.Context) {
-			err := store.Watch(ctx, c.changes)
+			err := callStore(ctx, func(ctx context.Context) error { return store.Watch(ctx, c.changes) })
 			c.changes.proven.Store(never) // also what it proved of a moment to come
 			if ctx.Err() == nil {
 				c.cfg.Logger.WarnContext(ctx, "near answers are off: the store does not report changes", "err", err)

@@ -197,7 +197,7 @@ func (h *health) callAttached(ctx context.Context, op string, f func(context.Con
 func (h *health) try(ctx context.Context, f func(context.Context) error) error {
 	_, err := h.breaker.Execute(func() (struct{}, error) {
 		limited, own := h.withDeadline(ctx)
-		err := f(limited)
+		err := callStore(limited, f)
 		if err != nil && own && ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", errCallerLeft, err)
 		}
@@ -207,6 +207,12 @@ func (h *health) try(ctx context.Context, f func(context.Context) error) error {
 		return ErrUnavailable
 	}
 	return err
+}
+
+// callStore runs a call of the store, whose panic is a failure like any other.
+func callStore(ctx context.Context, f func(context.Context) error) (err error) {
+	defer caught("Store", &err)
+	return f(ctx)
 }
 
 // sharedDeadline is a context for the calls that begin at about the same time.
@@ -347,7 +353,7 @@ func (h *health) recover(ctx context.Context) bool {
 func (h *health) deliver(ctx context.Context, all bool) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
-	if err := h.bumps.replay(ctx, h.store, all); err != nil {
+	if err := callStore(ctx, func(ctx context.Context) error { return h.bumps.replay(ctx, h.store, all) }); err != nil {
 		return fmt.Errorf("replay bumps: %w", err)
 	}
 	h.mu.Lock()
@@ -411,12 +417,30 @@ func (c *Cache) OnRecovery(drain func(context.Context) error) (remove func()) {
 	h := c.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	drain = c.protectDrain(drain)
 	added := &drain
 	h.drains = append(h.drains, added)
 	return func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.drains = slices.DeleteFunc(slices.Clone(h.drains), func(d *func(context.Context) error) bool { return d == added })
+	}
+}
+
+// protectDrain makes of a function of OnRecovery one that returns an error whatever it does, when
+// its context ends at the latest. One that goes on after that is not called again until it has
+// ended.
+func (c *Cache) protectDrain(drain func(context.Context) error) func(context.Context) error {
+	var runs atomic.Bool
+	return func(ctx context.Context) error {
+		if !runs.CompareAndSwap(false, true) {
+			return errors.New("the last call still runs, though its context has ended")
+		}
+		_, err := protect(ctx, c, "OnRecovery", func() { runs.Store(false) }, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, drain(ctx)
+		})
+		c.uncaught(ctx, "", err)
+		return err
 	}
 }
 

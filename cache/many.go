@@ -145,6 +145,13 @@ func (b *batch[P, V]) joinCalls(ctx context.Context) {
 	started := b.c.start(func(context.Context) {
 		ctx, cancel := b.c.detach(ctx, b.q.ContextKeys)
 		defer cancel()
+		defer func() {
+			for _, it := range together {
+				if !it.ended {
+					b.ensureEnded(it.key, it.call)
+				}
+			}
+		}()
 		b.runTogether(ctx, together)
 	})
 	if !started {
@@ -206,11 +213,6 @@ func (b *batch[P, V]) runTogether(ctx context.Context, together []*item[P, V]) {
 	}
 	if len(fills) > 0 {
 		b.settleAll(ctx, fills)
-	}
-	for _, it := range together {
-		if !it.ended {
-			b.calls.end(it.key, it.call)
-		}
 	}
 }
 

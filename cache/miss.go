@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
@@ -91,6 +92,7 @@ func (d *Cached[P, V]) launch(ctx context.Context, key string, call *call[V], ru
 	started := d.c.start(func(context.Context) {
 		ctx, cancel := d.c.detach(ctx, d.q.ContextKeys)
 		defer cancel()
+		defer d.ensureEnded(key, call)
 		run(ctx)
 	})
 	if !started {
@@ -98,6 +100,18 @@ func (d *Cached[P, V]) launch(ctx context.Context, key string, call *call[V], ru
 		d.calls.end(key, call)
 	}
 }
+
+// ensureEnded ends a call that its goroutine did not: something panicked in it, or called
+// runtime.Goexit. Its waiters must not wait for ever, and later callers must not join it.
+func (d *Cached[P, V]) ensureEnded(key string, call *call[V]) {
+	if !call.completed() {
+		d.complete(call, outcome[V]{sourceAnswer: sourceAnswer[V]{err: &LoadError{Query: d.q.Name, Key: key, Err: errAborted}}})
+	}
+	d.calls.end(key, call)
+}
+
+// errAborted stands for a load whose goroutine ended before it had an outcome.
+var errAborted = errors.New("cache: the load was aborted by a panic, which was logged, or by runtime.Goexit")
 
 // complete gives a call its outcome and wakes its waiters.
 func (d *Cached[P, V]) complete(call *call[V], out outcome[V]) {
@@ -250,8 +264,8 @@ func (d *Cached[P, V]) rememberedFailure(key string, failure []byte) outcome[V] 
 // loadUnderLease loads, keeping the lease alive meanwhile.
 func (d *Cached[P, V]) loadUnderLease(ctx context.Context, r *request[P], guard driver.Guard, token driver.Token, failure []byte) (outcome[V], func()) {
 	stop := d.c.keepLeases(ctx, []driver.Claim{{Key: r.key, Token: token}})
+	defer stop()
 	a := d.loadOne(ctx, r, nil)
-	stop()
 	fill, fresh := d.fillFor(r, guard, token, a, failure)
 	return outcome[V]{sourceAnswer: a, status: Miss, fresh: fresh}, func() { d.settleAll(ctx, []driver.Fill{fill}) }
 }
@@ -287,6 +301,9 @@ func (d *Cached[P, V]) fillFor(r *request[P], guard driver.Guard, token driver.T
 func (c *Cache) claim(ctx context.Context, claims []driver.Claim) (claimed []driver.Claimed, err error) {
 	err = c.health.call(ctx, "claim", func(ctx context.Context) (err error) {
 		claimed, err = c.cfg.Store.Claim(ctx, claims)
+		if err == nil && len(claimed) != len(claims) {
+			err = fmt.Errorf("the store answered %d claims of %d", len(claimed), len(claims))
+		}
 		return err
 	})
 	return claimed, err

@@ -194,6 +194,11 @@ func (q Query[P, V]) validate() error {
 			wrong("%s is negative: %d", n.field, n.value)
 		}
 	}
+	for i, key := range q.ContextKeys {
+		if key == nil || !reflect.TypeOf(key).Comparable() {
+			wrong("ContextKeys[%d] is of type %T, and no key of a context: use a type that can be compared", i, key)
+		}
+	}
 	if q.Near == 0 && q.NearSize > 0 {
 		wrong("NearSize is %d, but Near is 0: nothing is kept near", q.NearSize)
 	}
@@ -247,16 +252,25 @@ func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
 }
 
 // errNoOwner guards private answers against a caller that was not identified.
-var errNoOwner = errors.New("cache: private answer asked for without an owner")
+var errNoOwner = errors.New("private answer asked for without an owner")
 
 // keyOf returns the whole key of an answer, without the store's prefix.
 func (d *Cached[P, V]) keyOf(p P) (string, error) {
+	key, err := d.buildKey(p)
+	if err != nil {
+		return "", fmt.Errorf("cache: key of query %q: %w", d.q.Name, err)
+	}
+	return key, nil
+}
+
+func (d *Cached[P, V]) buildKey(p P) (key string, err error) {
+	defer caught("Key", &err)
 	if d.q.Owner == nil {
 		return d.prefix + d.q.Key(p), nil
 	}
 	owner := d.q.Owner(p)
 	if owner == "" {
-		return "", fmt.Errorf("%w: %s", errNoOwner, d.q.Name)
+		return "", errNoOwner
 	}
 	return d.prefix + Key(owner) + ":" + d.q.Key(p), nil
 }
