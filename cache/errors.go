@@ -21,6 +21,12 @@ var (
 	// ErrLoadTimeout is in the LoadError of a load that outlasted its deadline.
 	ErrLoadTimeout = errors.New("cache: load took longer than its deadline")
 
+	// ErrLoadCycle is in the error of a Get that a load makes for its own answer, or for one
+	// whose load waits for it, and of one beneath a hundred loads that wait for each other. It
+	// is told by the context, so pass on that of Load. A cycle of which no context tells ends with
+	// LoadTimeout.
+	ErrLoadCycle = errors.New("cache: a load waits for itself")
+
 	// errGoexit stands for a function that ended its goroutine instead of returning.
 	errGoexit = errors.New("runtime.Goexit was called")
 )

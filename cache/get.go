@@ -85,6 +85,7 @@ type request[P comparable] struct {
 	p    P
 	key  string
 	tags []Tag
+	lane lane          // in which its load waits for a slot
 	near snapshotToken // of the tags before they were read, for keeping the answer near
 }
 

@@ -27,7 +27,11 @@ func (d *Cached[P, V]) loadOne(ctx context.Context, r *request[P], begin func())
 // loadAll asks the source for answers, with one slot of admission for all of them. begin,
 // if not nil, is called when the source is about to be read.
 func (d *Cached[P, V]) loadAll(ctx context.Context, rs []*request[P], begin func()) []sourceAnswer[V] {
-	if err := d.loads.enter(ctx); err != nil {
+	lane := rs[0].lane
+	if askingLoad(ctx) != nil {
+		lane = laneNested
+	}
+	if err := d.loads.enter(ctx, lane); err != nil {
 		return failAll[V](len(rs), err)
 	}
 	return d.loadAdmitted(ctx, rs, begin)
@@ -39,9 +43,11 @@ func (d *Cached[P, V]) loadAdmitted(ctx context.Context, rs []*request[P], begin
 		begin()
 	}
 	at := time.Now()
-	leave := func() { d.loads.leave(time.Since(at)) }
+	load := newRunningLoad(ctx, d.loads, rs)
+	leave := func() { load.end(time.Since(at)) }
 	loadCtx, cancel := context.WithTimeoutCause(ctx, d.q.LoadTimeout, ErrLoadTimeout)
 	defer cancel()
+	loadCtx = context.WithValue(loadCtx, runningLoadKey{}, load)
 	what := "Load"
 	if len(rs) > 1 {
 		what = "LoadMany"
@@ -156,7 +162,7 @@ func statusOf(found bool, err error) LoadStatus {
 }
 
 // detach returns a context for work that serves many callers: it ends with the cache and not
-// with ctx, and of the values of ctx it has only those of keys.
+// with ctx, and of the values of ctx it has only those of keys, and which load asks.
 func (c *Cache) detach(ctx context.Context, keys []any) (context.Context, context.CancelFunc) {
 	detached, cancel := context.WithCancelCause(onlyValues{ctx, keys})
 	stop := context.AfterFunc(c.ctx, func() { cancel(context.Cause(c.ctx)) })
@@ -178,7 +184,7 @@ func (onlyValues) Done() <-chan struct{}       { return nil }
 func (onlyValues) Err() error                  { return nil }
 
 func (o onlyValues) Value(key any) any {
-	if slices.Contains(o.keys, key) {
+	if key == (runningLoadKey{}) || slices.Contains(o.keys, key) {
 		return o.from.Value(key)
 	}
 	return nil

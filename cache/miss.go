@@ -55,6 +55,8 @@ import (
 // The waiters of A are answered before the store has the entry. The call of A goes on until it
 // has, so a caller of A that comes in between joins it instead of loading again.
 //
+// A load may ask for other answers, and waits for their loads like any caller (runningLoad).
+//
 // A load belongs to the cache and not to the caller that began it: it has a context of its
 // own, with its own deadline, and each waiter leaves with its own. Close ends all loads.
 
@@ -67,6 +69,9 @@ const (
 
 // join waits for the load of an answer under guard, beginning it if there is none.
 func (d *Cached[P, V]) join(ctx context.Context, r *request[P], guard driver.Guard) (Answer[V], error) {
+	if err := d.mayAsk(ctx, r.key); err != nil {
+		return Answer[V]{}, err
+	}
 	call, lead := d.calls.join(r.key, guard)
 	completed := !lead && call.completed()
 	if lead {
@@ -77,6 +82,9 @@ func (d *Cached[P, V]) join(ctx context.Context, r *request[P], guard driver.Gua
 
 // bypass waits for a load that begins after now and is stored nowhere.
 func (d *Cached[P, V]) bypass(ctx context.Context, r *request[P], detail string) (Answer[V], error) {
+	if err := d.mayAsk(ctx, r.key); err != nil {
+		return Answer[V]{}, err
+	}
 	run := func(call *call[V]) {
 		d.launch(ctx, r.key, call, func(ctx context.Context) { d.runBypass(ctx, call, r, detail) })
 	}
@@ -87,8 +95,9 @@ func (d *Cached[P, V]) bypass(ctx context.Context, r *request[P], detail string)
 	return d.wait(ctx, call, lead, false)
 }
 
-// launch runs a call on a goroutine of the cache, with a context that no caller can cancel.
-func (d *Cached[P, V]) launch(ctx context.Context, key string, call *call[V], run func(context.Context)) {
+// launch runs a call on a goroutine of the cache, with a context that no caller can cancel. After
+// Close it ends the call instead, and returns false.
+func (d *Cached[P, V]) launch(ctx context.Context, key string, call *call[V], run func(context.Context)) bool {
 	started := d.c.start(func(context.Context) {
 		ctx, cancel := d.c.detach(ctx, d.q.ContextKeys)
 		defer cancel()
@@ -99,6 +108,7 @@ func (d *Cached[P, V]) launch(ctx context.Context, key string, call *call[V], ru
 		d.complete(call, outcome[V]{sourceAnswer: sourceAnswer[V]{err: ErrClosed}})
 		d.calls.end(key, call)
 	}
+	return started
 }
 
 // ensureEnded ends a call that its goroutine did not: something panicked in it, or called
@@ -125,6 +135,10 @@ func (d *Cached[P, V]) wait(ctx context.Context, call *call[V], lead, completed 
 	if !call.completed() {
 		d.observe(ctx, WaitBegan{})
 		defer d.observe(ctx, WaitEnded{})
+		if l := askingLoad(ctx); l != nil {
+			l.suspend()
+			defer l.resume(ctx)
+		}
 	}
 	select {
 	case <-call.done:

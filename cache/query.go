@@ -91,7 +91,9 @@ type Query[P comparable, V any] struct {
 	LoadTimeout time.Duration
 
 	// MaxLoads bounds the loads of this query that run at the same time in this process,
-	// and MaxQueue those that wait for a place; a caller beyond gets an OverloadError.
+	// and MaxQueue those that wait for a place; a caller beyond gets an OverloadError. A load
+	// that waits for answers it asks for itself does not count meanwhile, if it asks with its
+	// context. The loads of one GetMany count as one caller.
 	// Default 16 and 256.
 	MaxLoads int
 	MaxQueue int

@@ -19,7 +19,7 @@ func (d *Cached[P, V]) refresh(ctx context.Context, r *request[P], guard driver.
 	started := d.c.start(func(context.Context) {
 		defer close(done)
 		defer d.calls.endRefresh(r.key)
-		ctx, cancel := d.c.detach(ctx, d.q.ContextKeys)
+		ctx, cancel := d.c.detach(asRoot(ctx), d.q.ContextKeys)
 		defer cancel()
 		d.runRefresh(ctx, r, guard, evenIfFresh)
 	})
