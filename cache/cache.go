@@ -39,7 +39,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	// StoreTimeout is what one call of the store may take before the cache goes on without
-	// it. Default 50 ms.
+	// it. At most an hour. Default 50 ms.
 	StoreTimeout time.Duration
 
 	// LoadTimeout bounds one load of a query that sets none itself. Default 10 s.
@@ -47,7 +47,7 @@ type Config struct {
 
 	// FenceLease is how long a writer that vanished keeps its tags fenced. No commit may
 	// come later than this after its fence: keep the database's own limit on
-	// transactions below it. Default 5 s.
+	// transactions below it. At most a day. Default 5 s.
 	FenceLease time.Duration
 }
 
@@ -55,6 +55,11 @@ const (
 	defaultStoreTimeout = 50 * time.Millisecond
 	defaultLoadTimeout  = 10 * time.Second
 	defaultFenceLease   = 5 * time.Second
+
+	// A recovery waits for StoreTimeout, and readers bypass for FenceLease after a writer has
+	// died. Beyond these they would never end.
+	mostStoreTimeout = time.Hour
+	mostFenceLease   = 24 * time.Hour
 )
 
 func (c Config) withDefaults() Config {
@@ -73,9 +78,13 @@ func (c Config) validate() error {
 	for _, d := range []struct {
 		field string
 		value time.Duration
-	}{{"StoreTimeout", c.StoreTimeout}, {"LoadTimeout", c.LoadTimeout}, {"FenceLease", c.FenceLease}} {
+		most  time.Duration
+	}{{"StoreTimeout", c.StoreTimeout, mostStoreTimeout}, {"LoadTimeout", c.LoadTimeout, forever}, {"FenceLease", c.FenceLease, mostFenceLease}} {
 		if d.value < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative: %v", d.field, d.value))
+		}
+		if d.value > d.most {
+			errs = append(errs, fmt.Errorf("%s is %v: must be at most %v", d.field, d.value, d.most))
 		}
 	}
 	return errors.Join(errs...)
@@ -90,6 +99,8 @@ type Cache struct {
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
+
+	panics panicLog
 
 	storeName atomic.Pointer[string] // nil until it was asked for
 
@@ -109,7 +120,11 @@ func New(cfg Config) (*Cache, error) {
 	}
 	c := &Cache{cfg: cfg.withDefaults(), names: map[string]bool{}}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	c.health = newHealth(c.cfg, c.Observe, &c.bumps)
+	if cfg.Observer != nil {
+		c.cfg.Observer = safeObserver{cfg.Observer, c}
+	}
+	c.cfg.Logger = slog.New(safeHandler{c.cfg.Logger.Handler(), func() { c.Observe(c.ctx, Panicked{Func: "Logger"}) }})
+	c.health = newHealth(c.cfg, c.Observe, c.start, &c.bumps)
 	c.changes = newChangeTracker(func() { c.Observe(c.ctx, ChangesMissed{}) }, &c.health.validated)
 	c.OnRecovery(func(context.Context) error {
 		c.changes.forget() // what is near was read before, and may have been written since
@@ -146,14 +161,21 @@ func (c *Cache) Close() error {
 }
 
 // start runs f on a goroutine that Close waits for. It returns false after Close. The
-// context ends with Close.
+// context ends with Close. A panic ends the goroutine and not the process.
 func (c *Cache) start(f func(context.Context)) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return false
 	}
-	c.running.Go(func() { f(c.ctx) })
+	c.running.Go(func() {
+		defer func() {
+			if v := recover(); v != nil {
+				c.uncaught(c.ctx, "", newPanicError("goroutine", v))
+			}
+		}()
+		f(c.ctx)
+	})
 	return true
 }
 

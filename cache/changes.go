@@ -16,6 +16,7 @@ const (
 	// programs have, and as the answers that may be kept can have between them.
 	minTrackedTags    = 1 << 17
 	tagsPerNearAnswer = 8
+	mostNearAnswers   = 1 << 30 // of one query: more do not fit into a process
 
 	never = math.MinInt64 / 2 // longer ago than any bound, and its distance from now is a number
 )
@@ -137,7 +138,7 @@ func (t *changeTracker) Proven(at time.Time) { t.proven.Store(int64(at.Sub(t.bir
 func (t *changeTracker) expect(answers int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.most += tagsPerNearAnswer * answers
+	t.most += tagsPerNearAnswer * min(answers, mostNearAnswers)
 }
 
 // snapshotToken is what must be known before an answer is read, to keep it near afterwards.
@@ -203,7 +204,7 @@ func (c *Cache) watch() {
 			return
 		}
 		c.start(func(ctx context.Context) {
-			err := store.Watch(ctx, c.changes)
+			err := callStore(ctx, func(ctx context.Context) error { return store.Watch(ctx, c.changes) })
 			c.changes.proven.Store(never) // also what it proved of a moment to come
 			if ctx.Err() == nil {
 				c.cfg.Logger.WarnContext(ctx, "near answers are off: the store does not report changes", "err", err)

@@ -133,7 +133,7 @@ func (c *Cache) Check(ctx context.Context, sources ...Source) ([]Finding, error)
 		}
 	}
 	for _, s := range sources {
-		found, err := s.Check(ctx)
+		found, err := checkSource(ctx, s)
 		findings = append(findings, found...)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("check of a %T: %w", s, err))
@@ -148,7 +148,7 @@ func (c *Cache) Check(ctx context.Context, sources ...Source) ([]Finding, error)
 func kindsOf(ctx context.Context, sources []Source) (map[string]bool, error) {
 	recorded := map[string]bool{}
 	for _, s := range sources {
-		kinds, err := s.Kinds(ctx)
+		kinds, err := kindsOfSource(ctx, s)
 		if err != nil {
 			return nil, fmt.Errorf("kinds of a %T: %w", s, err)
 		}
@@ -157,6 +157,18 @@ func kindsOf(ctx context.Context, sources []Source) (map[string]bool, error) {
 		}
 	}
 	return recorded, nil
+}
+
+func checkSource(ctx context.Context, s Source) (found []Finding, err error) {
+	defer caught("Source.Check", &err)
+	found, err = s.Check(ctx)
+	return found, usable(err)
+}
+
+func kindsOfSource(ctx context.Context, s Source) (kinds []string, err error) {
+	defer caught("Source.Kinds", &err)
+	kinds, err = s.Kinds(ctx)
+	return kinds, usable(err)
 }
 
 func compareKinds(declared []declaration, recorded map[string]bool) (findings []Finding) {
@@ -243,9 +255,8 @@ func (d *Cached[P, V]) declare(ctx context.Context) (declaration, error) {
 
 	// ask looks at the tags of one parameter, and says whether there were any.
 	ask := func(p P) (asked, some bool) {
-		defer func() { _ = recover() }()
-		tags := d.q.Tags(p)
-		if checkTags(tags) != nil {
+		tags, err := d.ownTags(p)
+		if err != nil || checkTags(tags) != nil {
 			return false, false // the caller that asks for it is told
 		}
 		if len(tags) > 0 {
@@ -254,6 +265,9 @@ func (d *Cached[P, V]) declare(ctx context.Context) (declaration, error) {
 		return true, len(tags) > 0
 	}
 	warm, err := d.warmParameters(ctx)
+	if err != nil {
+		err = fmt.Errorf("check %s: %w", d.q.Name, err)
+	}
 	for _, p := range warm[:min(len(warm), mostWarm)] {
 		if asked, some := ask(p); asked && !some {
 			said.none = true
@@ -270,22 +284,6 @@ func (d *Cached[P, V]) declare(ctx context.Context) (declaration, error) {
 		return kind == string(Everything) // every write may bump it
 	})
 	return said, err
-}
-
-// warmParameters calls Warm, which may panic.
-func (d *Cached[P, V]) warmParameters(ctx context.Context) (ps []P, err error) {
-	if d.q.Warm == nil {
-		return nil, nil
-	}
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("check %s: Warm panicked: %v", d.q.Name, v)
-		}
-	}()
-	if ps, err = d.q.Warm(ctx); err != nil {
-		return nil, fmt.Errorf("check %s: Warm: %w", d.q.Name, err)
-	}
-	return ps, nil
 }
 
 // storeTries times storePause is how long Check waits for a store that is away: what has just

@@ -21,8 +21,14 @@ var (
 	// ErrLoadTimeout is in the LoadError of a load that outlasted its deadline.
 	ErrLoadTimeout = errors.New("cache: load took longer than its deadline")
 
-	// errGoexit stands for a loader that ended its goroutine instead of returning.
-	errGoexit = errors.New("cache: loader called runtime.Goexit")
+	// ErrLoadCycle is in the error of a Get that a load makes for its own answer, or for one
+	// whose load waits for it, and of one beneath a hundred loads that wait for each other. It
+	// is told by the context, so pass on that of Load. A cycle of which no context tells ends with
+	// LoadTimeout.
+	ErrLoadCycle = errors.New("cache: a load waits for itself")
+
+	// errGoexit stands for a function that ended its goroutine instead of returning.
+	errGoexit = errors.New("runtime.Goexit was called")
 )
 
 // LoadError is returned when a query's Load failed: to everyone who waited for it, and,
@@ -41,13 +47,18 @@ func (e *LoadError) Error() string {
 
 func (e *LoadError) Unwrap() error { return e.Err }
 
-// PanicError is in the LoadError of a loader that panicked.
+// PanicError stands for a panic of a function that the program gave to the cache. It is in the
+// LoadError of a Load or LoadMany that panicked, called runtime.Goexit, or returned an error that
+// cannot be asked what it is, such as a nil pointer in an interface. It is in the error of the
+// call that ran a Key, Tags, Owner or Warm. Where no caller waits, it is logged and counted
+// (Panicked).
 type PanicError struct {
-	Value any
+	Func  string // what panicked: "Load", "Tags"
+	Value any    // of the panic
 	Stack []byte
 }
 
-func (e *PanicError) Error() string { return fmt.Sprintf("loader panicked: %v", e.Value) }
+func (e *PanicError) Error() string { return fmt.Sprintf("%s panicked: %v", e.Func, e.Value) }
 
 // Unwrap returns the panic's value if it is an error, else nil.
 func (e *PanicError) Unwrap() error {

@@ -27,7 +27,7 @@ func holdAfter(failures uint64) time.Duration {
 
 // Decision 2.
 func encodeFailure(failures uint64, err error) []byte {
-	text := strings.ToValidUTF8(err.Error(), "?")
+	text := strings.ToValidUTF8(errorText(err), "?")
 	return append(binary.AppendUvarint(nil, failures), text[:min(len(text), longestError)]...)
 }
 
@@ -61,7 +61,7 @@ func (m *errorMemory) put(key string, err error) {
 func (m *errorMemory) get(key, text string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.byKey[key]; err != nil && strings.HasPrefix(strings.ToValidUTF8(err.Error(), "?"), text) {
+	if err := m.byKey[key]; err != nil && strings.HasPrefix(strings.ToValidUTF8(errorText(err), "?"), text) {
 		return err
 	}
 	return remoteError(text)

@@ -10,7 +10,8 @@ import (
 
 // Get returns the answer for p: from the cache if it is there and nothing it depends on
 // was written since, else from the source. Errors: ErrNotFound, *LoadError,
-// *OverloadError, the cause of ctx if that ended first, ErrClosed. Safe for concurrent use.
+// *OverloadError, *PanicError of a Key or Tags, the cause of ctx if that ended first, ErrClosed.
+// Safe for concurrent use.
 func (d *Cached[P, V]) Get(ctx context.Context, p P) (V, error) {
 	if d.near != nil && !isStrict(ctx) {
 		if a, now := d.near.get(p); a != nil { // as Lookup does, without making an Answer
@@ -84,6 +85,7 @@ type request[P comparable] struct {
 	p    P
 	key  string
 	tags []Tag
+	lane lane          // in which its load waits for a slot
 	near snapshotToken // of the tags before they were read, for keeping the answer near
 }
 
@@ -111,13 +113,27 @@ func (d *Cached[P, V]) request(ctx context.Context, p P) (*request[P], error) {
 
 // tagsOf returns all that the answer for p depends on.
 func (d *Cached[P, V]) tagsOf(p P) ([]Tag, error) {
-	own := d.q.Tags(p)
+	own, err := d.ownTags(p)
+	if err != nil {
+		return nil, err
+	}
 	tags, err := dependencies(own)
 	if err != nil {
 		return nil, fmt.Errorf("cache: Tags of query %q: %w", d.q.Name, err)
 	}
 	d.seen.note(own)
 	return tags, nil
+}
+
+// ownTags calls Tags.
+func (d *Cached[P, V]) ownTags(p P) (tags []Tag, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("cache: Tags of query %q: %w", d.q.Name, err)
+		}
+	}()
+	defer caught("Tags", &err)
+	return d.q.Tags(p), nil
 }
 
 // keepNear keeps an answer that the store vouched for in process, if the query wants that.

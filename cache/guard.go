@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
@@ -74,9 +73,9 @@ func (d *Cached[P, V]) classify(ctx context.Context, key string, raw []byte, gua
 	switch {
 	case age < e.fresh:
 		stored.state = entryFresh
-	case age < e.fresh+e.stale:
+	case age < sum(e.fresh, e.stale):
 		stored.state = entryStale
-	case age < e.fresh+d.q.StaleIfError && e.found:
+	case age < sum(e.fresh, d.q.StaleIfError) && e.found:
 		stored.state = entryExpired
 	default:
 		return stored
@@ -91,6 +90,9 @@ func (d *Cached[P, V]) classify(ctx context.Context, key string, raw []byte, gua
 	}
 	v, err := d.decode(e.payload)
 	if err != nil {
+		if p, ok := err.(*PanicError); ok {
+			d.c.uncaught(ctx, d.q.Name, p)
+		}
 		d.observe(ctx, Undecodable{Key: key})
 		return storedEntry[V]{}
 	}
@@ -98,14 +100,8 @@ func (d *Cached[P, V]) classify(ctx context.Context, key string, raw []byte, gua
 	return stored
 }
 
-var errDecodePanic = errors.New("codec panicked")
-
 // decode calls the codec, which may be at a loss with another release's bytes.
 func (d *Cached[P, V]) decode(payload []byte) (v V, err error) {
-	defer func() {
-		if recover() != nil {
-			err = errDecodePanic
-		}
-	}()
+	defer caught("Codec", &err)
 	return d.q.Codec.Decode(payload)
 }

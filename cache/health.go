@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,6 +22,7 @@ const (
 	tripWindow   = 10 * time.Second
 	probeEvery   = 100 * time.Millisecond
 	drainTimeout = 30 * time.Second
+	mostDetached = 64 // calls of the store on goroutines of their own
 )
 
 // health decides what the store is good for. Two questions, two answers:
@@ -64,9 +64,16 @@ const (
 //	                              suspect(2): a bump fails
 //	           -> recover again
 //
-// A deadline is shared by the calls that begin at about the same time (see withDeadline), the
-// breaker counts failures and not callers that left, and a change of identity that a call
-// meets (ErrUnproven) is no failure of the store but a reason to recover.
+// A deadline is shared by the calls that begin at about the same time (see withDeadline), and a
+// change of identity that a call meets (ErrUnproven) is no failure of the store but a reason to
+// recover.
+//
+// The breaker judges the store by StoreTimeout, never by the patience of a caller. A caller that
+// would leave before StoreTimeout must not count as a failure: callers in a hurry would open the
+// breaker for all others. Nor may it end the call: if every caller is in a hurry, no call would
+// ever last long enough to show that the store hangs, and each caller would spend its whole time
+// on it. So such a call runs on a goroutine of its own, to its own end, and the caller leaves it
+// behind (detached).
 type health struct {
 	store   driver.Store
 	timeout time.Duration // of one call
@@ -74,7 +81,9 @@ type health struct {
 	observe func(context.Context, Event)
 	bumps   *recentBumps
 	breaker *gobreaker.CircuitBreaker[struct{}]
+	start   func(func(context.Context)) bool // Cache.start
 
+	detached  chan struct{} // a slot for each detached call
 	deadline  atomic.Pointer[sharedDeadline]
 	down      atomic.Bool // the breaker is not closed
 	validated atomic.Bool // changed under mu
@@ -90,9 +99,10 @@ type health struct {
 	drains     []*func(context.Context) error
 }
 
-func newHealth(cfg Config, observe func(context.Context, Event), bumps *recentBumps) *health {
+func newHealth(cfg Config, observe func(context.Context, Event), start func(func(context.Context)) bool, bumps *recentBumps) *health {
 	h := &health{
 		store: cfg.Store, timeout: cfg.StoreTimeout, log: cfg.Logger, observe: observe, bumps: bumps,
+		start: start, detached: make(chan struct{}, mostDetached),
 		wake: make(chan struct{}, 1), since: time.Now(), serving: make(chan struct{}),
 	}
 	h.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
@@ -120,11 +130,53 @@ func newHealth(cfg Config, observe func(context.Context, Event), bumps *recentBu
 // nothing about the store.
 var errCallerLeft = errors.New("caller left")
 
-// call runs one store operation within the timeout, unless the breaker is open.
+// call runs one store operation within the timeout, unless the breaker is open. A caller whose
+// deadline is nearer gets the cause of its context then, and f may still be running: what f
+// writes may only be read if there was no error.
 func (h *health) call(ctx context.Context, op string, f func(context.Context) error) error {
 	if h.down.Load() {
 		return ErrUnavailable
 	}
+	if h.inHurry(ctx) {
+		done := make(chan error, 1)
+		if h.detach(func() { done <- h.callAttached(context.WithoutCancel(ctx), op, f) }) {
+			select {
+			case err := <-done:
+				return err
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+	}
+	return h.callAttached(ctx, op, f)
+}
+
+// inHurry says whether a caller leaves before the timeout of a call.
+func (h *health) inHurry(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && time.Until(deadline) < h.timeout
+}
+
+// detach runs f on a goroutine of its own, unless too many do already: then callers bring their
+// own, and what they leave is not counted.
+func (h *health) detach(f func()) bool {
+	select {
+	case h.detached <- struct{}{}:
+	default:
+		return false
+	}
+	started := h.start(func(context.Context) {
+		defer func() { <-h.detached }()
+		f()
+	})
+	if !started {
+		<-h.detached
+	}
+	return started
+}
+
+// callAttached runs f on the goroutine of the caller.
+func (h *health) callAttached(ctx context.Context, op string, f func(context.Context) error) error {
 	err := h.try(ctx, f)
 	switch {
 	case err == nil, errors.Is(err, driver.ErrLeaseLost):
@@ -144,8 +196,9 @@ func (h *health) call(ctx context.Context, op string, f func(context.Context) er
 
 func (h *health) try(ctx context.Context, f func(context.Context) error) error {
 	_, err := h.breaker.Execute(func() (struct{}, error) {
-		err := f(h.withDeadline(ctx))
-		if err != nil && ctx.Err() != nil {
+		limited, own := h.withDeadline(ctx)
+		err := callStore(limited, f)
+		if err != nil && own && ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", errCallerLeft, err)
 		}
 		return struct{}{}, err
@@ -154,6 +207,12 @@ func (h *health) try(ctx context.Context, f func(context.Context) error) error {
 		return ErrUnavailable
 	}
 	return err
+}
+
+// callStore runs a call of the store, whose panic is a failure like any other.
+func callStore(ctx context.Context, f func(context.Context) error) (err error) {
+	defer caught("Store", &err)
+	return f(ctx)
 }
 
 // sharedDeadline is a context for the calls that begin at about the same time.
@@ -166,20 +225,20 @@ type sharedDeadline struct {
 // withDeadline returns a context that ends within the timeout, give or take a tenth. Calls that
 // begin at about the same time share it: a timer for each would cost a hit more than
 // all the rest. It does not end when the caller cancels: by then no caller waits for the
-// result. A caller with a nearer deadline gets a context of its own.
+// result. A caller with a nearer deadline keeps its own context.
 // Decision 19.
-func (h *health) withDeadline(ctx context.Context) context.Context {
-	now := time.Now()
-	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(now) < h.timeout {
-		return ctx
+func (h *health) withDeadline(ctx context.Context) (limited context.Context, own bool) {
+	if h.inHurry(ctx) {
+		return ctx, true
 	}
+	now := time.Now()
 	d := h.deadline.Load()
 	if d == nil || now.Sub(d.since) > h.timeout/10 {
 		ends, cancel := context.WithDeadline(context.Background(), now.Add(h.timeout))
 		d = &sharedDeadline{ends, cancel, now}
 		h.deadline.Store(d) // the one before ends by itself, with the last call that uses it
 	}
-	return d
+	return d, false
 }
 
 // suspect ends the trust in entries and starts a recovery.
@@ -296,7 +355,7 @@ func (h *health) recover(ctx context.Context) bool {
 func (h *health) deliver(ctx context.Context, all bool) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
-	if err := h.bumps.replay(ctx, h.store, all); err != nil {
+	if err := callStore(ctx, func(ctx context.Context) error { return h.bumps.replay(ctx, h.store, all) }); err != nil {
 		return fmt.Errorf("replay bumps: %w", err)
 	}
 	h.mu.Lock()
@@ -360,12 +419,30 @@ func (c *Cache) OnRecovery(drain func(context.Context) error) (remove func()) {
 	h := c.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	drain = c.protectDrain(drain)
 	added := &drain
 	h.drains = append(h.drains, added)
 	return func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		h.drains = slices.DeleteFunc(slices.Clone(h.drains), func(d *func(context.Context) error) bool { return d == added })
+	}
+}
+
+// protectDrain makes of a function of OnRecovery one that returns an error whatever it does, when
+// its context ends at the latest. One that goes on after that is not called again until it has
+// ended.
+func (c *Cache) protectDrain(drain func(context.Context) error) func(context.Context) error {
+	var runs atomic.Bool
+	return func(ctx context.Context) error {
+		if !runs.CompareAndSwap(false, true) {
+			return errors.New("the last call still runs, though its context has ended")
+		}
+		_, err := protect(ctx, c, "OnRecovery", func() { runs.Store(false) }, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, drain(ctx)
+		})
+		c.uncaught(ctx, "", err)
+		return err
 	}
 }
 
@@ -384,12 +461,4 @@ func pause(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-// jitter returns d, give or take a tenth, so that processes do not march in step.
-func jitter(d time.Duration) time.Duration {
-	if d <= 0 {
-		return d
-	}
-	return d - d/10 + rand.N(d/5+1)
 }

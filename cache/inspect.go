@@ -42,7 +42,10 @@ func (d *Cached[P, V]) Inspect(ctx context.Context, p P) (Inspection, error) {
 	if err != nil {
 		return Inspection{}, err
 	}
-	own := d.q.Tags(p)
+	own, err := d.ownTags(p)
+	if err != nil {
+		return Inspection{}, err
+	}
 	in := Inspection{Query: d.q.Name, Key: r.key, Tags: own, Added: addedTo(own, r.tags), Next: Miss}
 	snapshot, err := d.c.read(ctx, r.tags, []string{r.key})
 	switch {

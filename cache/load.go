@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"time"
 )
@@ -28,7 +27,11 @@ func (d *Cached[P, V]) loadOne(ctx context.Context, r *request[P], begin func())
 // loadAll asks the source for answers, with one slot of admission for all of them. begin,
 // if not nil, is called when the source is about to be read.
 func (d *Cached[P, V]) loadAll(ctx context.Context, rs []*request[P], begin func()) []sourceAnswer[V] {
-	if err := d.loads.enter(ctx); err != nil {
+	lane := rs[0].lane
+	if askingLoad(ctx) != nil {
+		lane = laneNested
+	}
+	if err := d.loads.enter(ctx, lane); err != nil {
 		return failAll[V](len(rs), err)
 	}
 	return d.loadAdmitted(ctx, rs, begin)
@@ -40,15 +43,23 @@ func (d *Cached[P, V]) loadAdmitted(ctx context.Context, rs []*request[P], begin
 		begin()
 	}
 	at := time.Now()
-	leave := func() { d.loads.leave(time.Since(at)) }
-	answers, err := protect(ctx, d.c, d.q.LoadTimeout, leave, func(ctx context.Context) ([]sourceAnswer[V], error) {
+	load := newRunningLoad(ctx, d.loads, rs)
+	leave := func() { load.end(time.Since(at)) }
+	loadCtx, cancel := context.WithTimeoutCause(ctx, d.q.LoadTimeout, ErrLoadTimeout)
+	defer cancel()
+	loadCtx = context.WithValue(loadCtx, runningLoadKey{}, load)
+	what := "Load"
+	if len(rs) > 1 {
+		what = "LoadMany"
+	}
+	answers, err := protect(loadCtx, d.c, what, leave, func(ctx context.Context) ([]sourceAnswer[V], error) {
 		results, err := d.askSource(ctx, rs)
 		if err != nil {
 			return nil, err
 		}
 		answers := make([]sourceAnswer[V], len(rs))
 		for i, r := range results {
-			answers[i] = d.encode(r)
+			answers[i] = d.encode(ctx, r)
 		}
 		return answers, nil
 	})
@@ -87,17 +98,18 @@ func (d *Cached[P, V]) askSource(ctx context.Context, rs []*request[P]) ([]Loade
 	return results, err
 }
 
-func (d *Cached[P, V]) encode(r Loaded[V]) sourceAnswer[V] {
-	switch {
+func (d *Cached[P, V]) encode(ctx context.Context, r Loaded[V]) sourceAnswer[V] {
+	switch r.Err = usable(r.Err); {
 	case errors.Is(r.Err, ErrNotFound):
 		return sourceAnswer[V]{}
 	case r.Err != nil:
 		return sourceAnswer[V]{err: r.Err}
 	}
 	out := sourceAnswer[V]{value: r.Value, found: true}
-	payload, err := d.q.Codec.Encode(r.Value)
+	payload, err := d.encodeValue(r.Value)
 	if err != nil {
 		// The answer is good; it merely cannot be kept.
+		d.c.uncaught(ctx, d.q.Name, err)
 		d.c.cfg.Logger.Error("answer cannot be encoded, so it is not cached", "query", d.q.Name, "err", err)
 		return out
 	}
@@ -106,6 +118,13 @@ func (d *Cached[P, V]) encode(r Loaded[V]) sourceAnswer[V] {
 	}
 	out.payload, out.etag = payload, etagOf(payload)
 	return out
+}
+
+// encodeValue calls the codec.
+func (d *Cached[P, V]) encodeValue(v V) (payload []byte, err error) {
+	defer caught("Codec", &err)
+	payload, err = d.q.Codec.Encode(v)
+	return payload, usable(err)
 }
 
 func failAll[V any](n int, err error) []sourceAnswer[V] {
@@ -135,8 +154,6 @@ func statusOf(found bool, err error) LoadStatus {
 		return LoadNotFound
 	case errors.Is(err, ErrLoadTimeout):
 		return LoadTimedOut
-	case errors.Is(err, errGoexit):
-		return LoadPanicked
 	}
 	if errors.As(err, new(*PanicError)) {
 		return LoadPanicked
@@ -145,7 +162,7 @@ func statusOf(found bool, err error) LoadStatus {
 }
 
 // detach returns a context for work that serves many callers: it ends with the cache and not
-// with ctx, and of the values of ctx it has only those of keys.
+// with ctx, and of the values of ctx it has only those of keys, and which load asks.
 func (c *Cache) detach(ctx context.Context, keys []any) (context.Context, context.CancelFunc) {
 	detached, cancel := context.WithCancelCause(onlyValues{ctx, keys})
 	stop := context.AfterFunc(c.ctx, func() { cancel(context.Cause(c.ctx)) })
@@ -167,40 +184,41 @@ func (onlyValues) Done() <-chan struct{}       { return nil }
 func (onlyValues) Err() error                  { return nil }
 
 func (o onlyValues) Value(key any) any {
-	if slices.Contains(o.keys, key) {
+	if key == (runningLoadKey{}) || slices.Contains(o.keys, key) {
 		return o.from.Value(key)
 	}
 	return nil
 }
 
-// protect runs f, a user's loader, so that whatever it does the caller gets a result in
-// time: a panic or runtime.Goexit becomes an error, and when the timeout is over the
+// protect runs f, a function of the program, so that whatever it does the caller gets a result in
+// time: a panic or runtime.Goexit becomes an error, and when ctx ends the
 // caller goes on without it. after is called when f has really ended, so that a
 // loader that ignores its context keeps its place, and the source stays protected.
-func protect[T any](ctx context.Context, c *Cache, timeout time.Duration, after func(), f func(context.Context) (T, error)) (T, error) {
+func protect[T any](ctx context.Context, c *Cache, what string, after func(), f func(context.Context) (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
 	}
 	var none T
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrLoadTimeout)
 	results := make(chan result, 1)
 	started := c.start(func(context.Context) {
-		defer cancel()
 		defer after()
-		r := result{err: errGoexit} // unless f returns or panics
+		var r result
+		returned := false
 		defer func() {
 			if v := recover(); v != nil {
-				r = result{err: &PanicError{Value: v, Stack: debug.Stack()}}
+				r = result{err: newPanicError(what, v)}
+			} else if !returned {
+				r = result{err: newPanicError(what, errGoexit)}
 			}
 			results <- r
 		}()
 		value, err := f(ctx)
-		r = result{value, err}
+		r = result{value, usable(err)}
+		returned = true
 	})
 	if !started {
 		after()
-		cancel()
 		return none, ErrClosed
 	}
 	select {

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
@@ -37,7 +38,13 @@ func (d *Cached[P, V]) GetMany(ctx context.Context, ps []P) ([]Result[V], error)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	b.joinCalls(ctx)
+	if l := askingLoad(ctx); l != nil && b.wanting() {
+		l.suspend() // once for all of them
+		defer l.resume(ctx)
+	}
+	if err := b.joinCalls(ctx); err != nil {
+		return nil, err
+	}
 	for i := range b.items {
 		if err := b.items[i].collect(ctx, d); err != nil {
 			return nil, err
@@ -107,23 +114,44 @@ func (b *batch[P, V]) readAll(ctx context.Context) {
 	}
 }
 
+// wanting says whether anything has no answer yet.
+func (b *batch[P, V]) wanting() bool {
+	for i := range b.items {
+		if it := &b.items[i]; it.result.Err == nil && it.result.Status == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // joinCalls finds a call for what has no answer yet: one that is under way, one load for
-// the rest if the query can load in batches, else one each.
-func (b *batch[P, V]) joinCalls(ctx context.Context) {
+// the rest if the query can load in batches, else one each. It fails when ctx ends first.
+//
+// Loads of one answer each are begun as those before them end, MaxLoads at a time. They are the
+// loads of one caller: one of them waits for a slot like any caller, and may be refused; the
+// others run where slots are free. What has not begun is no call yet, so that another caller that
+// asks for it does not wait for the whole batch.
+func (b *batch[P, V]) joinCalls(ctx context.Context) error {
 	var together []*item[P, V]
+	window := make(chan struct{}, min(b.q.MaxLoads, len(b.items)))
+	var first atomic.Bool // one of the loads waits as a caller
 	for i := range b.items {
 		it := &b.items[i]
 		if it.result.Err != nil || it.result.Status != 0 {
 			continue
 		}
 		alone := func(call *call[V]) {
-			b.launch(ctx, it.key, call, func(ctx context.Context) {
-				if it.detail != "" {
-					b.runBypass(ctx, call, &it.request, it.detail)
-				} else {
-					b.runGuarded(ctx, call, &it.request)
-				}
-			})
+			b.launch(ctx, it.key, call, func(ctx context.Context) { b.run(ctx, it, call) })
+		}
+		if it.result.Err = b.mayAsk(ctx, it.key); it.result.Err != nil {
+			continue
+		}
+		if b.q.LoadMany == nil {
+			select {
+			case window <- struct{}{}:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
 		}
 		if it.detail != "" {
 			it.call, it.lead = b.calls.joinBypass(it.key, alone)
@@ -132,19 +160,37 @@ func (b *batch[P, V]) joinCalls(ctx context.Context) {
 			it.completed = !it.lead && it.call.completed()
 		}
 		switch {
-		case !it.lead:
-		case b.q.LoadMany == nil:
-			alone(it.call)
-		default:
+		case b.q.LoadMany != nil && it.lead:
 			together = append(together, it)
+		case b.q.LoadMany != nil:
+		case !it.lead:
+			<-window
+		default:
+			asCaller := first.CompareAndSwap(false, true)
+			if !asCaller {
+				it.lane = laneRest
+			}
+			b.launchThen(ctx, it, func() {
+				if asCaller {
+					first.Store(false)
+				}
+				<-window
+			})
 		}
 	}
 	if len(together) == 0 {
-		return
+		return nil
 	}
 	started := b.c.start(func(context.Context) {
 		ctx, cancel := b.c.detach(ctx, b.q.ContextKeys)
 		defer cancel()
+		defer func() {
+			for _, it := range together {
+				if !it.ended {
+					b.ensureEnded(it.key, it.call)
+				}
+			}
+		}()
 		b.runTogether(ctx, together)
 	})
 	if !started {
@@ -152,6 +198,27 @@ func (b *batch[P, V]) joinCalls(ctx context.Context) {
 			b.complete(it.call, outcome[V]{sourceAnswer: sourceAnswer[V]{err: ErrClosed}})
 			b.calls.end(it.key, it.call)
 		}
+	}
+	return nil
+}
+
+// run is the call of one item.
+func (b *batch[P, V]) run(ctx context.Context, it *item[P, V], call *call[V]) {
+	if it.detail != "" {
+		b.runBypass(ctx, call, &it.request, it.detail)
+	} else {
+		b.runGuarded(ctx, call, &it.request)
+	}
+}
+
+// launchThen runs the call of an item, and then done, also if it cannot start.
+func (b *batch[P, V]) launchThen(ctx context.Context, it *item[P, V], done func()) {
+	launched := b.launch(ctx, it.key, it.call, func(ctx context.Context) {
+		defer done()
+		b.run(ctx, it, it.call)
+	})
+	if !launched {
+		done()
 	}
 }
 
@@ -206,11 +273,6 @@ func (b *batch[P, V]) runTogether(ctx context.Context, together []*item[P, V]) {
 	}
 	if len(fills) > 0 {
 		b.settleAll(ctx, fills)
-	}
-	for _, it := range together {
-		if !it.ended {
-			b.calls.end(it.key, it.call)
-		}
 	}
 }
 

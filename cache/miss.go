@@ -3,7 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
+	"fmt"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
@@ -55,6 +55,8 @@ import (
 // The waiters of A are answered before the store has the entry. The call of A goes on until it
 // has, so a caller of A that comes in between joins it instead of loading again.
 //
+// A load may ask for other answers, and waits for their loads like any caller (runningLoad).
+//
 // A load belongs to the cache and not to the caller that began it: it has a context of its
 // own, with its own deadline, and each waiter leaves with its own. Close ends all loads.
 
@@ -67,6 +69,9 @@ const (
 
 // join waits for the load of an answer under guard, beginning it if there is none.
 func (d *Cached[P, V]) join(ctx context.Context, r *request[P], guard driver.Guard) (Answer[V], error) {
+	if err := d.mayAsk(ctx, r.key); err != nil {
+		return Answer[V]{}, err
+	}
 	call, lead := d.calls.join(r.key, guard)
 	completed := !lead && call.completed()
 	if lead {
@@ -77,6 +82,9 @@ func (d *Cached[P, V]) join(ctx context.Context, r *request[P], guard driver.Gua
 
 // bypass waits for a load that begins after now and is stored nowhere.
 func (d *Cached[P, V]) bypass(ctx context.Context, r *request[P], detail string) (Answer[V], error) {
+	if err := d.mayAsk(ctx, r.key); err != nil {
+		return Answer[V]{}, err
+	}
 	run := func(call *call[V]) {
 		d.launch(ctx, r.key, call, func(ctx context.Context) { d.runBypass(ctx, call, r, detail) })
 	}
@@ -87,18 +95,33 @@ func (d *Cached[P, V]) bypass(ctx context.Context, r *request[P], detail string)
 	return d.wait(ctx, call, lead, false)
 }
 
-// launch runs a call on a goroutine of the cache, with a context that no caller can cancel.
-func (d *Cached[P, V]) launch(ctx context.Context, key string, call *call[V], run func(context.Context)) {
+// launch runs a call on a goroutine of the cache, with a context that no caller can cancel. After
+// Close it ends the call instead, and returns false.
+func (d *Cached[P, V]) launch(ctx context.Context, key string, call *call[V], run func(context.Context)) bool {
 	started := d.c.start(func(context.Context) {
 		ctx, cancel := d.c.detach(ctx, d.q.ContextKeys)
 		defer cancel()
+		defer d.ensureEnded(key, call)
 		run(ctx)
 	})
 	if !started {
 		d.complete(call, outcome[V]{sourceAnswer: sourceAnswer[V]{err: ErrClosed}})
 		d.calls.end(key, call)
 	}
+	return started
 }
+
+// ensureEnded ends a call that its goroutine did not: something panicked in it, or called
+// runtime.Goexit. Its waiters must not wait for ever, and later callers must not join it.
+func (d *Cached[P, V]) ensureEnded(key string, call *call[V]) {
+	if !call.completed() {
+		d.complete(call, outcome[V]{sourceAnswer: sourceAnswer[V]{err: &LoadError{Query: d.q.Name, Key: key, Err: errAborted}}})
+	}
+	d.calls.end(key, call)
+}
+
+// errAborted stands for a load whose goroutine ended before it had an outcome.
+var errAborted = errors.New("cache: the load was aborted by a panic, which was logged, or by runtime.Goexit")
 
 // complete gives a call its outcome and wakes its waiters.
 func (d *Cached[P, V]) complete(call *call[V], out outcome[V]) {
@@ -112,6 +135,10 @@ func (d *Cached[P, V]) wait(ctx context.Context, call *call[V], lead, completed 
 	if !call.completed() {
 		d.observe(ctx, WaitBegan{})
 		defer d.observe(ctx, WaitEnded{})
+		if l := askingLoad(ctx); l != nil {
+			l.suspend()
+			defer l.resume(ctx)
+		}
 	}
 	select {
 	case <-call.done:
@@ -252,8 +279,8 @@ func (d *Cached[P, V]) rememberedFailure(key string, failure []byte) outcome[V] 
 // loadUnderLease loads, keeping the lease alive meanwhile.
 func (d *Cached[P, V]) loadUnderLease(ctx context.Context, r *request[P], guard driver.Guard, token driver.Token, failure []byte) (outcome[V], func()) {
 	stop := d.c.keepLeases(ctx, []driver.Claim{{Key: r.key, Token: token}})
+	defer stop()
 	a := d.loadOne(ctx, r, nil)
-	stop()
 	fill, fresh := d.fillFor(r, guard, token, a, failure)
 	return outcome[V]{sourceAnswer: a, status: Miss, fresh: fresh}, func() { d.settleAll(ctx, []driver.Fill{fill}) }
 }
@@ -280,20 +307,18 @@ func (d *Cached[P, V]) fillFor(r *request[P], guard driver.Guard, token driver.T
 		return fill, 0 // not encodable: only give the lease back
 	default:
 		e.fresh, e.stale = shorten(d.q.FreshFor), d.q.StaleWhileRevalidate
-		fill.Life = e.fresh + max(d.q.StaleWhileRevalidate, d.q.StaleIfError)
+		fill.Life = sum(e.fresh, max(d.q.StaleWhileRevalidate, d.q.StaleIfError))
 	}
 	fill.Entry = e.encode()
 	return fill, e.fresh
 }
 
-// shorten takes up to a tenth from a lifetime, at random.
-func shorten(d time.Duration) time.Duration {
-	return d - time.Duration(rand.Float64()*float64(d)/10)
-}
-
 func (c *Cache) claim(ctx context.Context, claims []driver.Claim) (claimed []driver.Claimed, err error) {
 	err = c.health.call(ctx, "claim", func(ctx context.Context) (err error) {
 		claimed, err = c.cfg.Store.Claim(ctx, claims)
+		if err == nil && len(claimed) != len(claims) {
+			err = fmt.Errorf("the store answered %d claims of %d", len(claimed), len(claims))
+		}
 		return err
 	})
 	return claimed, err

@@ -47,7 +47,7 @@ func (a *nearAnswer[V]) answer(now int64) Answer[V] {
 func newNear[P comparable, V any](c *Cache, bound time.Duration, size int) *near[P, V] {
 	c.changes.expect(size)
 	return &near[P, V]{
-		changeTracker: c.changes, bound: int64(bound),
+		changeTracker: c.changes, bound: min(int64(bound), -never/2), // never is beyond any bound
 		table: otter.Must(&otter.Options[P, *nearAnswer[V]]{
 			MaximumSize: size,
 			Executor: func(task func()) {
@@ -81,7 +81,7 @@ func (n *near[P, V]) put(p P, as snapshotToken, value V, etag ETag, found bool, 
 	now := n.now()
 	n.table.Set(p, &nearAnswer[V]{
 		value: value, etag: etag, found: found,
-		at: now - int64(age), until: now + int64(ttl), as: as,
+		at: now - int64(age), until: int64(sum(time.Duration(now), ttl)), as: as,
 	})
 }
 

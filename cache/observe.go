@@ -9,7 +9,8 @@ import (
 // Observer is told what a Cache does, for metrics and traces: package cacheprom is one.
 // Without an Observer nothing is measured and nothing is paid. Its methods, and those of
 // the QueryObservers it returns, must be safe for concurrent use and return at once: they
-// are called on the way of requests.
+// are called on the way of requests. One that panics is logged, once a minute, and harms no
+// request.
 type Observer interface {
 	// Query is called once for each query that is defined. What it returns is told what
 	// becomes of the query's answers; nil means nothing is.
@@ -94,6 +95,14 @@ type (
 		Err  error
 	}
 
+	// Panicked: a function of the program panicked where no caller waited for it, so that it
+	// was logged. Query is empty if it belongs to none. The panic of a Load that callers
+	// wait for is a LoadEnded.
+	Panicked struct {
+		Func  string // "Load", "LoadMany", "Codec", "Warm", "OnRecovery", "Logger" or "goroutine"
+		Query string
+	}
+
 	// ChangesMissed: changes of tags may have gone unnoticed, so near answers were dropped.
 	ChangesMissed struct{}
 )
@@ -107,6 +116,7 @@ func (StoreFailed) CacheEvent()   {}
 func (StoreState) CacheEvent()    {}
 func (Invalidated) CacheEvent()   {}
 func (Unfenced) CacheEvent()      {}
+func (Panicked) CacheEvent()      {}
 func (ChangesMissed) CacheEvent() {}
 
 // LoadStatus says how the load of an answer ended.

@@ -60,7 +60,7 @@ type Query[P comparable, V any] struct {
 
 	// FreshFor is how long an answer serves without question; each entry's is shortened by
 	// up to a tenth, at random, so that entries stored together do not expire together.
-	// Required.
+	// Required, and at least 1 ms: stores keep times in milliseconds.
 	FreshFor time.Duration
 
 	// StaleWhileRevalidate is for how long after that an answer is served while it is being refreshed in
@@ -92,7 +92,9 @@ type Query[P comparable, V any] struct {
 	LoadTimeout time.Duration
 
 	// MaxLoads bounds the loads of this query that run at the same time in this process,
-	// and MaxQueue those that wait for a place; a caller beyond gets an OverloadError.
+	// and MaxQueue those that wait for a place; a caller beyond gets an OverloadError. A load
+	// that waits for answers it asks for itself does not count meanwhile, if it asks with its
+	// context. The loads of one GetMany count as one caller.
 	// Default 16 and 256.
 	MaxLoads int
 	MaxQueue int
@@ -119,6 +121,7 @@ type Loaded[V any] struct {
 }
 
 const (
+	resolution      = time.Millisecond // of the times in a store
 	defaultNotFound = 10 * time.Second
 	defaultMaxLoads = 16
 	defaultMaxQueue = 256
@@ -169,8 +172,11 @@ func (q Query[P, V]) validate() error {
 			wrong("Codec is nil, and JSON does not keep the answers:\n\t%s\nset a Codec that keeps them, or Codec: cache.JSON[%v]{} if what is lost does not matter", strings.Join(losses, "\n\t"), reflect.TypeFor[V]())
 		}
 	}
-	if q.FreshFor <= 0 {
-		wrong("FreshFor is %v: must be positive", q.FreshFor)
+	if q.FreshFor < resolution {
+		wrong("FreshFor is %v: must be at least %v", q.FreshFor, resolution)
+	}
+	if q.WarmEvery > 0 && q.WarmEvery < resolution {
+		wrong("WarmEvery is %v: must be at least %v, or 0 for never", q.WarmEvery, resolution)
 	}
 	for _, d := range []struct {
 		field string
@@ -189,6 +195,11 @@ func (q Query[P, V]) validate() error {
 	}{{"Revision", q.Revision}, {"MaxLoads", q.MaxLoads}, {"MaxQueue", q.MaxQueue}, {"NearSize", q.NearSize}} {
 		if n.value < 0 {
 			wrong("%s is negative: %d", n.field, n.value)
+		}
+	}
+	for i, key := range q.ContextKeys {
+		if key == nil || !reflect.TypeOf(key).Comparable() {
+			wrong("ContextKeys[%d] is of type %T, and no key of a context: use a type that can be compared", i, key)
 		}
 	}
 	if q.Near == 0 && q.NearSize > 0 {
@@ -244,16 +255,25 @@ func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
 }
 
 // errNoOwner guards private answers against a caller that was not identified.
-var errNoOwner = errors.New("cache: private answer asked for without an owner")
+var errNoOwner = errors.New("private answer asked for without an owner")
 
 // keyOf returns the whole key of an answer, without the store's prefix.
 func (d *Cached[P, V]) keyOf(p P) (string, error) {
+	key, err := d.buildKey(p)
+	if err != nil {
+		return "", fmt.Errorf("cache: key of query %q: %w", d.q.Name, err)
+	}
+	return key, nil
+}
+
+func (d *Cached[P, V]) buildKey(p P) (key string, err error) {
+	defer caught("Key", &err)
 	if d.q.Owner == nil {
 		return d.prefix + d.q.Key(p), nil
 	}
 	owner := d.q.Owner(p)
 	if owner == "" {
-		return "", fmt.Errorf("%w: %s", errNoOwner, d.q.Name)
+		return "", errNoOwner
 	}
 	return d.prefix + Key(owner) + ":" + d.q.Key(p), nil
 }

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -51,6 +52,9 @@ func (d *Cached[P, V]) read(ctx context.Context, key string, tags []Tag) (readRe
 		return d.interpret(ctx, key, reply, tags), nil
 	}
 	reply.shared.Do(func() { reply.shared.readResult = d.interpret(ctx, key, reply, tags) })
+	if reply.shared.at.IsZero() { // the first caller's goroutine ended in a codec
+		return d.interpret(ctx, key, reply, tags), nil
+	}
 	return reply.shared.readResult, nil
 }
 
@@ -92,15 +96,22 @@ func (d *Cached[P, V]) coalesceReads() {
 
 // read asks the store for the versions of tags and for entries, unless the store is not
 // validated.
-func (c *Cache) read(ctx context.Context, tags []Tag, keys []string) (s driver.Snapshot, err error) {
+func (c *Cache) read(ctx context.Context, tags []Tag, keys []string) (driver.Snapshot, error) {
 	if !c.health.isValidated() {
-		return s, ErrUnavailable
+		return driver.Snapshot{}, ErrUnavailable
 	}
-	err = c.health.call(ctx, "read", func(ctx context.Context) (err error) {
+	var s driver.Snapshot
+	err := c.health.call(ctx, "read", func(ctx context.Context) (err error) {
 		s, err = c.cfg.Store.Read(ctx, tags, keys)
 		return err
 	})
-	return s, err
+	if err == nil && (len(s.States) != len(tags) || len(s.Entries) != len(keys)) {
+		err = fmt.Errorf("the store read %d tags of %d and %d entries of %d", len(s.States), len(tags), len(s.Entries), len(keys))
+	}
+	if err != nil {
+		return driver.Snapshot{}, err // the call may still write s
+	}
+	return s, nil
 }
 
 // union is the tags of several keys, each once.

@@ -19,7 +19,7 @@ func (d *Cached[P, V]) refresh(ctx context.Context, r *request[P], guard driver.
 	started := d.c.start(func(context.Context) {
 		defer close(done)
 		defer d.calls.endRefresh(r.key)
-		ctx, cancel := d.c.detach(ctx, d.q.ContextKeys)
+		ctx, cancel := d.c.detach(asRoot(ctx), d.q.ContextKeys)
 		defer cancel()
 		d.runRefresh(ctx, r, guard, evenIfFresh)
 	})
@@ -34,15 +34,21 @@ func (d *Cached[P, V]) runRefresh(ctx context.Context, r *request[P], guard driv
 	if !d.loads.tryEnter() {
 		return // busy with answers that callers wait for
 	}
+	unused := true
+	defer func() {
+		if unused {
+			d.loads.release()
+		}
+	}()
 	token := driver.Token(driver.NewVersion())
 	announced, unsubscribe := d.c.cfg.Store.Announced(r.key)
 	defer unsubscribe()
 	claimed, err := d.c.claim(ctx, []driver.Claim{{Key: r.key, Token: token, Guard: guard, TTL: leaseTTL}})
 	if err != nil {
-		d.loads.release()
 		return
 	}
 	if claimed[0].State != driver.Granted {
+		unused = false
 		d.loads.release()
 		// Another process is loading, or just failed to. Until there is news, the callers
 		// of this process need not try again.
@@ -50,13 +56,15 @@ func (d *Cached[P, V]) runRefresh(ctx context.Context, r *request[P], guard driv
 		return
 	}
 	if !evenIfFresh && d.classify(ctx, r.key, claimed[0].Entry, guard, time.Now()).state == entryFresh {
-		d.loads.release()
 		_ = d.c.settle(ctx, []driver.Fill{{Key: r.key, Token: token}})
 		return
 	}
 	stop := d.c.keepLeases(ctx, []driver.Claim{{Key: r.key, Token: token}})
+	defer stop()
+	unused = false
 	a := d.loadAdmitted(ctx, []*request[P]{r}, nil)[0]
 	stop()
+	d.c.uncaught(ctx, d.q.Name, a.err) // no caller waits for it
 	// The guard is the one seen before the load began. If a write came in between, the
 	// entry is born invalid, and nothing that was invalidated comes back by it.
 	fill, _ := d.fillFor(r, guard, token, a, claimed[0].Failure)

@@ -293,3 +293,72 @@ func TestFenceWithoutAStoreSaysSoAndTheWriteMayGoOn(t *testing.T) {
 		}
 	})
 }
+
+// A caller that leaves before StoreTimeout cannot tell whether the store hangs. Its call can: it
+// goes on without it. So callers in a hurry open the breaker too, and later ones get answers.
+func TestCallersInAHurryOpenTheBreaker(t *testing.T) {
+	for name, inHurry := range map[string]func(context.Context) (context.Context, context.CancelFunc){
+		"near deadlines": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, 20*time.Millisecond)
+		},
+		"callers that cancel": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(20*time.Millisecond, cancel)
+			return ctx, cancel
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				s, c := newSource(), newCache(t)
+				s.delay = time.Millisecond
+				q := cache.Define(c.Cache, s.query())
+				mustGet(t, q, 1, "one")
+				synctest.Wait()
+				c.store.Hang(storetest.OpRead)
+				began, failed := time.Now(), 0
+				for range 100 {
+					ctx, cancel := inHurry(t.Context())
+					v, err := q.Get(ctx, 1)
+					cancel()
+					if err != nil {
+						failed++
+						if time.Since(began) > 400*time.Millisecond {
+							t.Fatalf("%v after the store hung, a caller got %v", time.Since(began), err)
+						}
+					} else if v != "one" {
+						t.Fatalf("row 1 is %q", v)
+					}
+				}
+				if failed > 10 {
+					t.Errorf("%d callers of 100 got no answer, want the few before the breaker opened", failed)
+				}
+				if h := c.Health(); h.State == "ok" {
+					t.Errorf("health is %+v while reads hang", h)
+				}
+			})
+		})
+	}
+}
+
+// Nor do callers in a hurry open the breaker of a store that answers in time for all others.
+func TestCallersInAHurryDoNotOpenTheBreakerOfASlowStore(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		s.delay = time.Millisecond
+		q := cache.Define(c.Cache, s.query())
+		mustGet(t, q, 1, "one")
+		synctest.Wait()
+		c.store.Delay(30 * time.Millisecond)
+		for range 100 {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			if _, err := q.Get(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a caller with 20 ms got %v from a store that takes 30", err)
+			}
+			cancel()
+		}
+		if h := c.Health(); h.State != "ok" {
+			t.Errorf("health is %+v, want ok", h)
+		}
+		mustLookup(t, q, 1, cache.Hit)
+	})
+}

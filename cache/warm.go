@@ -33,10 +33,7 @@ func (d *Cached[P, V]) warm(ctx context.Context) error {
 }
 
 func (d *Cached[P, V]) eachWarm(ctx context.Context, do func(P) error) error {
-	if d.q.Warm == nil {
-		return nil
-	}
-	ps, err := d.q.Warm(ctx)
+	ps, err := d.warmParameters(ctx)
 	if err != nil {
 		return fmt.Errorf("warm %s: which: %w", d.q.Name, err)
 	}
@@ -52,6 +49,18 @@ func (d *Cached[P, V]) eachWarm(ctx context.Context, do func(P) error) error {
 	return errors.Join(errs...)
 }
 
+// warmParameters calls Warm, if there is one.
+func (d *Cached[P, V]) warmParameters(ctx context.Context) ([]P, error) {
+	if d.q.Warm == nil {
+		return nil, nil
+	}
+	ps, err := protect(ctx, d.c, "Warm", func() {}, d.q.Warm)
+	if err != nil {
+		return nil, fmt.Errorf("Warm: %w", err)
+	}
+	return ps, nil
+}
+
 // keepWarm loads the warm answers again every WarmEvery, until ctx ends.
 func (d *Cached[P, V]) keepWarm(ctx context.Context) {
 	for pause(ctx, jitter(d.q.WarmEvery)) {
@@ -59,6 +68,7 @@ func (d *Cached[P, V]) keepWarm(ctx context.Context) {
 			continue
 		}
 		if err := d.eachWarm(ctx, func(p P) error { return d.reload(ctx, p) }); err != nil && ctx.Err() == nil {
+			d.c.uncaught(ctx, d.q.Name, err)
 			d.c.cfg.Logger.WarnContext(ctx, "warming failed", "query", d.q.Name, "err", err)
 		}
 	}
@@ -68,7 +78,7 @@ func (d *Cached[P, V]) keepWarm(ctx context.Context) {
 // back: until it runs out, the fleet's answers are as warm as one warmer makes them.
 func (d *Cached[P, V]) myTurn(ctx context.Context) bool {
 	claimed, err := d.c.claim(ctx, []driver.Claim{{
-		Key: "warm:" + d.q.Name, Token: driver.Token(driver.NewVersion()), TTL: d.q.WarmEvery * 8 / 10,
+		Key: "warm:" + d.q.Name, Token: driver.Token(driver.NewVersion()), TTL: d.q.WarmEvery - d.q.WarmEvery/5,
 	}})
 	return err == nil && claimed[0].State == driver.Granted
 }

@@ -39,6 +39,7 @@ type Metrics struct {
 	waiters             *prometheus.GaugeVec
 	storeErrors         *prometheus.CounterVec
 	invalidations       *prometheus.CounterVec
+	panics              *prometheus.CounterVec
 	downgrades, gaps    prometheus.Counter
 	breaker, validated  prometheus.Gauge
 	delivered           *prometheus.CounterVec
@@ -88,6 +89,7 @@ func New(r prometheus.Registerer) (*Metrics, error) {
 	m.undecodable = counters("cache_undecodable_total", "Entries that could not be read: another format, or damaged.", perQuery...)
 	m.overloads = counters("cache_overloads_total", "Callers refused because too many loads were running and waiting.", perQuery...)
 	m.storeErrors = counters("cache_store_errors_total", "Failed calls of the shared tier, by operation.", "op")
+	m.panics = counters("cache_panics_total", "Panics of the program's functions that no caller waited for, by function.", "function")
 	m.invalidations = counters("cache_invalidations_total", "Tags bumped by this process, by result.", "result")
 	m.loadTime = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "cache_load_duration_seconds", Help: "How long loads from the source took.",
@@ -158,6 +160,8 @@ func (m *Metrics) Observe(_ context.Context, e cache.Event) {
 			result = resultFailed
 		}
 		m.invalidations.WithLabelValues(result).Add(float64(len(e.Tags)))
+	case cache.Panicked:
+		m.panics.WithLabelValues(e.Func).Inc()
 	case cache.Unfenced:
 		m.downgrades.Inc()
 	case cache.ChangesMissed:

@@ -37,6 +37,7 @@ type Tally struct {
 	Unfenced     int // writes that went on without a fence
 	Invalidated  int // tags
 	StoreFailure int // failed calls of the store
+	Panics       int // of the program's functions, where no caller waited
 }
 
 var _ cache.Observer = (*Counts)(nil)
@@ -80,6 +81,8 @@ func (c *Counts) Observe(_ context.Context, e cache.Event) {
 		}
 	case cache.StoreFailed:
 		c.total.StoreFailure++
+	case cache.Panicked:
+		c.total.Panics++
 	case cache.StoreState:
 		c.state = e
 	}

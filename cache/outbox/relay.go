@@ -23,7 +23,7 @@ type RelayConfig struct {
 	// Poll is the longest pause between two looks at the outbox. Default 200 ms.
 	Poll time.Duration
 	// Batch is how many rows are delivered at a time. A backlog is delivered in batches
-	// that grow to 20 times as many. Default 500.
+	// that grow to 20 times as many. At most 1,000,000. Default 500.
 	Batch int
 	// MaxTags bounds how many tags of a batch are bumped by name; of more, families are.
 	// Default DefaultMaxTags.
@@ -51,11 +51,15 @@ func (c RelayConfig) validate() error {
 			errs = append(errs, fmt.Errorf("%s is negative: %d", f.name, f.value))
 		}
 	}
+	if c.Batch > mostBatch {
+		errs = append(errs, fmt.Errorf("Batch is %d: must be at most %d", c.Batch, mostBatch))
+	}
 	return errors.Join(errs...)
 }
 
 const (
-	growth     = 20                    // of a batch, under a backlog
+	growth     = 20 // of a batch, under a backlog
+	mostBatch  = 1_000_000
 	mostMarks  = 64                    // bumped one by one
 	bumpAtOnce = 256                   // tags in one call of the shared tier, which has a time limit
 	pacing     = 10 * time.Millisecond // at least, between looks that found nothing

@@ -154,5 +154,9 @@ func (s *Store) route(commands []command, inFull bool) (rueidis.Client, []rueidi
 // millis is d as the scripts take it: whole ms, and at least one, because Redis refuses a life
 // of none.
 func millis(d time.Duration) string {
-	return strconv.FormatInt(max((d+time.Millisecond-1).Milliseconds(), 1), 10)
+	n := d.Milliseconds()
+	if d%time.Millisecond > 0 { // rounded up; adding first would overflow for the longest
+		n++
+	}
+	return strconv.FormatInt(max(n, 1), 10)
 }

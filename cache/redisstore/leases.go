@@ -3,6 +3,7 @@ package redisstore
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -92,7 +93,8 @@ func (s *Store) Settle(ctx context.Context, fills []driver.Fill) error {
 		}
 		// Twice as long as the entry: extendScript is not exact, and the next entry under
 		// the same versions comes later.
-		life = max(life, s.cfg.TagLife, 2*f.Life)
+		// Neither may overflow: an entry may live for as long as a Duration can say.
+		life = max(life, s.cfg.TagLife, 2*min(f.Life, math.MaxInt64/2))
 	}
 	if len(tags) > 0 {
 		slices.Sort(tags)

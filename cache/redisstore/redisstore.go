@@ -32,7 +32,7 @@ type Config struct {
 	Prefix string
 
 	// Timeout bounds each call whose context has no deadline, including its wait for a
-	// connection. Default 50 ms.
+	// connection. At most an hour. Default 50 ms.
 	Timeout time.Duration
 
 	// TagLife is how long the version of a tag is kept without a bump and without an entry
@@ -51,6 +51,7 @@ type Config struct {
 
 const (
 	defaultTimeout = 50 * time.Millisecond
+	mostTimeout    = time.Hour
 	defaultTagLife = 24 * time.Hour
 
 	// A server loses its connection after it was silent for about silenceTimeout. A PING is
@@ -103,6 +104,9 @@ func (c Config) options() (rueidis.ClientOption, error) {
 	}
 	if c.Timeout < 0 {
 		errs = append(errs, fmt.Errorf("Timeout is negative: %v", c.Timeout))
+	}
+	if c.Timeout > mostTimeout {
+		errs = append(errs, fmt.Errorf("Timeout is %v: must be at most %v", c.Timeout, mostTimeout))
 	}
 	if c.TagLife < time.Second {
 		errs = append(errs, fmt.Errorf("TagLife is %v: must be at least 1s", c.TagLife))

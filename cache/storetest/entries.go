@@ -3,6 +3,7 @@ package storetest
 import (
 	"crypto/rand"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
@@ -13,6 +14,7 @@ var entryRules = []rule{
 	{"an entry is stored and read through every handle, byte by byte", checkEntry},
 	{"an entry replaces the one before, and its life with it", checkOverwrite},
 	{"an entry ends when its life has passed, and not before", checkEntryEnds},
+	{"an entry may live for as long as a duration can say", checkLongestLife},
 	{"an empty entry is an entry", checkEmptyEntry},
 	{"an entry may be large", checkLargeEntry},
 	{"several entries are stored in one call", checkManyEntries},
@@ -51,6 +53,17 @@ func checkEntryEnds(h *helpers) {
 	h.expectAfter(start, short, "the end of the entry", func() bool { return h.entry("k") == nil })
 	h.put("k", "again", long)
 	h.wantEntry("k", []byte("again"))
+}
+
+// checkLongestLife: a program that wants an answer for ever says math.MaxInt64. Arithmetic on it
+// must not end in the past.
+func checkLongestLife(h *helpers) {
+	tag := driver.Tag("long:life")
+	before := h.state(tag).Version
+	h.settle(driver.Fill{Key: "k", Token: newToken(), Entry: []byte("v"), Life: math.MaxInt64, Tags: []driver.Tag{tag}})
+	h.sleep(50 * time.Millisecond)
+	h.wantEntry("k", []byte("v"))
+	h.wantUnchanged(tag, before, h.state(tag).Version)
 }
 
 func checkEmptyEntry(h *helpers) {
