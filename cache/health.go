@@ -23,6 +23,7 @@ const (
 	tripWindow   = 10 * time.Second
 	probeEvery   = 100 * time.Millisecond
 	drainTimeout = 30 * time.Second
+	remindEvery  = 5 * time.Minute
 )
 
 // health decides what the store is good for. Two questions, two answers:
@@ -64,6 +65,12 @@ const (
 //	                              suspect(2): a bump fails
 //	           -> recover again
 //
+// A call that runs out of time says little: it may have been large, or stood in line behind a
+// large one, or the machine was busy. So while the store is validated, a timeout is put aside,
+// and the prober makes small calls of both kinds, a read and a change of nothing. Only if they
+// get no answer either do the timeouts count as failures. Otherwise they are reported
+// (StoreFailed), their callers went to the source, and the store keeps its trust.
+//
 // A deadline is shared by the calls that begin at about the same time (see withDeadline), the
 // breaker counts failures and not callers that left, and a change of identity that a call
 // meets (ErrUnproven) is no failure of the store but a reason to recover.
@@ -76,8 +83,11 @@ type health struct {
 	breaker *gobreaker.CircuitBreaker[struct{}]
 
 	deadline  atomic.Pointer[sharedDeadline]
-	down      atomic.Bool // the breaker is not closed
-	validated atomic.Bool // changed under mu
+	slow      atomic.Uint32 // calls that ran out of time and are not yet charged to the store
+	confirms  chan struct{} // find out who is to blame for them
+	saidSlow  time.Time     // when it was last said that it is not the store; of run alone
+	down      atomic.Bool   // the breaker is not closed
+	validated atomic.Bool   // changed under mu
 	wake      chan struct{}
 
 	mu         sync.Mutex
@@ -93,7 +103,7 @@ type health struct {
 func newHealth(cfg Config, observe func(context.Context, Event), bumps *recentBumps) *health {
 	h := &health{
 		store: cfg.Store, timeout: cfg.StoreTimeout, log: cfg.Logger, observe: observe, bumps: bumps,
-		wake: make(chan struct{}, 1), since: time.Now(), serving: make(chan struct{}),
+		wake: make(chan struct{}, 1), confirms: make(chan struct{}, 1), since: time.Now(), serving: make(chan struct{}),
 	}
 	h.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		MaxRequests:  1,
@@ -106,7 +116,7 @@ func newHealth(cfg Config, observe func(context.Context, Event), bumps *recentBu
 		},
 		IsSuccessful: func(err error) bool { return err == nil || errors.Is(err, driver.ErrLeaseLost) },
 		IsExcluded: func(err error) bool {
-			return errors.Is(err, errCallerLeft) || errors.Is(err, driver.ErrUnproven)
+			return errors.Is(err, errCallerLeft) || errors.Is(err, errSlow) || errors.Is(err, driver.ErrUnproven)
 		},
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			h.down.Store(to != gobreaker.StateClosed)
@@ -120,12 +130,20 @@ func newHealth(cfg Config, observe func(context.Context, Event), bumps *recentBu
 // nothing about the store.
 var errCallerLeft = errors.New("caller left")
 
+// errSlow marks a store call that ran out of time while nothing else was known to be wrong.
+var errSlow = errors.New("no answer in time")
+
 // call runs one store operation within the timeout, unless the breaker is open.
 func (h *health) call(ctx context.Context, op string, f func(context.Context) error) error {
+	return h.callFor(ctx, op, 0, f)
+}
+
+// callFor is call with extra time for what the operation carries.
+func (h *health) callFor(ctx context.Context, op string, extra time.Duration, f func(context.Context) error) error {
 	if h.down.Load() {
 		return ErrUnavailable
 	}
-	err := h.try(ctx, f)
+	err := h.try(ctx, extra, f)
 	switch {
 	case err == nil, errors.Is(err, driver.ErrLeaseLost):
 		return err
@@ -138,15 +156,27 @@ func (h *health) call(ctx context.Context, op string, f func(context.Context) er
 	h.observe(ctx, StoreFailed{Op: op, Err: err})
 	if h.down.Load() {
 		h.suspect(err, true)
+	} else if errors.Is(err, errSlow) {
+		h.slow.Add(1)
+		select {
+		case h.confirms <- struct{}{}:
+		default: // it is due already
+		}
 	}
 	return err
 }
 
-func (h *health) try(ctx context.Context, f func(context.Context) error) error {
+func (h *health) try(ctx context.Context, extra time.Duration, f func(context.Context) error) error {
 	_, err := h.breaker.Execute(func() (struct{}, error) {
-		err := f(h.withDeadline(ctx))
-		if err != nil && ctx.Err() != nil {
+		callCtx, cancel := h.withDeadline(ctx, extra)
+		defer cancel()
+		err := f(callCtx)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
 			err = fmt.Errorf("%w: %w", errCallerLeft, err)
+		case errors.Is(err, context.DeadlineExceeded) && h.validated.Load():
+			err = fmt.Errorf("%w: %w", errSlow, err)
 		}
 		return struct{}{}, err
 	})
@@ -154,6 +184,41 @@ func (h *health) try(ctx context.Context, f func(context.Context) error) error {
 		return ErrUnavailable
 	}
 	return err
+}
+
+// confirmTimeouts is how many timeouts the calls have by which the store is to prove that it
+// answers: what stands before them in a connection has to pass first.
+const confirmTimeouts = 4
+
+// confirm finds out who is to blame for calls that ran out of time, and charges them to the store
+// if it does not answer small ones either.
+func (h *health) confirm(ctx context.Context) {
+	slow := h.slow.Swap(0)
+	probe, cancel := context.WithTimeout(ctx, confirmTimeouts*h.timeout)
+	defer cancel()
+	_, err := h.store.Read(probe, []Tag{Everything}, nil)
+	if err == nil {
+		// Nobody holds this lease. Stores may read and change over connections of their own.
+		err = h.store.Renew(probe, partNamespace+":probe", driver.Token{}, leaseTTL)
+	}
+	switch {
+	case ctx.Err() != nil:
+	case err == nil, errors.Is(err, driver.ErrLeaseLost):
+		if time.Since(h.saidSlow) > remindEvery {
+			h.saidSlow = time.Now()
+			h.log.WarnContext(ctx, "calls of the store ran out of time, but it answers small ones: their callers went to the source",
+				"calls", slow, "remedy", "look for large answers and a busy network or machine, or raise Config.StoreTimeout", "next_reminder", remindEvery)
+		}
+	case errors.Is(err, driver.ErrUnproven):
+		h.suspect(err, false)
+	default:
+		for range min(slow, tripAfter) {
+			_, _ = h.breaker.Execute(func() (struct{}, error) { return struct{}{}, err })
+		}
+		if h.down.Load() {
+			h.suspect(err, true)
+		}
+	}
 }
 
 // sharedDeadline is a context for the calls that begin at about the same time.
@@ -167,10 +232,14 @@ type sharedDeadline struct {
 // begin at about the same time share it: a timer for each would cost a hit more than
 // all the rest. It does not end when the caller cancels: by then no caller waits for the
 // result. A caller with a nearer deadline gets a context of its own.
-func (h *health) withDeadline(ctx context.Context) context.Context {
+// So has one that carries much, and needs extra time.
+func (h *health) withDeadline(ctx context.Context, extra time.Duration) (context.Context, context.CancelFunc) {
 	now := time.Now()
+	if extra > 0 {
+		return context.WithTimeout(ctx, h.timeout+extra)
+	}
 	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(now) < h.timeout {
-		return ctx
+		return ctx, noCancel
 	}
 	d := h.deadline.Load()
 	if d == nil || now.Sub(d.since) > h.timeout/10 {
@@ -178,8 +247,10 @@ func (h *health) withDeadline(ctx context.Context) context.Context {
 		d = &sharedDeadline{ends, cancel, now}
 		h.deadline.Store(d) // the one before ends by itself, with the last call that uses it
 	}
-	return d
+	return d, noCancel
 }
+
+func noCancel() {}
 
 // suspect ends the trust in entries and starts a recovery.
 func (h *health) suspect(err error, outage bool) { h.suspectAs(slog.LevelWarn, err, outage) }
@@ -228,6 +299,9 @@ func (h *health) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-h.confirms:
+			h.confirm(ctx)
+			continue
 		case <-h.wake:
 		}
 		for !h.isValidated() && !h.recover(ctx) {
@@ -247,7 +321,7 @@ func (h *health) recover(ctx context.Context) bool {
 	h.mu.Unlock()
 
 	var identity string
-	err := h.try(ctx, func(ctx context.Context) (err error) {
+	err := h.try(ctx, 0, func(ctx context.Context) (err error) {
 		identity, err = h.store.Identity(ctx)
 		return err
 	})

@@ -60,8 +60,15 @@ type (
 	WaitEnded struct{}
 
 	// NotStored: loaded answers were not stored, because their tags changed or were fenced,
-	// or because the store failed.
+	// because the store failed, or because they are too large.
 	NotStored struct{ Answers int }
+
+	// TooLarge: an answer was not stored because Bytes is more than Config.MaxEntryBytes, or
+	// Tags more than an answer may have; the other is 0. NotStored is told, too.
+	TooLarge struct {
+		Key         string
+		Bytes, Tags int
+	}
 
 	// Undecodable: an entry of the store could not be read. It is another release's, or
 	// damaged; it counts as absent.
@@ -102,6 +109,7 @@ func (LoadEnded) CacheEvent()     {}
 func (WaitBegan) CacheEvent()     {}
 func (WaitEnded) CacheEvent()     {}
 func (NotStored) CacheEvent()     {}
+func (TooLarge) CacheEvent()      {}
 func (Undecodable) CacheEvent()   {}
 func (StoreFailed) CacheEvent()   {}
 func (StoreState) CacheEvent()    {}

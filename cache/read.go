@@ -50,7 +50,10 @@ func (d *Cached[P, V]) read(ctx context.Context, key string, tags []Tag) (readRe
 	case reply.shared == nil:
 		return d.interpret(ctx, key, reply, tags), nil
 	}
-	reply.shared.Do(func() { reply.shared.readResult = d.interpret(ctx, key, reply, tags) })
+	// A caller that leaves must not spoil what the others share.
+	reply.shared.Do(func() {
+		reply.shared.readResult = d.interpret(context.WithoutCancel(ctx), key, reply, tags)
+	})
 	return reply.shared.readResult, nil
 }
 
@@ -66,7 +69,7 @@ func (d *Cached[P, V]) coalesceReads() {
 	d.reads.Alone, d.reads.Most, d.reads.Wait = readsAlone, readsShared, readsWait
 	d.reads.Spawn, d.reads.Closed = d.c.start, ErrClosed
 	d.reads.One = func(ctx context.Context, key string, tags []Tag) (reply storeReply[V], err error) {
-		snapshot, err := d.c.read(ctx, tags, []string{key})
+		snapshot, err := d.c.read(ctx, tags, []string{key}, d.entrySize())
 		if err != nil {
 			return reply, err
 		}
@@ -77,7 +80,7 @@ func (d *Cached[P, V]) coalesceReads() {
 		for _, ts := range tags {
 			u.add(ts)
 		}
-		snapshot, err := d.c.read(ctx, u.tags, keys)
+		snapshot, err := d.c.read(ctx, u.tags, keys, d.entrySize())
 		if err != nil {
 			return nil, err
 		}
@@ -87,19 +90,6 @@ func (d *Cached[P, V]) coalesceReads() {
 		}
 		return replies, nil
 	}
-}
-
-// read asks the store for the versions of tags and for entries, unless the store is not
-// validated.
-func (c *Cache) read(ctx context.Context, tags []Tag, keys []string) (s driver.Snapshot, err error) {
-	if !c.health.isValidated() {
-		return s, ErrUnavailable
-	}
-	err = c.health.call(ctx, "read", func(ctx context.Context) (err error) {
-		s, err = c.cfg.Store.Read(ctx, tags, keys)
-		return err
-	})
-	return s, err
 }
 
 // union is the tags of several keys, each once.

@@ -69,7 +69,7 @@ func (d *Cached[P, V]) keepWarm(ctx context.Context) {
 func (d *Cached[P, V]) myTurn(ctx context.Context) bool {
 	claimed, err := d.c.claim(ctx, []driver.Claim{{
 		Key: "warm:" + d.q.Name, Token: driver.Token(driver.NewVersion()), TTL: d.q.WarmEvery * 8 / 10,
-	}})
+	}}, 0)
 	return err == nil && claimed[0].State == driver.Granted
 }
 
@@ -80,7 +80,10 @@ func (d *Cached[P, V]) reload(ctx context.Context, p P) error {
 	if err != nil {
 		return err
 	}
-	snapshot, err := d.c.read(ctx, r.tags, []string{r.key})
+	if r.tooMany > 0 {
+		return nil // it is stored nowhere
+	}
+	snapshot, err := d.c.read(ctx, r.tags, []string{r.key}, d.entrySize())
 	if err != nil {
 		return err
 	}

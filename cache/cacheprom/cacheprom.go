@@ -33,6 +33,7 @@ type Metrics struct {
 
 	hits, misses, loads *prometheus.CounterVec
 	bypasses, notStored *prometheus.CounterVec
+	tooLarge            *prometheus.CounterVec
 	undecodable         *prometheus.CounterVec
 	overloads           *prometheus.CounterVec
 	loadTime            *prometheus.HistogramVec
@@ -84,7 +85,8 @@ func New(r prometheus.Registerer) (*Metrics, error) {
 	m.misses = counters("cache_misses_total", "Answers that were not in the cache: loaded, joined, or bypassed.", perQuery...)
 	m.loads = counters("cache_loads_total", "Loads from the source, by result.", "namespace", "query", "result")
 	m.bypasses = counters("cache_bypasses_total", "Answers taken from the source without storing them, by reason.", "namespace", "query", "reason")
-	m.notStored = counters("cache_refused_stores_total", "Loaded answers that were not stored: their tags changed, were fenced, or the store failed.", perQuery...)
+	m.notStored = counters("cache_refused_stores_total", "Loaded answers that were not stored: their tags changed, were fenced, the store failed, or they are too large.", perQuery...)
+	m.tooLarge = counters("cache_too_large_total", "Answers that were not stored because they have too many bytes or too many tags.", perQuery...)
 	m.undecodable = counters("cache_undecodable_total", "Entries that could not be read: another format, or damaged.", perQuery...)
 	m.overloads = counters("cache_overloads_total", "Callers refused because too many loads were running and waiting.", perQuery...)
 	m.storeErrors = counters("cache_store_errors_total", "Failed calls of the shared tier, by operation.", "op")
@@ -179,6 +181,8 @@ func (m *Metrics) Query(name string) cache.QueryObserver {
 		misses:      m.misses.WithLabelValues(ns, q),
 		fenced:      m.bypasses.WithLabelValues(ns, q, cache.DetailFenced),
 		unavailable: m.bypasses.WithLabelValues(ns, q, cache.DetailUnavailable),
+		bypassTags:  m.bypasses.WithLabelValues(ns, q, cache.DetailTooLarge),
+		tooLarge:    m.tooLarge.WithLabelValues(ns, q),
 		notStored:   m.notStored.WithLabelValues(ns, q), undecodable: m.undecodable.WithLabelValues(ns, q),
 		overloads: m.overloads.WithLabelValues(ns, q),
 		loads:     map[cache.LoadStatus]prometheus.Counter{},
@@ -196,6 +200,7 @@ type queryMetrics struct {
 	hits, nearHits         prometheus.Counter
 	misses                 prometheus.Counter
 	fenced, unavailable    prometheus.Counter
+	bypassTags, tooLarge   prometheus.Counter
 	notStored, undecodable prometheus.Counter
 	overloads              prometheus.Counter
 	loads                  map[cache.LoadStatus]prometheus.Counter
@@ -222,6 +227,8 @@ func (m *queryMetrics) Served(_ context.Context, s cache.Served) {
 			m.fenced.Inc()
 		case cache.DetailUnavailable:
 			m.unavailable.Inc()
+		case cache.DetailTooLarge:
+			m.bypassTags.Inc()
 		}
 	}
 	if s.Err != nil {
@@ -246,6 +253,8 @@ func (m *queryMetrics) Observe(_ context.Context, e cache.Event) {
 		m.waiters.Dec()
 	case cache.NotStored:
 		m.notStored.Add(float64(e.Answers))
+	case cache.TooLarge:
+		m.tooLarge.Inc()
 	case cache.Undecodable:
 		m.undecodable.Inc()
 	}
