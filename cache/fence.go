@@ -73,9 +73,10 @@ func (c *Cache) Bump(ctx context.Context, mark driver.Mark, tags []Tag) error {
 		return nil
 	}
 	// What is committed must be delivered: the caller's leaving is no reason to stop.
+	upTo := c.bumps.latest()
 	err := c.bumpSome(context.WithoutCancel(ctx), tags, mark)
 	c.changes.Changed(tags...)
-	c.bumps.add(tags, err != nil)
+	c.bumps.add(tags, err != nil, upTo)
 	if c.cfg.Observer != nil {
 		c.Observe(ctx, Invalidated{Tags: tags, Err: err})
 	}

@@ -368,7 +368,17 @@ func (h *health) recover(ctx context.Context) bool {
 func (h *health) deliver(ctx context.Context, all bool) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
-	if err := h.bumps.replay(ctx, h.store, all); err != nil {
+	instead, err := h.bumps.replay(ctx, func(ctx context.Context, tags []Tag) error {
+		ctx, cancel := context.WithTimeout(ctx, confirmTimeouts*h.timeout+allowance(len(tags), 0))
+		defer cancel()
+		return h.store.Bump(ctx, tags, driver.NoMark)
+	}, all)
+	if len(instead) > 0 {
+		h.observe(ctx, Widened{Tags: instead})
+		h.log.ErrorContext(ctx, "the store refuses to invalidate some tags, so their families were invalidated instead",
+			"families", instead[:min(len(instead), 10)], "remedy", "see in the log of the store, or in the rights of its account, which tags it refuses")
+	}
+	if err != nil {
 		return fmt.Errorf("replay bumps: %w", err)
 	}
 	h.mu.Lock()

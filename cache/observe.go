@@ -95,6 +95,9 @@ type (
 		Err  error
 	}
 
+	// Widened: families were invalidated, or Everything, in place of tags that the store refused.
+	Widened struct{ Tags []Tag }
+
 	// Unfenced: a write went on without a fence because the store could not be told.
 	Unfenced struct {
 		Tags []Tag
@@ -114,6 +117,7 @@ func (Undecodable) CacheEvent()   {}
 func (StoreFailed) CacheEvent()   {}
 func (StoreState) CacheEvent()    {}
 func (Invalidated) CacheEvent()   {}
+func (Widened) CacheEvent()       {}
 func (Unfenced) CacheEvent()      {}
 func (ChangesMissed) CacheEvent() {}
 

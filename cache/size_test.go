@@ -239,7 +239,7 @@ func (s strict) Settle(ctx context.Context, fills []driver.Fill) error {
 
 func TestBatchesReachTheStoreInChunks(t *testing.T) {
 	virtual(t, func(t *testing.T) {
-		const many = 100_000
+		const many = 30_000
 		shared := storetest.NewFaulty(strict{memstore.New(memstore.Config{})})
 		t.Cleanup(func() { shared.Close() })
 		b, c := &batches{source: newSource()}, newProcess(t, shared.Peer(), cache.Config{})
@@ -272,16 +272,16 @@ func TestBatchesReachTheStoreInChunks(t *testing.T) {
 				t.Errorf("LoadMany was asked for %d", len(asked))
 			}
 		}
-		fence, err := c.Fence(t.Context(), driver.Mark{1}, tags[:20_000])
+		fence, err := c.Fence(t.Context(), driver.Mark{1}, tags[:10_000])
 		if err != nil {
 			t.Error(err)
 		}
 		if err := fence.Bump(t.Context()); err != nil {
 			t.Error(err)
 		}
-		mustInvalidate(t, c, tags[20_000:40_000]...)
-		if n := hits(); n != many-40_000 {
-			t.Errorf("%d hits after 40,000 tags were invalidated, want %d", n, many-40_000)
+		mustInvalidate(t, c, tags[10_000:20_000]...)
+		if n := hits(); n != many-20_000 {
+			t.Errorf("%d hits after 20,000 tags were invalidated, want %d", n, many-20_000)
 		}
 		if h := c.Health(); h.State != "ok" || c.counts.Total().StoreFailure > 0 {
 			t.Errorf("the store is %s (%v) after %d failed calls", h.State, h.Err, c.counts.Total().StoreFailure)

@@ -41,6 +41,7 @@ type Metrics struct {
 	storeErrors         *prometheus.CounterVec
 	invalidations       *prometheus.CounterVec
 	downgrades, gaps    prometheus.Counter
+	widened, setAside   prometheus.Counter
 	breaker, validated  prometheus.Gauge
 	delivered           *prometheus.CounterVec
 	delay               *prometheus.HistogramVec
@@ -99,6 +100,8 @@ func New(r prometheus.Registerer) (*Metrics, error) {
 		Name: "cache_waiters", Help: "Callers waiting for a load at this moment.",
 	}, perQuery)
 	m.downgrades = counter("cache_fence_downgrades_total", "Writes that went on without a fence because the shared tier was out of reach.")
+	m.widened = counter("cache_widened_invalidations_total", "Families that were invalidated in place of tags that the shared tier refused.")
+	m.setAside = counter("cache_outbox_set_aside_total", "Outbox rows that could not be delivered for their own sake; their family or everything was invalidated.")
 	m.gaps = counter("cache_near_gaps_total", "Times that changes may have been missed, so that every near answer was dropped.")
 	m.breaker = gauge("cache_breaker_state", "Circuit breaker of the shared tier: 0 closed, 1 half open, 2 open.")
 	m.validated = gauge("cache_trusted", "1 while stored answers are served, 0 during an outage and its recovery.")
@@ -160,6 +163,10 @@ func (m *Metrics) Observe(_ context.Context, e cache.Event) {
 			result = resultFailed
 		}
 		m.invalidations.WithLabelValues(result).Add(float64(len(e.Tags)))
+	case cache.Widened:
+		m.widened.Add(float64(len(e.Tags)))
+	case outbox.SetAside:
+		m.setAside.Add(float64(e.Rows))
 	case cache.Unfenced:
 		m.downgrades.Inc()
 	case cache.ChangesMissed:
