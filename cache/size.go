@@ -36,7 +36,7 @@ import (
 // What is larger still (Config.MaxEntryBytes), and what has more than mostTags tags, is given to
 // its callers and not stored.
 const (
-	mostItems = 500     // tags and keys of one call
+	mostItems = driver.MaxItems
 	mostBytes = 2 << 20 // of entries in one call, as far as that is known beforehand
 	partBytes = 512 << 10
 	mostParts = 2 // calls with parts at the same time: what a small call may have to wait for
