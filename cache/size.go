@@ -33,6 +33,9 @@ import (
 // Parts are replaced by the next fill: their keys do not change. A reader in the middle meets a
 // part of another fill, and loads, or waits for who does.
 //
+// The other way was a connection of its own for what is large. But a reader does not know
+// beforehand what is, a network link is shared all the same, and each store would have to do it.
+//
 // What is larger still (Config.MaxEntryBytes), and what has more than mostTags tags, is given to
 // its callers and not stored.
 const (
