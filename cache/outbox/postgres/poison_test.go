@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -62,10 +63,8 @@ type refusing struct {
 }
 
 func (s refusing) Bump(ctx context.Context, tags []driver.Tag, mark driver.Mark) error {
-	for _, tag := range tags {
-		if tag == s.tag {
-			return errors.New("refused")
-		}
+	if slices.Contains(tags, s.tag) {
+		return errors.New("refused")
 	}
 	return s.Store.Bump(ctx, tags, mark)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,10 +50,8 @@ type refusing struct {
 }
 
 func (s refusing) Bump(ctx context.Context, tags []driver.Tag, mark driver.Mark) error {
-	for _, tag := range tags {
-		if tag == s.tag {
-			return errors.New("refused")
-		}
+	if slices.Contains(tags, s.tag) {
+		return errors.New("refused")
 	}
 	return s.Store.Bump(ctx, tags, mark)
 }
