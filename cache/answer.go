@@ -34,6 +34,7 @@ const (
 	DetailNear        = "near"        // hit in process
 	DetailFenced      = "fenced"      // a writer of one of the answer's tags is in flight
 	DetailUnavailable = "unavailable" // the shared tier is out of reach, or not yet trusted again
+	DetailTooLarge    = "too_large"   // the answer has more tags than may be: it is not stored
 	DetailError       = "error"       // stale because the load failed
 )
 

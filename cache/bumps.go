@@ -2,27 +2,28 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
-
-	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 const (
 	rememberBumps    = 15 * time.Second
 	rememberMostTags = 16384
-	replayBatch      = 256
+	replayRefusals   = 3 // replays in a row, after which families are bumped instead
 )
 
 // recentBumps remembers what this process bumped in the last seconds, so that it can be
 // bumped again in a store that may have lost it (a replica promoted before it heard), and
 // what it could not bump at all, for as long as it takes.
 type recentBumps struct {
-	mu   sync.Mutex
-	seq  uint64   // of the latest in list
-	list []bumped // oldest first
+	mu      sync.Mutex
+	seq     uint64   // of the latest in list
+	refused int      // replays in a row that the store refused
+	list    []bumped // oldest first
 }
 
 type bumped struct {
@@ -32,11 +33,29 @@ type bumped struct {
 	unacknowledged bool // the store did not confirm it
 }
 
-func (r *recentBumps) add(tags []Tag, unacknowledged bool) {
+// latest returns the number of the latest bump that is remembered, for add.
+func (r *recentBumps) latest() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seq
+}
+
+// add remembers a bump. upTo is the latest that was remembered before it was made: what is not
+// newer need not be, where its family or Everything has been bumped after it.
+func (r *recentBumps) add(tags []Tag, unacknowledged bool, upTo uint64) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.prune(now)
+	if !unacknowledged && slices.ContainsFunc(tags, isFamily) {
+		named := make(map[Tag]bool, len(tags))
+		for _, tag := range tags {
+			named[tag] = true
+		}
+		r.list = slices.DeleteFunc(r.list, func(b bumped) bool {
+			return b.seq <= upTo && (named[Everything] || named[b.tag.Family()])
+		})
+	}
 	for _, tag := range tags {
 		r.seq++
 		r.list = append(r.list, bumped{tag, now, r.seq, unacknowledged})
@@ -45,6 +64,8 @@ func (r *recentBumps) add(tags []Tag, unacknowledged bool) {
 		r.widen(now)
 	}
 }
+
+func isFamily(t Tag) bool { return t == Everything || strings.HasSuffix(string(t), ":*") }
 
 // prune forgets what is old and confirmed. It looks at the oldest only: what is unacknowledged
 // keeps what is behind it, until the next replay.
@@ -80,9 +101,12 @@ func (r *recentBumps) widen(now time.Time) {
 	}
 }
 
-// replay bumps what is unacknowledged, and with all everything remembered, in the store.
-func (r *recentBumps) replay(ctx context.Context, store driver.Store, all bool) error {
+// replay bumps what is unacknowledged, and with all everything remembered. A tag that the store
+// refuses, again and again while it answers, must not end the recovery: then its family is
+// bumped in its place, or Everything. replay returns what was bumped so.
+func (r *recentBumps) replay(ctx context.Context, bump func(context.Context, []Tag) error, all bool) (instead []Tag, err error) {
 	r.mu.Lock()
+	refused := r.refused
 	var tags []Tag
 	for _, b := range r.list {
 		if all || b.unacknowledged {
@@ -94,18 +118,43 @@ func (r *recentBumps) replay(ctx context.Context, store driver.Store, all bool) 
 
 	slices.Sort(tags)
 	tags = slices.Compact(tags)
-	for batch := range slices.Chunk(tags, replayBatch) {
-		if err := store.Bump(ctx, batch, driver.NoMark); err != nil {
-			return err
+	for batch := range slices.Chunk(tags, mostItems) {
+		err := bump(ctx, batch)
+		if err != nil && refused+1 >= replayRefusals {
+			wide := familiesOf(batch)
+			if bump(ctx, wide) != nil {
+				if wide = []Tag{Everything}; bump(ctx, wide) != nil {
+					return instead, err
+				}
+			}
+			instead, err = append(instead, wide...), nil
+		}
+		if err != nil {
+			if !errors.Is(err, context.DeadlineExceeded) {
+				r.mu.Lock()
+				r.refused++
+				r.mu.Unlock()
+			}
+			return instead, err
 		}
 	}
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.refused = 0
 	for i := range r.list {
 		if r.list[i].seq <= upTo {
 			r.list[i].unacknowledged = false
 		}
 	}
-	return nil
+	return instead, nil
+}
+
+func familiesOf(tags []Tag) []Tag {
+	families := make([]Tag, len(tags))
+	for i, t := range tags {
+		families[i] = t.Family()
+	}
+	slices.Sort(families)
+	return slices.Compact(families)
 }

@@ -39,11 +39,17 @@ type Config struct {
 	Logger *slog.Logger
 
 	// StoreTimeout is what one call of the store may take before the cache goes on without
-	// it. At most an hour. Default 50 ms.
+	// it. A call that carries much, hundreds of keys or large entries, may take more, in
+	// proportion. At most an hour. Default 50 ms.
 	StoreTimeout time.Duration
 
 	// LoadTimeout bounds one load of a query that sets none itself. Default 10 s.
 	LoadTimeout time.Duration
+
+	// MaxEntryBytes bounds what is stored of one answer, encoded. A larger answer is given to its
+	// callers and loaded each time. It is counted (TooLarge) and logged once for its query.
+	// Default 8 MiB.
+	MaxEntryBytes int
 
 	// FenceLease is how long a writer that vanished keeps its tags fenced. No commit may
 	// come later than this after its fence: keep the database's own limit on
@@ -52,9 +58,10 @@ type Config struct {
 }
 
 const (
-	defaultStoreTimeout = 50 * time.Millisecond
-	defaultLoadTimeout  = 10 * time.Second
-	defaultFenceLease   = 5 * time.Second
+	defaultStoreTimeout  = 50 * time.Millisecond
+	defaultLoadTimeout   = 10 * time.Second
+	defaultMaxEntryBytes = 8 << 20
+	defaultFenceLease    = 5 * time.Second
 
 	// A recovery waits for StoreTimeout, and readers bypass for FenceLease after a writer has
 	// died. Beyond these they would never end.
@@ -66,6 +73,7 @@ func (c Config) withDefaults() Config {
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.StoreTimeout = cmp.Or(c.StoreTimeout, defaultStoreTimeout)
 	c.LoadTimeout = cmp.Or(c.LoadTimeout, defaultLoadTimeout)
+	c.MaxEntryBytes = cmp.Or(c.MaxEntryBytes, defaultMaxEntryBytes)
 	c.FenceLease = cmp.Or(c.FenceLease, defaultFenceLease)
 	return c
 }
@@ -87,6 +95,9 @@ func (c Config) validate() error {
 			errs = append(errs, fmt.Errorf("%s is %v: must be at most %v", d.field, d.value, d.most))
 		}
 	}
+	if c.MaxEntryBytes < 0 {
+		errs = append(errs, fmt.Errorf("MaxEntryBytes is negative: %d", c.MaxEntryBytes))
+	}
 	return errors.Join(errs...)
 }
 
@@ -96,6 +107,7 @@ type Cache struct {
 	health  *health
 	bumps   recentBumps
 	changes *changeTracker
+	parts   chan struct{} // holds one value for each call with a part of a large entry
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelCauseFunc
@@ -118,7 +130,7 @@ func New(cfg Config) (*Cache, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	c := &Cache{cfg: cfg.withDefaults(), names: map[string]bool{}}
+	c := &Cache{cfg: cfg.withDefaults(), names: map[string]bool{}, parts: make(chan struct{}, mostParts)}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	if cfg.Observer != nil {
 		c.cfg.Observer = safeObserver{cfg.Observer, c}
@@ -221,6 +233,9 @@ func (c *Cache) FenceLease() time.Duration { return c.cfg.FenceLease }
 // store, in bounded steps: an operator's tool, never for a request.
 func (c *Cache) Purge(ctx context.Context, pattern string) (int, error) {
 	n, err := c.cfg.Store.Purge(ctx, pattern)
+	if err == nil {
+		_, err = c.cfg.Store.Purge(ctx, partNamespace+":*:"+pattern) // the parts of large entries
+	}
 	if err != nil {
 		return n, fmt.Errorf("purge %q: %w", pattern, err)
 	}

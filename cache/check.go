@@ -322,6 +322,6 @@ func (c *Cache) checkStore(ctx context.Context, declared []declaration) []Findin
 }
 
 func (c *Cache) readRecords(ctx context.Context, keys []string) ([][]byte, error) {
-	snapshot, err := c.read(ctx, nil, keys)
+	snapshot, err := c.read(ctx, nil, keys, 0)
 	return snapshot.Entries, err
 }

@@ -15,7 +15,7 @@ import (
 //
 //	offset  size
 //	0       1     format
-//	1       1     1 found, 0 not found
+//	1       1     1 found, 0 not found, 2 found, and the payload says where the real one is (size.go)
 //	2       16    guard
 //	18      16    ETag of the payload
 //	34      8     when loaded, Unix milliseconds
@@ -30,6 +30,7 @@ const (
 	formatOne      = 1
 	envelopeHeader = 62
 	checksumOffset = 58
+	inParts        = 2
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -54,6 +55,7 @@ func (t ETag) String() string {
 
 type envelope struct {
 	found    bool
+	parted   bool // payload says where the real one is; see partsOf
 	guard    driver.Guard
 	etag     ETag
 	loadedAt time.Time
@@ -65,7 +67,10 @@ type envelope struct {
 func (e *envelope) encode() []byte {
 	b := make([]byte, envelopeHeader, envelopeHeader+len(e.payload))
 	b[0] = formatOne
-	if e.found {
+	switch {
+	case e.parted:
+		b[1] = inParts
+	case e.found:
 		b[1] = 1
 	}
 	copy(b[2:], e.guard[:])
@@ -81,13 +86,13 @@ func (e *envelope) encode() []byte {
 // decode reads an envelope. ok is false for whatever this format did not write: another
 // release's format, a truncated or altered value, a stranger's bytes. The payload shares b.
 func (e *envelope) decode(b []byte) (ok bool) {
-	if len(b) < envelopeHeader || b[0] != formatOne || b[1] > 1 {
+	if len(b) < envelopeHeader || b[0] != formatOne || b[1] > inParts {
 		return false
 	}
 	if binary.BigEndian.Uint32(b[checksumOffset:]) != checksum(b) {
 		return false
 	}
-	e.found = b[1] == 1
+	e.found, e.parted = b[1] != 0, b[1] == inParts
 	e.guard = driver.Guard(b[2:18])
 	e.etag = ETag(b[18:34])
 	e.loadedAt = time.UnixMilli(int64(binary.BigEndian.Uint64(b[34:])))

@@ -80,7 +80,7 @@ func TestRecentBumpsAreBounded(t *testing.T) {
 	var r recentBumps
 	tag := func(i int) Tag { return Tag(string(rune('a'+i%20)) + ":" + versionText()) }
 	for i := range 3 * rememberMostTags {
-		r.add([]Tag{tag(i)}, true)
+		r.add([]Tag{tag(i)}, true, 0)
 	}
 	if n := len(r.list); n > rememberMostTags {
 		t.Errorf("%d bumps are remembered, want at most %d", n, rememberMostTags)

@@ -39,9 +39,7 @@ func (c *Cache) Fence(ctx context.Context, mark driver.Mark, tags []Tag) (*Fence
 // Renew fences again, with a whole lease from now.
 func (f *Fence) Renew(ctx context.Context) error {
 	deadline := time.Now().Add(f.c.cfg.FenceLease) // before the call: the store counts from later
-	err := f.c.health.call(ctx, "fence", func(ctx context.Context) error {
-		return f.c.cfg.Store.Fence(ctx, f.tags, f.mark, f.c.cfg.FenceLease)
-	})
+	err := f.c.fenceSome(ctx, f.tags, f.mark)
 	// This process need not wait for the store to report it. Not before the call: what
 	// is read, and kept near, while it is under way would outlive it.
 	f.c.changes.Changed(f.tags...)
@@ -75,11 +73,10 @@ func (c *Cache) Bump(ctx context.Context, mark driver.Mark, tags []Tag) error {
 		return nil
 	}
 	// What is committed must be delivered: the caller's leaving is no reason to stop.
-	err := c.health.call(context.WithoutCancel(ctx), "bump", func(ctx context.Context) error {
-		return c.cfg.Store.Bump(ctx, tags, mark)
-	})
+	upTo := c.bumps.latest()
+	err := c.bumpSome(context.WithoutCancel(ctx), tags, mark)
 	c.changes.Changed(tags...)
-	c.bumps.add(tags, err != nil)
+	c.bumps.add(tags, err != nil, upTo)
 	if c.cfg.Observer != nil {
 		c.Observe(ctx, Invalidated{Tags: tags, Err: err})
 	}

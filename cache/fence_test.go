@@ -1,6 +1,9 @@
 package cache_test
 
 import (
+	"context"
+	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -8,6 +11,8 @@ import (
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/memstore"
+	"github.com/chainlearn/chainlearn/cache/storetest"
 )
 
 var writer = driver.Mark{1}
@@ -145,5 +150,43 @@ func TestLostVersionNeverRevivesAnEntry(t *testing.T) {
 		c.store.LoseTags(rowTag(1))
 		s.set(1, "uno")
 		mustGet(t, q, 1, "uno")
+	})
+}
+
+// refusing is a store that refuses to bump one tag, while it does everything else.
+type refusing struct {
+	driver.Store
+	tag cache.Tag
+}
+
+func (s refusing) Bump(ctx context.Context, tags []driver.Tag, mark driver.Mark) error {
+	if slices.Contains(tags, s.tag) {
+		return errDown
+	}
+	return s.Store.Bump(ctx, tags, mark)
+}
+
+func TestTagThatTheStoreRefusesDoesNotEndTheRecovery(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		log := newLines()
+		store := storetest.NewFaulty(refusing{memstore.New(memstore.Config{}), rowTag(2)})
+		t.Cleanup(func() { store.Close() })
+		s, c := newSource(), newProcess(t, store.Peer(), cache.Config{Logger: slog.New(log)})
+		q := cache.Define(c.Cache, s.query())
+		mustGet(t, q, 2, "two")
+		s.set(2, "new")
+		if err := c.Invalidate(t.Context(), rowTag(2)); err == nil {
+			t.Error("the refusal is no error")
+		}
+		mustGet(t, q, 2, "new")
+		time.Sleep(2 * time.Second)
+		if h := c.Health(); h.State != "ok" {
+			t.Errorf("the store is %s: %v", h.State, h.Err)
+		}
+		mustLookup(t, q, 2, cache.Miss) // the family of the tag has another version
+		mustLookup(t, q, 2, cache.Hit)
+		if n := log.of("their families were invalidated instead"); n != 1 {
+			t.Errorf("said %d times, want once", n)
+		}
 	})
 }

@@ -43,6 +43,9 @@ func (d *Cached[P, V]) Lookup(ctx context.Context, p P) (Answer[V], error) {
 
 // lookup reads the answer from the store, or gets it loaded.
 func (d *Cached[P, V]) lookup(ctx context.Context, r *request[P]) (Answer[V], error) {
+	if r.tooMany > 0 {
+		return d.bypass(ctx, r, DetailTooLarge)
+	}
 	read, err := d.read(ctx, r.key, r.tags)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -85,8 +88,10 @@ type request[P comparable] struct {
 	p    P
 	key  string
 	tags []Tag
-	lane lane          // in which its load waits for a slot
-	near snapshotToken // of the tags before they were read, for keeping the answer near
+	lane lane // in which its load waits for a slot
+	// tooMany is the number of tags of an answer that has more than may be; tags is then nil.
+	tooMany int
+	near    snapshotToken // of the tags before they were read, for keeping the answer near
 }
 
 // request says what p asks for, unless the caller or the cache has gone.
@@ -102,27 +107,31 @@ func (d *Cached[P, V]) request(ctx context.Context, p P) (*request[P], error) {
 		return nil, err
 	}
 	r := &request[P]{p: p, key: key}
-	if r.tags, err = d.tagsOf(p); err != nil {
+	if r.tags, r.tooMany, err = d.tagsOf(p); err != nil {
 		return nil, err
 	}
-	if d.near != nil {
+	if d.near != nil && r.tooMany == 0 {
 		r.near = d.near.snapshot(r.tags)
 	}
 	return r, nil
 }
 
-// tagsOf returns all that the answer for p depends on.
-func (d *Cached[P, V]) tagsOf(p P) ([]Tag, error) {
+// tagsOf returns all that the answer for p depends on, or how many tags it has if they are more
+// than may be.
+func (d *Cached[P, V]) tagsOf(p P) (tags []Tag, tooMany int, err error) {
 	own, err := d.ownTags(p)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	tags, err := dependencies(own)
+	tags, err = dependencies(own)
 	if err != nil {
-		return nil, fmt.Errorf("cache: Tags of query %q: %w", d.q.Name, err)
+		return nil, 0, fmt.Errorf("cache: Tags of query %q: %w", d.q.Name, err)
 	}
 	d.seen.note(own)
-	return tags, nil
+	if len(own) > mostTags {
+		return nil, len(own), nil
+	}
+	return tags, 0, nil
 }
 
 // ownTags calls Tags.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
@@ -87,6 +88,15 @@ func (d *Cached[P, V]) classify(ctx context.Context, key string, raw []byte, gua
 	}
 	if !e.found {
 		return stored
+	}
+	if e.parted {
+		var err error
+		if e.payload, err = d.c.readParts(ctx, key, e.payload); err != nil {
+			if errors.Is(err, errTorn) {
+				d.observe(ctx, Undecodable{Key: key})
+			}
+			return storedEntry[V]{}
+		}
 	}
 	v, err := d.decode(e.payload)
 	if err != nil {

@@ -23,6 +23,7 @@ const (
 	probeEvery   = 100 * time.Millisecond
 	drainTimeout = 30 * time.Second
 	mostDetached = 64 // calls of the store on goroutines of their own
+	remindEvery  = 5 * time.Minute
 )
 
 // health decides what the store is good for. Two questions, two answers:
@@ -64,6 +65,12 @@ const (
 //	                              suspect(2): a bump fails
 //	           -> recover again
 //
+// A call that runs out of time says little: it may have been large, or stood in line behind a
+// large one, or the machine was busy. So while the store is validated, a timeout is put aside,
+// and the prober makes small calls of both kinds, a read and a change of nothing. Only if they
+// get no answer either do the timeouts count as failures. Otherwise they are reported
+// (StoreFailed), their callers went to the source, and the store keeps its trust.
+//
 // A deadline is shared by the calls that begin at about the same time (see withDeadline), and a
 // change of identity that a call meets (ErrUnproven) is no failure of the store but a reason to
 // recover.
@@ -85,8 +92,11 @@ type health struct {
 
 	detached  chan struct{} // a slot for each detached call
 	deadline  atomic.Pointer[sharedDeadline]
-	down      atomic.Bool // the breaker is not closed
-	validated atomic.Bool // changed under mu
+	slow      atomic.Uint32 // calls that ran out of time and are not yet charged to the store
+	confirms  chan struct{} // find out who is to blame for them
+	saidSlow  time.Time     // when it was last said that it is not the store; of run alone
+	down      atomic.Bool   // the breaker is not closed
+	validated atomic.Bool   // changed under mu
 	wake      chan struct{}
 
 	mu         sync.Mutex
@@ -102,7 +112,7 @@ type health struct {
 func newHealth(cfg Config, observe func(context.Context, Event), start func(func(context.Context)) bool, bumps *recentBumps) *health {
 	h := &health{
 		store: cfg.Store, timeout: cfg.StoreTimeout, log: cfg.Logger, observe: observe, bumps: bumps,
-		start: start, detached: make(chan struct{}, mostDetached),
+		start: start, detached: make(chan struct{}, mostDetached), confirms: make(chan struct{}, 1),
 		wake: make(chan struct{}, 1), since: time.Now(), serving: make(chan struct{}),
 	}
 	h.breaker = gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
@@ -116,7 +126,7 @@ func newHealth(cfg Config, observe func(context.Context, Event), start func(func
 		},
 		IsSuccessful: func(err error) bool { return err == nil || errors.Is(err, driver.ErrLeaseLost) },
 		IsExcluded: func(err error) bool {
-			return errors.Is(err, errCallerLeft) || errors.Is(err, driver.ErrUnproven)
+			return errors.Is(err, errCallerLeft) || errors.Is(err, errSlow) || errors.Is(err, driver.ErrUnproven)
 		},
 		OnStateChange: func(_ string, _, to gobreaker.State) {
 			h.down.Store(to != gobreaker.StateClosed)
@@ -130,16 +140,24 @@ func newHealth(cfg Config, observe func(context.Context, Event), start func(func
 // nothing about the store.
 var errCallerLeft = errors.New("caller left")
 
+// errSlow marks a store call that ran out of time while nothing else was known to be wrong.
+var errSlow = errors.New("no answer in time")
+
 // call runs one store operation within the timeout, unless the breaker is open. A caller whose
 // deadline is nearer gets the cause of its context then, and f may still be running: what f
 // writes may only be read if there was no error.
 func (h *health) call(ctx context.Context, op string, f func(context.Context) error) error {
+	return h.callFor(ctx, op, 0, f)
+}
+
+// callFor is call with extra time for what the operation carries.
+func (h *health) callFor(ctx context.Context, op string, extra time.Duration, f func(context.Context) error) error {
 	if h.down.Load() {
 		return ErrUnavailable
 	}
-	if h.inHurry(ctx) {
+	if h.inHurry(ctx, extra) {
 		done := make(chan error, 1)
-		if h.detach(func() { done <- h.callAttached(context.WithoutCancel(ctx), op, f) }) {
+		if h.detach(func() { done <- h.callAttached(context.WithoutCancel(ctx), op, extra, f) }) {
 			select {
 			case err := <-done:
 				return err
@@ -148,13 +166,13 @@ func (h *health) call(ctx context.Context, op string, f func(context.Context) er
 			}
 		}
 	}
-	return h.callAttached(ctx, op, f)
+	return h.callAttached(ctx, op, extra, f)
 }
 
 // inHurry says whether a caller leaves before the timeout of a call.
-func (h *health) inHurry(ctx context.Context) bool {
+func (h *health) inHurry(ctx context.Context, extra time.Duration) bool {
 	deadline, ok := ctx.Deadline()
-	return ok && time.Until(deadline) < h.timeout
+	return ok && time.Until(deadline) < h.timeout+extra
 }
 
 // detach runs f on a goroutine of its own, unless too many do already: then callers bring their
@@ -176,8 +194,8 @@ func (h *health) detach(f func()) bool {
 }
 
 // callAttached runs f on the goroutine of the caller.
-func (h *health) callAttached(ctx context.Context, op string, f func(context.Context) error) error {
-	err := h.try(ctx, f)
+func (h *health) callAttached(ctx context.Context, op string, extra time.Duration, f func(context.Context) error) error {
+	err := h.try(ctx, extra, f)
 	switch {
 	case err == nil, errors.Is(err, driver.ErrLeaseLost):
 		return err
@@ -190,16 +208,27 @@ func (h *health) callAttached(ctx context.Context, op string, f func(context.Con
 	h.observe(ctx, StoreFailed{Op: op, Err: err})
 	if h.down.Load() {
 		h.suspect(err, true)
+	} else if errors.Is(err, errSlow) {
+		h.slow.Add(1)
+		select {
+		case h.confirms <- struct{}{}:
+		default: // it is due already
+		}
 	}
 	return err
 }
 
-func (h *health) try(ctx context.Context, f func(context.Context) error) error {
+func (h *health) try(ctx context.Context, extra time.Duration, f func(context.Context) error) error {
 	_, err := h.breaker.Execute(func() (struct{}, error) {
-		limited, own := h.withDeadline(ctx)
+		limited, own, cancel := h.withDeadline(ctx, extra)
+		defer cancel()
 		err := callStore(limited, f)
-		if err != nil && own && ctx.Err() != nil {
+		switch {
+		case err == nil:
+		case own && ctx.Err() != nil:
 			err = fmt.Errorf("%w: %w", errCallerLeft, err)
+		case errors.Is(err, context.DeadlineExceeded) && h.validated.Load():
+			err = fmt.Errorf("%w: %w", errSlow, err)
 		}
 		return struct{}{}, err
 	})
@@ -215,6 +244,43 @@ func callStore(ctx context.Context, f func(context.Context) error) (err error) {
 	return f(ctx)
 }
 
+// confirmTimeouts is how many timeouts the calls have by which the store is to prove that it
+// answers: what stands before them in a connection has to pass first.
+const confirmTimeouts = 4
+
+// confirm finds out who is to blame for calls that ran out of time, and charges them to the store
+// if it does not answer small ones either.
+func (h *health) confirm(ctx context.Context) {
+	probe, cancel := context.WithTimeout(ctx, confirmTimeouts*h.timeout)
+	defer cancel()
+	err := callStore(probe, func(ctx context.Context) error {
+		if _, err := h.store.Read(ctx, []Tag{Everything}, nil); err != nil {
+			return err
+		}
+		// Nobody holds this lease. Stores may read and change over connections of their own.
+		return h.store.Renew(ctx, partNamespace+":probe", driver.Token{}, leaseTTL)
+	})
+	slow := h.slow.Swap(0) // with those that ran out of time during these two
+	switch {
+	case ctx.Err() != nil:
+	case err == nil, errors.Is(err, driver.ErrLeaseLost):
+		if time.Since(h.saidSlow) > remindEvery {
+			h.saidSlow = time.Now()
+			h.log.WarnContext(ctx, "calls of the store ran out of time, but it answers small ones: their callers went to the source",
+				"calls", slow, "remedy", "look for large answers and a busy network or machine, or raise Config.StoreTimeout", "next_reminder", remindEvery)
+		}
+	case errors.Is(err, driver.ErrUnproven):
+		h.suspect(err, false)
+	default:
+		for range min(slow, tripAfter) {
+			_, _ = h.breaker.Execute(func() (struct{}, error) { return struct{}{}, err })
+		}
+		if h.down.Load() {
+			h.suspect(err, true)
+		}
+	}
+}
+
 // sharedDeadline is a context for the calls that begin at about the same time.
 type sharedDeadline struct {
 	context.Context
@@ -225,11 +291,16 @@ type sharedDeadline struct {
 // withDeadline returns a context that ends within the timeout, give or take a tenth. Calls that
 // begin at about the same time share it: a timer for each would cost a hit more than
 // all the rest. It does not end when the caller cancels: by then no caller waits for the
-// result. A caller with a nearer deadline keeps its own context.
+// result. A caller with a nearer deadline keeps its own context: own. A call that carries much has
+// one that ends later.
 // Decision 19.
-func (h *health) withDeadline(ctx context.Context) (limited context.Context, own bool) {
-	if h.inHurry(ctx) {
-		return ctx, true
+func (h *health) withDeadline(ctx context.Context, extra time.Duration) (limited context.Context, own bool, cancel context.CancelFunc) {
+	if h.inHurry(ctx, extra) {
+		return ctx, true, noCancel
+	}
+	if extra > 0 {
+		limited, cancel = context.WithTimeout(ctx, h.timeout+extra)
+		return limited, true, cancel
 	}
 	now := time.Now()
 	d := h.deadline.Load()
@@ -238,8 +309,10 @@ func (h *health) withDeadline(ctx context.Context) (limited context.Context, own
 		d = &sharedDeadline{ends, cancel, now}
 		h.deadline.Store(d) // the one before ends by itself, with the last call that uses it
 	}
-	return d, false
+	return d, false, noCancel
 }
+
+func noCancel() {}
 
 // suspect ends the trust in entries and starts a recovery.
 func (h *health) suspect(err error, outage bool) { h.suspectAs(slog.LevelWarn, err, outage) }
@@ -289,6 +362,9 @@ func (h *health) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-h.confirms:
+			h.confirm(ctx)
+			continue
 		case <-h.wake:
 		}
 		for !h.isValidated() && !h.recover(ctx) {
@@ -308,7 +384,7 @@ func (h *health) recover(ctx context.Context) bool {
 	h.mu.Unlock()
 
 	var identity string
-	err := h.try(ctx, func(ctx context.Context) (err error) {
+	err := h.try(ctx, 0, func(ctx context.Context) (err error) {
 		identity, err = h.store.Identity(ctx)
 		return err
 	})
@@ -355,7 +431,21 @@ func (h *health) recover(ctx context.Context) bool {
 func (h *health) deliver(ctx context.Context, all bool) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
-	if err := callStore(ctx, func(ctx context.Context) error { return h.bumps.replay(ctx, h.store, all) }); err != nil {
+	var instead []Tag
+	err := callStore(ctx, func(ctx context.Context) (err error) {
+		instead, err = h.bumps.replay(ctx, func(ctx context.Context, tags []Tag) error {
+			ctx, cancel := context.WithTimeout(ctx, confirmTimeouts*h.timeout+allowance(len(tags), 0))
+			defer cancel()
+			return h.store.Bump(ctx, tags, driver.NoMark)
+		}, all)
+		return err
+	})
+	if len(instead) > 0 {
+		h.observe(ctx, Widened{Tags: instead})
+		h.log.ErrorContext(ctx, "the store refuses to invalidate some tags, so their families were invalidated instead",
+			"families", instead[:min(len(instead), 10)], "remedy", "see in the log of the store, or in the rights of its account, which tags it refuses")
+	}
+	if err != nil {
 		return fmt.Errorf("replay bumps: %w", err)
 	}
 	h.mu.Lock()

@@ -47,7 +47,11 @@ func (d *Cached[P, V]) Inspect(ctx context.Context, p P) (Inspection, error) {
 		return Inspection{}, err
 	}
 	in := Inspection{Query: d.q.Name, Key: r.key, Tags: own, Added: addedTo(own, r.tags), Next: Miss}
-	snapshot, err := d.c.read(ctx, r.tags, []string{r.key})
+	if r.tooMany > 0 {
+		in.Added, in.Next, in.Detail = nil, Bypass, DetailTooLarge
+		return in, nil
+	}
+	snapshot, err := d.c.read(ctx, r.tags, []string{r.key}, d.entrySize())
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return Inspection{}, context.Cause(ctx)
@@ -74,7 +78,9 @@ func (d *Cached[P, V]) inspectEntry(ctx context.Context, in *Inspection, r *requ
 	guard := guardOf(r.tags, snapshot.States)
 	var e envelope
 	if in.Stored, in.Bytes = raw != nil, len(raw); e.decode(raw) {
-		in.Valid = e.guard == guard
+		if in.Valid = e.guard == guard; e.parted {
+			in.Bytes += partedSize(e.payload)
+		}
 		in.Age = max(now.Sub(e.loadedAt), 0)
 		if in.Valid {
 			in.Found, in.TTL = e.found, e.fresh-in.Age

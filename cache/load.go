@@ -116,6 +116,7 @@ func (d *Cached[P, V]) encode(ctx context.Context, r Loaded[V]) sourceAnswer[V] 
 	if payload == nil {
 		payload = []byte{}
 	}
+	d.noteSize(len(payload))
 	out.payload, out.etag = payload, etagOf(payload)
 	return out
 }

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -10,7 +11,8 @@ import (
 )
 
 // GetMany returns the answers for ps, in order: what is stored is read in one round trip,
-// and what is missing is loaded in one go if the query has LoadMany. Each Result has its
+// and what is missing is loaded in one go if the query has LoadMany. Of more than 1,000 it does
+// so for 1,000 at a time (for fewer, within MaxLoads and MaxQueue, without LoadMany). Each Result has its
 // own error, so that one failure spoils nothing else. The second result is not nil only
 // when there are no answers: the cause of ctx if that ended first, or ErrClosed. Every key is
 // looked up in the store: the query's Near does not apply.
@@ -24,6 +26,32 @@ func (d *Cached[P, V]) GetMany(ctx context.Context, ps []P) ([]Result[V], error)
 	if d.c.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
+	results := make([]Result[V], 0, len(ps))
+	for some := range slices.Chunk(ps, d.manyAtOnce()) {
+		answers, err := d.getSome(ctx, some)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, answers...)
+	}
+	return results, nil
+}
+
+// mostMany bounds what one batch loads at a time: the leases of its keys have to be renewed, and
+// a source has its own bound of what one statement may ask for.
+const mostMany = 1000
+
+// manyAtOnce is how many answers GetMany gets at a time. Without LoadMany each that is missing
+// needs a slot of admission: a batch must not overload itself.
+func (d *Cached[P, V]) manyAtOnce() int {
+	if d.q.LoadMany == nil {
+		return min(mostMany, d.q.MaxLoads+d.q.MaxQueue/2)
+	}
+	return mostMany
+}
+
+// getSome is GetMany for a part of its parameters.
+func (d *Cached[P, V]) getSome(ctx context.Context, ps []P) ([]Result[V], error) {
 	b := &batch[P, V]{Cached: d, items: make([]item[P, V], len(ps))}
 	results := make([]Result[V], len(ps))
 	for i, p := range ps {
@@ -31,7 +59,7 @@ func (d *Cached[P, V]) GetMany(ctx context.Context, ps []P) ([]Result[V], error)
 		it.result = &results[i]
 		it.p = p
 		if it.key, it.result.Err = d.keyOf(p); it.result.Err == nil {
-			it.tags, it.result.Err = d.tagsOf(p)
+			it.tags, it.tooMany, it.result.Err = d.tagsOf(p)
 		}
 	}
 	b.readAll(ctx)
@@ -85,11 +113,15 @@ func (b *batch[P, V]) readAll(ctx context.Context) {
 		keys = append(keys, b.items[i].key)
 		u.add(b.items[i].tags)
 	}
-	snapshot, err := b.c.read(ctx, u.tags, keys)
+	snapshot, err := b.c.read(ctx, u.tags, keys, b.entrySize())
 	now := time.Now()
 	for i := range b.items {
 		it := &b.items[i]
 		if it.result.Err != nil {
+			continue
+		}
+		if it.tooMany > 0 {
+			it.detail = DetailTooLarge
 			continue
 		}
 		if err != nil {
@@ -266,10 +298,10 @@ func (b *batch[P, V]) runTogether(ctx context.Context, together []*item[P, V]) {
 			it.ended = true
 		}
 	}
+	stop := b.c.keepLeases(ctx, leases)
+	defer stop()
 	if len(loading) > 0 {
-		stop := b.c.keepLeases(ctx, leases)
 		fills = append(fills, b.loadTogether(ctx, loading)...)
-		stop()
 	}
 	if len(fills) > 0 {
 		b.settleAll(ctx, fills)
@@ -289,9 +321,9 @@ func (b *batch[P, V]) claimTogether(ctx context.Context, together []*item[P, V])
 	if len(claims) == 0 {
 		return
 	}
-	claimed, err := b.c.claim(ctx, claims)
+	claimed, _ := b.c.claim(ctx, claims, b.entrySize())
 	for i, it := range claiming {
-		if err != nil {
+		if i >= len(claimed) {
 			it.detail = DetailUnavailable
 			continue
 		}
@@ -313,13 +345,13 @@ func (b *batch[P, V]) loadTogether(ctx context.Context, loading []*item[P, V]) (
 	for i, a := range b.loadAll(ctx, rs, begin) {
 		it := loading[i]
 		if it.detail != "" {
-			b.observe(ctx, NotStored{1})
+			b.bypassed(ctx, &it.request, it.detail)
 			b.calls.end(it.key, it.call)
 			it.ended = true
 			b.complete(it.call, outcome[V]{sourceAnswer: a, status: Bypass, detail: it.detail})
 			continue
 		}
-		fill, fresh := b.fillFor(&it.request, it.guard, it.token, a, it.claimed.Failure)
+		fill, fresh := b.fillFor(ctx, &it.request, it.guard, it.token, a, it.claimed.Failure)
 		b.complete(it.call, outcome[V]{sourceAnswer: a, status: Miss, fresh: fresh})
 		fills = append(fills, fill)
 	}

@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
@@ -175,9 +174,17 @@ func answerOf[V any](out *outcome[V], lead, completed bool) (Answer[V], error) {
 // runBypass loads for callers who may not rely on the store.
 func (d *Cached[P, V]) runBypass(ctx context.Context, call *call[V], r *request[P], detail string) {
 	a := d.loadOne(ctx, r, func() { d.calls.begin(call) })
-	d.observe(ctx, NotStored{1})
+	d.bypassed(ctx, r, detail)
 	d.calls.end(r.key, call) // before it completes: a caller who comes now is too late for it
 	d.complete(call, outcome[V]{sourceAnswer: a, status: Bypass, detail: detail})
+}
+
+// bypassed tells of an answer that is not stored.
+func (d *Cached[P, V]) bypassed(ctx context.Context, r *request[P], detail string) {
+	d.observe(ctx, NotStored{1})
+	if detail == DetailTooLarge {
+		d.refuseSize(ctx, TooLarge{Key: r.key, Tags: r.tooMany})
+	}
 }
 
 // runGuarded gets an answer to the waiters of call: loaded here, or by another process.
@@ -205,7 +212,7 @@ func (d *Cached[P, V]) loadOrWait(ctx context.Context, r *request[P], guard driv
 	defer unsubscribe()
 	limit := time.Now().Add(d.q.LoadTimeout)
 	for {
-		claims, err := d.c.claim(ctx, []driver.Claim{{Key: r.key, Token: token, Guard: guard, TTL: leaseTTL}})
+		claims, err := d.c.claim(ctx, []driver.Claim{{Key: r.key, Token: token, Guard: guard, TTL: leaseTTL}}, d.entrySize())
 		if err != nil {
 			return unstored(DetailUnavailable)
 		}
@@ -214,7 +221,7 @@ func (d *Cached[P, V]) loadOrWait(ctx context.Context, r *request[P], guard driv
 			// Another load has stored it between our read and our claim.
 			out := outcomeOf(e, Hit)
 			if claimed.State == driver.Granted {
-				return out, func() { _ = d.c.settle(ctx, []driver.Fill{{Key: r.key, Token: token}}) }
+				return out, func() { _, _ = d.c.settle(ctx, []driver.Fill{{Key: r.key, Token: token}}) }
 			}
 			return out, nil
 		}
@@ -232,7 +239,7 @@ func (d *Cached[P, V]) loadOrWait(ctx context.Context, r *request[P], guard driv
 		if ctx.Err() != nil { // only closing ends a call; the store may answer yet, and would again and again
 			return outcome[V]{sourceAnswer: sourceAnswer[V]{err: ErrClosed}}, nil
 		}
-		snapshot, err := d.c.read(ctx, r.tags, []string{r.key})
+		snapshot, err := d.c.read(ctx, r.tags, []string{r.key}, d.entrySize())
 		if err != nil {
 			return unstored(DetailUnavailable)
 		}
@@ -276,17 +283,26 @@ func (d *Cached[P, V]) rememberedFailure(key string, failure []byte) outcome[V] 
 	return outcome[V]{sourceAnswer: sourceAnswer[V]{err: err}, status: Miss}
 }
 
-// loadUnderLease loads, keeping the lease alive meanwhile.
+// loadUnderLease loads, keeping the lease alive until it is settled.
 func (d *Cached[P, V]) loadUnderLease(ctx context.Context, r *request[P], guard driver.Guard, token driver.Token, failure []byte) (outcome[V], func()) {
 	stop := d.c.keepLeases(ctx, []driver.Claim{{Key: r.key, Token: token}})
-	defer stop()
+	loaded := false
+	defer func() {
+		if !loaded { // the loader ended the goroutine
+			stop()
+		}
+	}()
 	a := d.loadOne(ctx, r, nil)
-	fill, fresh := d.fillFor(r, guard, token, a, failure)
-	return outcome[V]{sourceAnswer: a, status: Miss, fresh: fresh}, func() { d.settleAll(ctx, []driver.Fill{fill}) }
+	loaded = true
+	fill, fresh := d.fillFor(ctx, r, guard, token, a, failure)
+	return outcome[V]{sourceAnswer: a, status: Miss, fresh: fresh}, func() {
+		d.settleAll(ctx, []driver.Fill{fill})
+		stop() // not before: a large entry takes its time
+	}
 }
 
 // fillFor says what a load leaves in the store, and for how long the answer is fresh.
-func (d *Cached[P, V]) fillFor(r *request[P], guard driver.Guard, token driver.Token, a sourceAnswer[V], failure []byte) (driver.Fill, time.Duration) {
+func (d *Cached[P, V]) fillFor(ctx context.Context, r *request[P], guard driver.Guard, token driver.Token, a sourceAnswer[V], failure []byte) (driver.Fill, time.Duration) {
 	fill := driver.Fill{Key: r.key, Token: token, Tags: r.tags}
 	if a.err != nil {
 		var e *LoadError
@@ -305,6 +321,10 @@ func (d *Cached[P, V]) fillFor(r *request[P], guard driver.Guard, token driver.T
 		fill.Life = e.fresh
 	case a.payload == nil:
 		return fill, 0 // not encodable: only give the lease back
+	case len(a.payload) > d.c.cfg.MaxEntryBytes:
+		d.observe(ctx, NotStored{1})
+		d.refuseSize(ctx, TooLarge{Key: r.key, Bytes: len(a.payload)})
+		return fill, 0
 	default:
 		e.fresh, e.stale = shorten(d.q.FreshFor), d.q.StaleWhileRevalidate
 		fill.Life = sum(e.fresh, max(d.q.StaleWhileRevalidate, d.q.StaleIfError))
@@ -313,29 +333,10 @@ func (d *Cached[P, V]) fillFor(r *request[P], guard driver.Guard, token driver.T
 	return fill, e.fresh
 }
 
-func (c *Cache) claim(ctx context.Context, claims []driver.Claim) (claimed []driver.Claimed, err error) {
-	err = c.health.call(ctx, "claim", func(ctx context.Context) (err error) {
-		claimed, err = c.cfg.Store.Claim(ctx, claims)
-		if err == nil && len(claimed) != len(claims) {
-			err = fmt.Errorf("the store answered %d claims of %d", len(claimed), len(claims))
-		}
-		return err
-	})
-	return claimed, err
-}
-
 func (d *Cached[P, V]) settleAll(ctx context.Context, fills []driver.Fill) {
-	if d.c.settle(ctx, fills) != nil {
-		d.observe(ctx, NotStored{len(fills)})
+	if left, _ := d.c.settle(ctx, fills); left > 0 {
+		d.observe(ctx, NotStored{left})
 	}
-}
-
-func (c *Cache) settle(ctx context.Context, fills []driver.Fill) error {
-	// Also when the cache is closing: another process should not have to wait for the lease.
-	ctx = context.WithoutCancel(ctx)
-	return c.health.call(ctx, "settle", func(ctx context.Context) error {
-		return c.cfg.Store.Settle(ctx, fills)
-	})
 }
 
 // keepLeases renews leases until the returned function is called.
@@ -354,6 +355,9 @@ func (c *Cache) keepLeases(ctx context.Context, leases []driver.Claim) (stop fun
 			case <-t.C:
 			}
 			for _, l := range leases {
+				if ctx.Err() != nil {
+					return // loaded meanwhile
+				}
 				// A lease taken over under newer versions is no matter: the load
 				// still serves its own waiters, and its entry is invalid already.
 				_ = c.health.call(ctx, "renew", func(ctx context.Context) error {

@@ -61,8 +61,15 @@ type (
 	WaitEnded struct{}
 
 	// NotStored: loaded answers were not stored, because their tags changed or were fenced,
-	// or because the store failed.
+	// because the store failed, or because they are too large.
 	NotStored struct{ Answers int }
+
+	// TooLarge: an answer was not stored because Bytes is more than Config.MaxEntryBytes, or
+	// Tags more than an answer may have; the other is 0. NotStored is told, too.
+	TooLarge struct {
+		Key         string
+		Bytes, Tags int
+	}
 
 	// Undecodable: an entry of the store could not be read. It is another release's, or
 	// damaged; it counts as absent.
@@ -89,6 +96,9 @@ type (
 		Err  error
 	}
 
+	// Widened: families were invalidated, or Everything, in place of tags that the store refused.
+	Widened struct{ Tags []Tag }
+
 	// Unfenced: a write went on without a fence because the store could not be told.
 	Unfenced struct {
 		Tags []Tag
@@ -111,10 +121,12 @@ func (LoadEnded) CacheEvent()     {}
 func (WaitBegan) CacheEvent()     {}
 func (WaitEnded) CacheEvent()     {}
 func (NotStored) CacheEvent()     {}
+func (TooLarge) CacheEvent()      {}
 func (Undecodable) CacheEvent()   {}
 func (StoreFailed) CacheEvent()   {}
 func (StoreState) CacheEvent()    {}
 func (Invalidated) CacheEvent()   {}
+func (Widened) CacheEvent()       {}
 func (Unfenced) CacheEvent()      {}
 func (Panicked) CacheEvent()      {}
 func (ChangesMissed) CacheEvent() {}

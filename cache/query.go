@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,12 +36,14 @@ type Query[P comparable, V any] struct {
 
 	// Key returns what distinguishes the answer from others of the query; build it with
 	// the function Key. Equal parameters must give equal keys, and parameters that ask for
-	// different answers must not. Default: the value of the parameter, with every field.
+	// different answers must not. A hash takes the place of a key of more than 1,024 bytes.
+	// Default: the value of the parameter, with every field.
 	Key func(P) string
 
 	// Tags returns what the answer depends on, made with T, in a fixed order. Collections
 	// are tags too: a list depends on rows that do not exist yet. The families of the
-	// tags are added by the library.
+	// tags are added by the library. An answer with more than 1,000 is not stored: let it
+	// depend on a collection instead.
 	Tags func(P) []Tag
 
 	// Load asks the source. Its context ends after LoadTimeout, and never because a
@@ -55,7 +59,7 @@ type Query[P comparable, V any] struct {
 	ContextKeys []any
 
 	// LoadMany, if any, loads for GetMany what it finds missing, in one go: one Loaded for
-	// each parameter, in order. Default: one Load each, at the same time.
+	// each parameter, in order; at most 1,000 at a time. Default: one Load each, at the same time.
 	LoadMany func(context.Context, []P) ([]Loaded[V], error)
 
 	// FreshFor is how long an answer serves without question; each entry's is shortened by
@@ -143,7 +147,7 @@ func (q Query[P, V]) withDefaults(c Config) Query[P, V] {
 var queryName = regexp.MustCompile(`^[a-z0-9._-]+:[a-z0-9._-]+$`)
 
 // Stores keep these beside the entries, under the same prefix.
-var reservedNamespaces = []string{"tag", "lease", "warm", definedNamespace}
+var reservedNamespaces = []string{"tag", "lease", "warm", partNamespace, definedNamespace}
 
 func (q Query[P, V]) validate() error {
 	var errs []error
@@ -223,6 +227,9 @@ type Cached[P comparable, V any] struct {
 	loads    *admission
 	observer QueryObserver // nil: none
 	seen     seenKinds
+	size     atomic.Int64 // of what was loaded of late, encoded; see noteSize
+
+	saidBytes, saidTags sync.Once // that an answer is too large
 }
 
 // Define adds a query to c. It panics if the definition is malformed, naming everything
@@ -269,11 +276,11 @@ func (d *Cached[P, V]) keyOf(p P) (string, error) {
 func (d *Cached[P, V]) buildKey(p P) (key string, err error) {
 	defer caught("Key", &err)
 	if d.q.Owner == nil {
-		return d.prefix + d.q.Key(p), nil
+		return d.boundedKey(d.prefix + d.q.Key(p)), nil
 	}
 	owner := d.q.Owner(p)
 	if owner == "" {
 		return "", errNoOwner
 	}
-	return d.prefix + Key(owner) + ":" + d.q.Key(p), nil
+	return d.boundedKey(d.prefix + Key(owner) + ":" + d.q.Key(p)), nil
 }

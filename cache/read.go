@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -51,7 +50,10 @@ func (d *Cached[P, V]) read(ctx context.Context, key string, tags []Tag) (readRe
 	case reply.shared == nil:
 		return d.interpret(ctx, key, reply, tags), nil
 	}
-	reply.shared.Do(func() { reply.shared.readResult = d.interpret(ctx, key, reply, tags) })
+	// A caller that leaves must not spoil what the others share.
+	reply.shared.Do(func() {
+		reply.shared.readResult = d.interpret(context.WithoutCancel(ctx), key, reply, tags)
+	})
 	if reply.shared.at.IsZero() { // the first caller's goroutine ended in a codec
 		return d.interpret(ctx, key, reply, tags), nil
 	}
@@ -71,7 +73,7 @@ func (d *Cached[P, V]) coalesceReads() {
 	d.reads.Alone, d.reads.Most, d.reads.Wait = readsAlone, readsShared, readsWait
 	d.reads.Spawn, d.reads.Closed = d.c.start, ErrClosed
 	d.reads.One = func(ctx context.Context, key string, tags []Tag) (reply storeReply[V], err error) {
-		snapshot, err := d.c.read(ctx, tags, []string{key})
+		snapshot, err := d.c.read(ctx, tags, []string{key}, d.entrySize())
 		if err != nil {
 			return reply, err
 		}
@@ -82,7 +84,7 @@ func (d *Cached[P, V]) coalesceReads() {
 		for _, ts := range tags {
 			u.add(ts)
 		}
-		snapshot, err := d.c.read(ctx, u.tags, keys)
+		snapshot, err := d.c.read(ctx, u.tags, keys, d.entrySize())
 		if err != nil {
 			return nil, err
 		}
@@ -92,26 +94,6 @@ func (d *Cached[P, V]) coalesceReads() {
 		}
 		return replies, nil
 	}
-}
-
-// read asks the store for the versions of tags and for entries, unless the store is not
-// validated.
-func (c *Cache) read(ctx context.Context, tags []Tag, keys []string) (driver.Snapshot, error) {
-	if !c.health.isValidated() {
-		return driver.Snapshot{}, ErrUnavailable
-	}
-	var s driver.Snapshot
-	err := c.health.call(ctx, "read", func(ctx context.Context) (err error) {
-		s, err = c.cfg.Store.Read(ctx, tags, keys)
-		return err
-	})
-	if err == nil && (len(s.States) != len(tags) || len(s.Entries) != len(keys)) {
-		err = fmt.Errorf("the store read %d tags of %d and %d entries of %d", len(s.States), len(tags), len(s.Entries), len(keys))
-	}
-	if err != nil {
-		return driver.Snapshot{}, err // the call may still write s
-	}
-	return s, nil
 }
 
 // union is the tags of several keys, each once.

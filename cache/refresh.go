@@ -43,7 +43,7 @@ func (d *Cached[P, V]) runRefresh(ctx context.Context, r *request[P], guard driv
 	token := driver.Token(driver.NewVersion())
 	announced, unsubscribe := d.c.cfg.Store.Announced(r.key)
 	defer unsubscribe()
-	claimed, err := d.c.claim(ctx, []driver.Claim{{Key: r.key, Token: token, Guard: guard, TTL: leaseTTL}})
+	claimed, err := d.c.claim(ctx, []driver.Claim{{Key: r.key, Token: token, Guard: guard, TTL: leaseTTL}}, d.entrySize())
 	if err != nil {
 		return
 	}
@@ -56,17 +56,15 @@ func (d *Cached[P, V]) runRefresh(ctx context.Context, r *request[P], guard driv
 		return
 	}
 	if !evenIfFresh && d.classify(ctx, r.key, claimed[0].Entry, guard, time.Now()).state == entryFresh {
-		_ = d.c.settle(ctx, []driver.Fill{{Key: r.key, Token: token}})
+		_, _ = d.c.settle(ctx, []driver.Fill{{Key: r.key, Token: token}})
 		return
 	}
-	stop := d.c.keepLeases(ctx, []driver.Claim{{Key: r.key, Token: token}})
-	defer stop()
+	defer d.c.keepLeases(ctx, []driver.Claim{{Key: r.key, Token: token}})()
 	unused = false
 	a := d.loadAdmitted(ctx, []*request[P]{r}, nil)[0]
-	stop()
 	d.c.uncaught(ctx, d.q.Name, a.err) // no caller waits for it
 	// The guard is the one seen before the load began. If a write came in between, the
 	// entry is born invalid, and nothing that was invalidated comes back by it.
-	fill, _ := d.fillFor(r, guard, token, a, claimed[0].Failure)
+	fill, _ := d.fillFor(ctx, r, guard, token, a, claimed[0].Failure)
 	d.settleAll(ctx, []driver.Fill{fill})
 }

@@ -167,7 +167,8 @@ func (c *Cache) compareShapes(ctx context.Context, declared []declaration, entri
 	if len(fills) == 0 {
 		return findings, nil
 	}
-	return findings, c.settle(ctx, fills)
+	_, err := c.settle(ctx, fills)
+	return findings, err
 }
 
 // differenceOf says in what two definitions differ.

@@ -329,7 +329,7 @@ func TestCallersInAHurryOpenTheBreaker(t *testing.T) {
 						t.Fatalf("row 1 is %q", v)
 					}
 				}
-				if failed > 10 {
+				if failed > 16 { // one timeout, and four in which the store proves nothing
 					t.Errorf("%d callers of 100 got no answer, want the few before the breaker opened", failed)
 				}
 				if h := c.Health(); h.State == "ok" {

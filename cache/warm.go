@@ -79,7 +79,7 @@ func (d *Cached[P, V]) keepWarm(ctx context.Context) {
 func (d *Cached[P, V]) myTurn(ctx context.Context) bool {
 	claimed, err := d.c.claim(ctx, []driver.Claim{{
 		Key: "warm:" + d.q.Name, Token: driver.Token(driver.NewVersion()), TTL: d.q.WarmEvery - d.q.WarmEvery/5,
-	}})
+	}}, 0)
 	return err == nil && claimed[0].State == driver.Granted
 }
 
@@ -90,7 +90,10 @@ func (d *Cached[P, V]) reload(ctx context.Context, p P) error {
 	if err != nil {
 		return err
 	}
-	snapshot, err := d.c.read(ctx, r.tags, []string{r.key})
+	if r.tooMany > 0 {
+		return nil // it is stored nowhere
+	}
+	snapshot, err := d.c.read(ctx, r.tags, []string{r.key}, d.entrySize())
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ type Metrics struct {
 
 	hits, misses, loads *prometheus.CounterVec
 	bypasses, notStored *prometheus.CounterVec
+	tooLarge            *prometheus.CounterVec
 	undecodable         *prometheus.CounterVec
 	overloads           *prometheus.CounterVec
 	loadTime            *prometheus.HistogramVec
@@ -41,6 +42,7 @@ type Metrics struct {
 	invalidations       *prometheus.CounterVec
 	panics              *prometheus.CounterVec
 	downgrades, gaps    prometheus.Counter
+	widened, setAside   prometheus.Counter
 	breaker, validated  prometheus.Gauge
 	delivered           *prometheus.CounterVec
 	delay               *prometheus.HistogramVec
@@ -85,7 +87,8 @@ func New(r prometheus.Registerer) (*Metrics, error) {
 	m.misses = counters("cache_misses_total", "Answers that were not in the cache: loaded, joined, or bypassed.", perQuery...)
 	m.loads = counters("cache_loads_total", "Loads from the source, by result.", "namespace", "query", "result")
 	m.bypasses = counters("cache_bypasses_total", "Answers taken from the source without storing them, by reason.", "namespace", "query", "reason")
-	m.notStored = counters("cache_refused_stores_total", "Loaded answers that were not stored: their tags changed, were fenced, or the store failed.", perQuery...)
+	m.notStored = counters("cache_refused_stores_total", "Loaded answers that were not stored: their tags changed, were fenced, the store failed, or they are too large.", perQuery...)
+	m.tooLarge = counters("cache_too_large_total", "Answers that were not stored because they have too many bytes or too many tags.", perQuery...)
 	m.undecodable = counters("cache_undecodable_total", "Entries that could not be read: another format, or damaged.", perQuery...)
 	m.overloads = counters("cache_overloads_total", "Callers refused because too many loads were running and waiting.", perQuery...)
 	m.storeErrors = counters("cache_store_errors_total", "Failed calls of the shared tier, by operation.", "op")
@@ -99,6 +102,8 @@ func New(r prometheus.Registerer) (*Metrics, error) {
 		Name: "cache_waiters", Help: "Callers waiting for a load at this moment.",
 	}, perQuery)
 	m.downgrades = counter("cache_fence_downgrades_total", "Writes that went on without a fence because the shared tier was out of reach.")
+	m.widened = counter("cache_widened_invalidations_total", "Families that were invalidated in place of tags that the shared tier refused.")
+	m.setAside = counter("cache_outbox_set_aside_total", "Outbox rows that could not be delivered for their own sake; their family or everything was invalidated.")
 	m.gaps = counter("cache_near_gaps_total", "Times that changes may have been missed, so that every near answer was dropped.")
 	m.breaker = gauge("cache_breaker_state", "Circuit breaker of the shared tier: 0 closed, 1 half open, 2 open.")
 	m.validated = gauge("cache_trusted", "1 while stored answers are served, 0 during an outage and its recovery.")
@@ -162,6 +167,10 @@ func (m *Metrics) Observe(_ context.Context, e cache.Event) {
 		m.invalidations.WithLabelValues(result).Add(float64(len(e.Tags)))
 	case cache.Panicked:
 		m.panics.WithLabelValues(e.Func).Inc()
+	case cache.Widened:
+		m.widened.Add(float64(len(e.Tags)))
+	case outbox.SetAside:
+		m.setAside.Add(float64(e.Rows))
 	case cache.Unfenced:
 		m.downgrades.Inc()
 	case cache.ChangesMissed:
@@ -183,6 +192,8 @@ func (m *Metrics) Query(name string) cache.QueryObserver {
 		misses:      m.misses.WithLabelValues(ns, q),
 		fenced:      m.bypasses.WithLabelValues(ns, q, cache.DetailFenced),
 		unavailable: m.bypasses.WithLabelValues(ns, q, cache.DetailUnavailable),
+		bypassTags:  m.bypasses.WithLabelValues(ns, q, cache.DetailTooLarge),
+		tooLarge:    m.tooLarge.WithLabelValues(ns, q),
 		notStored:   m.notStored.WithLabelValues(ns, q), undecodable: m.undecodable.WithLabelValues(ns, q),
 		overloads: m.overloads.WithLabelValues(ns, q),
 		loads:     map[cache.LoadStatus]prometheus.Counter{},
@@ -200,6 +211,7 @@ type queryMetrics struct {
 	hits, nearHits         prometheus.Counter
 	misses                 prometheus.Counter
 	fenced, unavailable    prometheus.Counter
+	bypassTags, tooLarge   prometheus.Counter
 	notStored, undecodable prometheus.Counter
 	overloads              prometheus.Counter
 	loads                  map[cache.LoadStatus]prometheus.Counter
@@ -226,6 +238,8 @@ func (m *queryMetrics) Served(_ context.Context, s cache.Served) {
 			m.fenced.Inc()
 		case cache.DetailUnavailable:
 			m.unavailable.Inc()
+		case cache.DetailTooLarge:
+			m.bypassTags.Inc()
 		}
 	}
 	if s.Err != nil {
@@ -250,6 +264,8 @@ func (m *queryMetrics) Observe(_ context.Context, e cache.Event) {
 		m.waiters.Dec()
 	case cache.NotStored:
 		m.notStored.Add(float64(e.Answers))
+	case cache.TooLarge:
+		m.tooLarge.Inc()
 	case cache.Undecodable:
 		m.undecodable.Inc()
 	}

@@ -90,6 +90,21 @@ func (p *process) want(t *testing.T, want float64, name string, labels ...string
 	}
 }
 
+func TestMetricsCountWhatIsTooLargeOrRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProcess(t)
+		q := p.metrics.Query("rows:one")
+		q.Observe(t.Context(), cache.TooLarge{Key: "rows:one:1", Tags: 2000})
+		q.Served(t.Context(), cache.Served{Status: cache.Bypass, Detail: cache.DetailTooLarge})
+		p.metrics.Observe(t.Context(), cache.Widened{Tags: []cache.Tag{"a:*", "b:*"}})
+		p.metrics.Observe(t.Context(), outbox.SetAside{Row: 7, Rows: 3, Instead: "a:*"})
+		p.want(t, 1, "cache_too_large_total", "namespace=rows", "query=one")
+		p.want(t, 1, "cache_bypasses_total", "namespace=rows", "query=one", "reason=too_large")
+		p.want(t, 2, "cache_widened_invalidations_total")
+		p.want(t, 3, "cache_outbox_set_aside_total")
+	})
+}
+
 func TestMetricsCountWhatHappened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newProcess(t)

@@ -29,6 +29,7 @@ type Tally struct {
 	Failed      int // of the loads
 	Overloads   int // callers that were refused
 	NotStored   int // answers that were loaded and not stored
+	TooLarge    int // of these, those that have too many bytes or tags
 	Undecodable int // entries that could not be read
 	Waiting     int // callers that wait at this moment
 
@@ -147,6 +148,8 @@ func (q queryCounts) Observe(_ context.Context, e cache.Event) {
 			t.Waiting--
 		case cache.NotStored:
 			t.NotStored += e.Answers
+		case cache.TooLarge:
+			t.TooLarge++
 		case cache.Undecodable:
 			t.Undecodable++
 		}

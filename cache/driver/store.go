@@ -15,6 +15,9 @@ import (
 // harm. Keys and tags are free of control characters; a store adds a prefix of its own
 // and keeps entries, tags and leases apart, so that no key can name a tag.
 //
+// A call carries no more than MaxItems, and its context has the time for what it carries. So a
+// store need not split it, and what one call of a caller holds up for others is bounded.
+//
 // All durations are judged by the store's own clock, never by the clock of a caller.
 type Store interface {
 	// Read returns the state of every tag and the entry of every key, in order, in one
@@ -79,6 +82,16 @@ type Store interface {
 	// that a store was given stays open.
 	Close() error
 }
+
+// What a cache asks of a store in one call is bounded. Batches and long lists of tags come in
+// several calls, and large answers in several entries.
+const (
+	// MaxItems is how many tags and keys a call of Read names, and how many tags, claims or fills
+	// any other. A fill may have more tags than that.
+	MaxItems = 500
+	// MaxEntry is how many bytes an entry has.
+	MaxEntry = 513 << 10
+)
 
 // ErrUnproven is returned by Store.Read when the store cannot tell whether its
 // data is the data it had before, as after a new connection.

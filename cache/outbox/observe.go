@@ -1,6 +1,10 @@
 package outbox
 
-import "time"
+import (
+	"time"
+
+	"github.com/chainlearn/chainlearn/cache"
+)
 
 // Delivered is the cache.Event of rows whose tags this process has bumped.
 type Delivered struct {
@@ -10,6 +14,19 @@ type Delivered struct {
 	// a relay delivered, and one for all of a writer's own.
 	Delays []time.Duration
 }
+
+// SetAside is the cache.Event of rows that could not be delivered for their own sake, while others
+// could: they are no tags, or the store refuses to bump them. Instead was bumped in their place, a
+// family or cache.Everything, so no invalidation is lost and the rows count as delivered.
+type SetAside struct {
+	Row     int64 // that was found to be to blame; others may be, too
+	Rows    int   // in whose place Instead was bumped
+	Instead cache.Tag
+	Err     error
+}
+
+// CacheEvent marks SetAside as a cache.Event.
+func (SetAside) CacheEvent() {}
 
 // CacheEvent marks Delivered as a cache.Event.
 func (Delivered) CacheEvent() {}

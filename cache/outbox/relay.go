@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
@@ -61,7 +62,6 @@ const (
 	growth     = 20 // of a batch, under a backlog
 	mostBatch  = 1_000_000
 	mostMarks  = 64                    // bumped one by one
-	bumpAtOnce = 256                   // tags in one call of the shared tier, which has a time limit
 	pacing     = 10 * time.Millisecond // at least, between looks that found nothing
 	firstRetry = 25 * time.Millisecond
 	// A look that fails costs one short query, and nothing tells when a database answers again:
@@ -110,7 +110,8 @@ type Relay struct {
 	mu      sync.Mutex
 	started bool
 	running sync.WaitGroup
-	once    sync.Once // for what is said once
+	once    sync.Once    // for what is said once
+	refused atomic.Int32 // how often in a row the store refused what was bumped
 
 	joining sync.Mutex
 	joined  time.Time // when the consumer was last seen to be registered; guarded by joining
@@ -345,6 +346,85 @@ func (r *Relay) Drain(ctx context.Context) error {
 
 // bump delivers rows, and deletes nothing: that is the log's business.
 func (r *Relay) bump(ctx context.Context, rows []Row) error {
+	err := r.bumpRows(ctx, rows)
+	switch {
+	case err == nil:
+		r.refused.Store(0)
+	case !refusal(ctx, err) || r.refused.Add(1) < refusals:
+		return err
+	default:
+		if err := r.setAside(ctx, rows); err != nil {
+			return err
+		}
+		r.refused.Store(0)
+	}
+	delivered := Delivered{By: ByRelay, Rows: len(rows), Delays: make([]time.Duration, len(rows))}
+	for i, row := range rows {
+		delivered.Delays[i] = row.Age
+	}
+	r.cache.Observe(ctx, delivered)
+	return nil
+}
+
+const (
+	refusals = 3   // in a row, after which the relay looks for rows to blame
+	trials   = 500 // rows of which it is found out which one is to blame
+)
+
+// refusal says whether an error may be about what was bumped. A store that does not answer says
+// nothing about it.
+func refusal(ctx context.Context, err error) bool {
+	return ctx.Err() == nil && !errors.Is(err, cache.ErrUnavailable) && !errors.Is(err, driver.ErrUnproven) && !errors.Is(err, context.DeadlineExceeded)
+}
+
+// setAside delivers rows of which some cannot be bumped, so that they do not hold up the rest. In
+// place of those of a kind that fails it bumps their family, and Everything if that fails too.
+// Both make at least the same answers invalid. If neither can be bumped, it is the store that
+// fails, and nothing is set aside.
+func (r *Relay) setAside(ctx context.Context, rows []Row) error {
+	byFamily := map[cache.Tag][]Row{}
+	for _, row := range rows {
+		byFamily[row.Tag.Family()] = append(byFamily[row.Tag.Family()], row)
+	}
+	for family, rows := range byFamily {
+		err := r.bumpRows(ctx, rows)
+		if err == nil {
+			continue
+		}
+		if !refusal(ctx, err) {
+			return err
+		}
+		instead := family
+		if r.cache.Bump(ctx, driver.NoMark, []cache.Tag{family}) != nil {
+			instead = cache.Everything
+			if r.cache.Bump(ctx, driver.NoMark, []cache.Tag{instead}) != nil {
+				return err
+			}
+		}
+		// They are delivered. What follows finds the row for whoever looks into it.
+		found := rows[0]
+		for _, row := range rows[:min(len(rows), trials)] {
+			if failed := r.bumpRows(ctx, []Row{row}); failed != nil {
+				found, err = row, failed
+				_ = r.cache.Bump(ctx, driver.NoMark, []cache.Tag{instead}) // the cache remembers the failure else
+				break
+			}
+		}
+		r.tellAside(ctx, SetAside{Row: found.ID, Rows: len(rows), Instead: instead, Err: err})
+	}
+	return nil
+}
+
+func (r *Relay) tellAside(ctx context.Context, e SetAside) {
+	r.cache.Observe(ctx, e)
+	r.once.Do(func() {
+		r.cfg.Logger.ErrorContext(ctx, "the outbox holds a row that cannot be delivered, so more is invalidated in its place",
+			"row", e.Row, "rows", e.Rows, "instead", e.Instead, "err", e.Err,
+			"remedy", "record tags with the functions of the outbox, not with INSERT, and see that the store takes every tag")
+	})
+}
+
+func (r *Relay) bumpRows(ctx context.Context, rows []Row) error {
 	byMark := map[driver.Mark][]Row{}
 	for _, row := range rows {
 		byMark[row.Mark] = append(byMark[row.Mark], row)
@@ -356,23 +436,14 @@ func (r *Relay) bump(ctx context.Context, rows []Row) error {
 	}
 	for mark, rows := range byMark {
 		tags, malformed := tagsOf(rows, r.cfg.MaxTags)
+		if err := r.cache.Bump(ctx, mark, tags); err != nil {
+			return err
+		}
 		if malformed {
-			r.once.Do(func() {
-				r.cfg.Logger.ErrorContext(ctx, "the outbox holds a row that is no tag, so everything is invalidated: record tags with the functions of the outbox, not with INSERT",
-					"row", rows[slices.IndexFunc(rows, func(row Row) bool { return row.Tag.Check() != nil })].ID)
-			})
-		}
-		for some := range slices.Chunk(tags, bumpAtOnce) {
-			if err := r.cache.Bump(ctx, mark, some); err != nil {
-				return err
-			}
+			bad := rows[slices.IndexFunc(rows, func(row Row) bool { return row.Tag.Check() != nil })]
+			r.tellAside(ctx, SetAside{Row: bad.ID, Rows: 1, Instead: cache.Everything, Err: bad.Tag.Check()})
 		}
 	}
-	delivered := Delivered{By: ByRelay, Rows: len(rows), Delays: make([]time.Duration, len(rows))}
-	for i, row := range rows {
-		delivered.Delays[i] = row.Age
-	}
-	r.cache.Observe(ctx, delivered)
 	return nil
 }
 

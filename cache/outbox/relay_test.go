@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -220,4 +221,109 @@ func TestManyMarksAreBumpedTogether(t *testing.T) {
 			}
 		})
 	}
+}
+
+// choosy is a store that fails whatever names a tag that begins with poison.
+type choosy struct {
+	driver.Store
+	mu     sync.Mutex
+	bumped map[driver.Tag]int // guarded by mu
+}
+
+func (s *choosy) Bump(ctx context.Context, tags []driver.Tag, mark driver.Mark) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, tag := range tags {
+		if strings.HasPrefix(string(tag), "poison:") && tag != tag.Family() {
+			return errInjected
+		}
+	}
+	for _, tag := range tags {
+		s.bumped[tag]++
+	}
+	return s.Store.Bump(ctx, tags, mark)
+}
+
+// asides are the rows that were set aside.
+type asides struct {
+	mu   sync.Mutex
+	seen []outbox.SetAside
+}
+
+func (a *asides) Query(string) cache.QueryObserver { return nil }
+func (a *asides) Observe(_ context.Context, e cache.Event) {
+	if e, ok := e.(outbox.SetAside); ok {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.seen = append(a.seen, e)
+	}
+}
+
+func TestRowThatCannotBeDeliveredHoldsNothingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &choosy{Store: memstore.New(memstore.Config{}), bumped: map[driver.Tag]int{}}
+		faulty := storetest.NewFaulty(store)
+		defer faulty.Close()
+		var events asides
+		c, err := cache.New(cache.Config{Store: faulty, Observer: &events})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		rows := []outbox.Row{{ID: 1, Tag: "a:1"}, {ID: 2, Tag: "poison:2", Mark: driver.Mark{2}}, {ID: 3, Tag: "a:3"}, {ID: 4, Tag: cache.Tag(strings.Repeat("x", 201))}}
+		var mu sync.Mutex
+		log := &fakeLog{
+			wait:    func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+			backlog: func() (int, time.Duration, error) { mu.Lock(); defer mu.Unlock(); return len(rows), 0, nil },
+			deliver: func(ctx context.Context, _ time.Duration, most int, bump func(context.Context, []outbox.Row) error) (int, error) {
+				mu.Lock()
+				some := rows[:min(most, len(rows))]
+				mu.Unlock()
+				if len(some) == 0 {
+					return 0, nil
+				}
+				if err := bump(ctx, some); err != nil {
+					return len(some), err
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				rows = nil
+				return len(some), nil
+			},
+		}
+		faulty.Fail(errInjected, storetest.OpBump) // a failing store sets nothing aside
+		r, err := outbox.NewRelay(c, log, outbox.RelayConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		r.Start()
+		time.Sleep(time.Minute)
+		if mu.Lock(); len(rows) != 4 || len(events.seen) != 0 {
+			t.Errorf("a failing store: %d rows are left, %+v", len(rows), events.seen)
+		}
+		mu.Unlock()
+		faulty.Heal()
+		time.Sleep(3 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		if len(rows) != 0 {
+			t.Error("the rows were not delivered")
+		}
+		if h := c.Health(); h.State != "ok" {
+			t.Errorf("the store is %s: %v", h.State, h.Err)
+		}
+		for _, tag := range []cache.Tag{cache.Everything, "poison:*"} {
+			if store.bumped[tag] == 0 {
+				t.Errorf("%s was not bumped", tag)
+			}
+		}
+		ids := map[int64]cache.Tag{}
+		for _, e := range events.seen {
+			ids[e.Row] = e.Instead
+		}
+		if len(ids) != 2 || ids[2] != "poison:*" || ids[4] != cache.Everything {
+			t.Errorf("set aside: %+v", events.seen)
+		}
+	})
 }

@@ -18,6 +18,7 @@ var entryRules = []rule{
 	{"an empty entry is an entry", checkEmptyEntry},
 	{"an entry may be large", checkLargeEntry},
 	{"several entries are stored in one call", checkManyEntries},
+	{"a call takes as much as driver.MaxItems", checkMaxItems},
 	{"an entry outlives bumps of its tags", checkEntryOutlivesBump},
 }
 
@@ -115,4 +116,40 @@ func checkEntryOutlivesBump(h *helpers) {
 	h.fence(mark, long, "course:1")
 	h.bump(mark, "course:1")
 	h.wantEntry("k", []byte("v"))
+}
+
+func checkMaxItems(h *helpers) {
+	const n = driver.MaxItems
+	tags, keys := make([]driver.Tag, n), make([]string, n)
+	claims, fills := make([]driver.Claim, n), make([]driver.Fill, n)
+	for i := range n {
+		tags[i], keys[i] = driver.Tag(fmt.Sprintf("course:%d", i)), fmt.Sprintf("courses:detail:%d", i)
+		claims[i] = driver.Claim{Key: keys[i], Token: newToken(), Guard: newGuard(), TTL: long}
+		fills[i] = driver.Fill{Key: keys[i], Token: claims[i].Token, Entry: []byte(keys[i]), Life: long, Tags: tags[i : i+1]}
+	}
+	mark := newMark()
+	h.fence(mark, long, tags...)
+	fenced := h.states(tags...)
+	h.bump(mark, tags...)
+	bumped := h.states(tags...)
+	for i, claimed := range h.claims(claims...) {
+		if claimed.State != driver.Granted || !fenced[i].Fenced || bumped[i].Fenced || fenced[i].Version == bumped[i].Version {
+			h.Fatalf("of %d, number %d is claimed %+v, fenced %+v and bumped %+v", n, i, claimed, fenced[i], bumped[i])
+		}
+	}
+	h.settle(fills...)
+	p := h.swapped()
+	for i, entry := range p.snapshot(nil, keys).Entries {
+		if string(entry) != keys[i] {
+			h.Fatalf("of %d entries, number %d is %s", n, i, show(entry))
+		}
+	}
+	for i, state := range p.states(tags...) {
+		h.wantUnchanged(tags[i], bumped[i].Version, state.Version)
+	}
+	// Most of what an entry may have, and incompressible.
+	large := make([]byte, driver.MaxEntry)
+	rand.Read(large)
+	h.put("large", string(large), long)
+	p.wantEntry("large", large)
 }

@@ -65,11 +65,15 @@ const (
 	// middle without its connection noticing.
 	claimTime = 5 * time.Second
 
+	// rowAge is the age of a row in seconds. Any program may have recorded it, at any time: one without an age is
+	// as old as can be. An error would keep all other rows from being delivered.
+	rowAge = `extract(epoch FROM clock_timestamp() - CASE WHEN isfinite(o.recorded_at) THEN o.recorded_at ELSE 'epoch' END)`
+
 	// due are the rows that no writer will deliver to this consumer's store ($2 is what the
 	// marks of its own writers begin with), or that their writer should have delivered by
 	// now. A row of the future is one from before the server's clock was set back.
 	due = `(o.mark IS NULL OR substr(o.mark, 1, 8) <> $2::bytea
-	OR extract(epoch FROM clock_timestamp() - o.recorded_at) NOT BETWEEN 0 AND $3::float8)`
+	OR ` + rowAge + ` NOT BETWEEN 0 AND $3::float8)`
 
 	notGot = `NOT EXISTS (SELECT FROM cache_delivered d WHERE d.row_id = o.id AND d.consumer = $1::text)`
 
@@ -78,7 +82,8 @@ const (
 	look = `SELECT EXISTS (SELECT FROM cache_consumers WHERE name = $1::text), ` + others + `,
 	EXISTS (SELECT FROM cache_outbox o WHERE ` + due + ` AND ` + notGot + `)`
 
-	row = `o.id, o.tag, o.mark, extract(epoch FROM clock_timestamp() - o.recorded_at)::float8`
+	// One more than driver.MaxTag: what is no tag for its length needs no more of it to show that.
+	row = `o.id, left(o.tag, 201), o.mark, ` + rowAge + `::float8`
 
 	// An array, not IN: a join may run a subquery with a LIMIT more than once. The rows are
 	// deleted before they are delivered, because that is a round trip less and keeps
@@ -260,8 +265,8 @@ func (l *Log) Backlog(ctx context.Context, consumer string) (int, time.Duration,
 	var rows int
 	var age float64
 	err := l.pool.QueryRow(ctx, `
-		SELECT count(*), coalesce(max(abs(extract(epoch FROM clock_timestamp() - recorded_at))), 0)::float8
-		FROM (SELECT o.recorded_at FROM cache_outbox o WHERE `+notGot+` ORDER BY o.id LIMIT $2::int) AS oldest`, consumer, countedRows).Scan(&rows, &age)
+		SELECT count(*), coalesce(max(abs(age)), 0)::float8
+		FROM (SELECT `+rowAge+` AS age FROM cache_outbox o WHERE `+notGot+` ORDER BY o.id LIMIT $2::int) AS oldest`, consumer, countedRows).Scan(&rows, &age)
 	if err != nil {
 		return 0, 0, fmt.Errorf("count outbox rows: %w", err)
 	}

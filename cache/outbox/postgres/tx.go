@@ -131,7 +131,7 @@ func (t *Tx) Mark() driver.Mark { return t.mark }
 func (t *Tx) queueTouched(b *pgx.Batch) *[]outbox.Row {
 	rows := new([]outbox.Row)
 	b.Queue(`SET CONSTRAINTS ALL IMMEDIATE`)
-	b.Queue(`SELECT id, tag FROM cache_touched($1::bytea)`, t.mark[:]).Query(func(found pgx.Rows) (err error) {
+	b.Queue(`SELECT id, left(tag, 201) FROM cache_touched($1::bytea)`, t.mark[:]).Query(func(found pgx.Rows) (err error) {
 		*rows, err = pgx.CollectRows(found, func(r pgx.CollectableRow) (outbox.Row, error) {
 			row := outbox.Row{Mark: t.mark}
 			err := r.Scan(&row.ID, &row.Tag)

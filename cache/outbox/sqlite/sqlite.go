@@ -65,7 +65,13 @@ const now = `CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)`
 // future. How old they are cannot be told, and no clock may hide a row, so they are as
 // old as can be: a relay takes them at once, and Drain does not take them for rows of after its
 // beginning.
-const age = `iif(recorded_at > ` + now + `, 3600000, ` + now + ` - recorded_at)`
+// An age is an integer whatever a program has recorded, or it would keep all other rows from
+// being read.
+const age = `CAST(iif(recorded_at > ` + now + `, 3600000, ` + now + ` - recorded_at) AS INTEGER)`
+
+// tagAndMark of a row that may be of any size and type: no more than shows what is no tag, which
+// is one byte more than driver.MaxTag. Text would end at a NUL.
+const tagAndMark = `substr(CAST(tag AS BLOB), 1, 201), substr(CAST(mark AS BLOB), 1, 16)`
 
 // missing is the condition that consumer ?1 has not got row o.
 const missing = `NOT EXISTS (SELECT 1 FROM cache_delivered d WHERE d.row_id = o.id AND d.consumer = ?1)`
@@ -161,7 +167,7 @@ const selectLeft = `
 SELECT 0 AS id, '' AS tag, NULL AS mark, 0 AS age FROM cache_consumers WHERE name = ?1
 UNION ALL
 SELECT * FROM (
-    SELECT id, tag, mark, ` + age + `
+    SELECT id, ` + tagAndMark + `, ` + age + `
     FROM cache_outbox o
     WHERE ` + missing + `
         AND (mark IS NULL OR substr(mark, 1, 8) <> ?2 OR recorded_at <= ` + now + ` - ?3 OR recorded_at > ` + now + `)
@@ -342,8 +348,7 @@ func scanRows(rows *sql.Rows, err error) ([]outbox.Row, error) {
 	var list []outbox.Row
 	for rows.Next() {
 		var row outbox.Row
-		var tag string
-		var mark []byte
+		var tag, mark []byte
 		var age int64
 		if err := rows.Scan(&row.ID, &tag, &mark, &age); err != nil {
 			return nil, err

@@ -78,7 +78,7 @@ func (t *Tx) Mark() driver.Mark { return t.mark }
 // Touched puts the mark on what the transaction has recorded, and returns it.
 func (t *Tx) Touched(ctx context.Context) ([]outbox.Row, error) {
 	rows, err := scanRows(t.tx.QueryContext(ctx,
-		`UPDATE cache_outbox SET mark = ?1, recorded_at = `+now+` WHERE id > ?2 RETURNING id, tag, mark, 0`,
+		`UPDATE cache_outbox SET mark = ?1, recorded_at = `+now+` WHERE id > ?2 RETURNING id, `+tagAndMark+`, 0`,
 		t.mark[:], t.last))
 	if err != nil {
 		return nil, fmt.Errorf("mark touched tags: %w", err)

@@ -72,7 +72,7 @@ var ablations = []ablation{
 	},
 	{
 		"epoch replay: recent bumps are repeated in another incarnation of the store",
-		"cache/health.go", "h.bumps.replay(ctx, h.store, all)", "h.bumps.replay(ctx, h.store, false)",
+		"cache/health.go", "\t}, all)\n", "\t}, false)\n",
 		[]failingTest{test(inCache, "TestRecentBumpsAreReplayedIntoAnotherIncarnation")},
 	},
 	{

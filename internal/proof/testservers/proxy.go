@@ -45,6 +45,8 @@ type fault struct {
 	held    bool          // nothing passes
 	latency time.Duration // everything passes this much later
 	budget  *int          // bytes after which a connection is closed; nil: none
+	rate    int           // bytes a second of all connections together; 0: no limit
+	free    time.Time     // when what was let pass under rate has passed
 }
 
 // StartProxy starts a proxy in front of the server at addr for the time of the
@@ -128,6 +130,12 @@ func (p *Proxy) Hold(directions ...Direction) {
 // none is given. Throughput is hardly affected.
 func (p *Proxy) Delay(latency time.Duration, directions ...Direction) {
 	p.fault(directions, func(f *fault) { f.latency = latency })
+}
+
+// Limit lets so many bytes a second pass in the given directions, both if none is given: all
+// connections share them, as they share a network link.
+func (p *Proxy) Limit(bytesPerSecond int, directions ...Direction) {
+	p.fault(directions, func(f *fault) { f.rate, f.free = bytesPerSecond, time.Now() })
 }
 
 // CutAfter closes each connection once n more bytes have passed in the given
@@ -278,7 +286,7 @@ func (p *Proxy) pump(c *proxied, d Direction, from, to *net.TCPConn) {
 	var passed meter
 	for next := range chunks {
 		n, last, ok := p.admit(c, d, next, &passed)
-		if !ok {
+		if !ok || !p.pace(c, d, n) {
 			return
 		}
 		if _, err := to.Write(next.data[:n]); err != nil {
@@ -313,6 +321,34 @@ func (c *proxied) read(from *net.TCPConn, chunks chan<- chunk) {
 			return
 		}
 	}
+}
+
+// pacingSlack is what a timer may be late by without costing throughput.
+const pacingSlack = 5 * time.Millisecond
+
+// pace waits until n bytes have passed a limited link. It returns false if the connection has
+// ended.
+func (p *Proxy) pace(c *proxied, d Direction, n int) bool {
+	p.mu.Lock()
+	f, changed := &p.faults[d], p.changed
+	if f.rate == 0 {
+		p.mu.Unlock()
+		return true
+	}
+	if earliest := time.Now().Add(-pacingSlack); f.free.Before(earliest) {
+		f.free = earliest
+	}
+	f.free = f.free.Add(time.Duration(n) * time.Second / time.Duration(f.rate))
+	due := time.NewTimer(time.Until(f.free))
+	p.mu.Unlock()
+	defer due.Stop()
+	select {
+	case <-due.C:
+	case <-changed: // healed, or soon limited again
+	case <-c.ctx.Done():
+		return false
+	}
+	return true
 }
 
 // A meter counts the bytes of one connection against one budget.

@@ -193,3 +193,30 @@ func TestProxyWithoutServer(t *testing.T) {
 	l.send("PING")
 	l.want("+PONG")
 }
+
+func TestProxyLimitsBandwidth(t *testing.T) {
+	r := testservers.SharedRedis(t)
+	p := testservers.StartProxy(t, r.Addr())
+	const size, rate = 1 << 20, 4 << 20
+	key := rand.Text()
+	testservers.Must(t, r.Do(t.Context(), "SETRANGE", key, "1048575", "x").Error())
+	defer r.Do(t.Context(), "DEL", key)
+	p.Limit(rate, testservers.Replies)
+	clients := []inlineClient{dial(t, p.Addr()), dial(t, p.Addr())}
+	start := time.Now()
+	for _, c := range clients {
+		c.send("GET " + key)
+	}
+	for _, c := range clients {
+		c.want("$1048576")
+		_, err := io.CopyN(io.Discard, c.r, size)
+		testservers.Must(t, err)
+	}
+	if took := time.Since(start); took < 480*time.Millisecond { // they share it
+		t.Errorf("two replies of %d bytes took %v at %d bytes a second", size, took, rate)
+	}
+	testservers.Must(t, p.Heal())
+	c := dial(t, p.Addr())
+	c.send("PING")
+	c.want("+PONG")
+}
