@@ -208,6 +208,32 @@ func TestFailureIsSharedByTheFleet(t *testing.T) {
 	})
 }
 
+// A write that ends the cause of a failure ends the memory of it, at once and on every process.
+func TestWriteEndsARememberedFailure(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		q0, q1 := cache.Define(fleet[0].Cache, s.query()), cache.Define(fleet[1].Cache, s.query())
+		for round := range 5 { // each failure in a row would be held longer
+			s.fail(errors.New("not enrolled"))
+			for _, q := range []*cache.Cached[int, string]{q0, q1, q0} {
+				if _, err := q.Get(t.Context(), 1); err == nil {
+					t.Fatal("a failing source has an answer")
+				}
+			}
+			wantLoads(t, s, int64(2*round+1)) // the failure is remembered for both
+			s.fail(nil)
+			if err := fleet[round%2].Invalidate(t.Context(), rowTag(1)); err != nil {
+				t.Fatal(err)
+			}
+			mustGet(t, q0, 1, "one")
+			mustGet(t, q1, 1, "one")
+			if err := fleet[1].Invalidate(t.Context(), rowTag(1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 // Two releases that shape an answer differently share a store without a quarrel.
 func TestRevisionsKeepApart(t *testing.T) {
 	virtual(t, func(t *testing.T) {

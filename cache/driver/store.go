@@ -98,7 +98,8 @@ type Claim struct {
 	Key   string
 	Token Token // of this load, random
 	// Guard is what the load will store under. A lease held under another guard does
-	// not stand in the way: its load began under other versions and is of no use now.
+	// not stand in the way: its load began under other versions and is of no use now. Nor
+	// does a failure of such a load, whose cause may have been ended by a write.
 	Guard Guard
 	TTL   time.Duration // of the lease; renew it before
 }
@@ -109,7 +110,7 @@ type ClaimState uint8
 const (
 	Granted ClaimState = iota + 1 // the caller holds the lease and is to load
 	Held                          // another load under the same guard is running
-	Failed                        // the last load failed and is not to be repeated yet
+	Failed                        // the last load, under the same guard, failed and is not to be repeated yet
 )
 
 // Claimed is the answer to a Claim.
@@ -136,8 +137,9 @@ type Fill struct {
 	Entry []byte
 	Life  time.Duration
 	Tags  []Tag
-	// Failure makes claims of the key answer Failed for Hold, and is remembered for twice
-	// as long, so that the next failure can know of this one.
+	// Failure makes claims of the key under the load's guard answer Failed for Hold, unless a
+	// claim under another guard is granted first. It is remembered for twice as long, so that
+	// the next failure can know of this one.
 	Failure []byte
 	Hold    time.Duration
 }

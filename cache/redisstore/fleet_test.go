@@ -136,6 +136,43 @@ func TestClosedProcessHandsItsLoadOver(t *testing.T) {
 	}
 }
 
+// A write that ends the cause of a failure ends the memory of it, at once and on every process.
+func TestWriteEndsARememberedFailure(t *testing.T) {
+	t.Parallel()
+	for name, url := range map[string]string{"single": testservers.SharedRedis(t).URL(), "cluster": cluster(t)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var enrolled atomic.Bool
+			load := func(context.Context) (string, error) {
+				if !enrolled.Load() {
+					return "", errors.New("not enrolled")
+				}
+				return "value", nil
+			}
+			one := newLoader(t, url, prefix(), load)
+			other := newLoader(t, url, one.prefix, load)
+			testservers.Must(t, one.cache.WaitServing(t.Context()))
+			testservers.Must(t, other.cache.WaitServing(t.Context()))
+			for range 5 { // each failure in a row would be held longer
+				enrolled.Store(false)
+				testservers.Must(t, one.cache.Invalidate(t.Context(), tag))
+				for _, l := range []loader{one, other} {
+					if _, err := l.Get(t.Context(), 1); err == nil {
+						t.Fatal("a failing source has an answer")
+					}
+				}
+				enrolled.Store(true)
+				testservers.Must(t, one.cache.Invalidate(t.Context(), tag))
+				for _, l := range []loader{other, one} {
+					if got, err := l.Get(t.Context(), 1); err != nil || got != "value" {
+						t.Errorf("after the write that ended the cause: %q, %v", got, err)
+					}
+				}
+			}
+		})
+	}
+}
+
 // loader is a cache with one query, whose answer is what load returns.
 type loader struct {
 	*cache.Cached[int, string]

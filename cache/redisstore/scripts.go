@@ -92,7 +92,9 @@ end
 
 // luaLease reads and writes the lease of a key: a byte for the format, token and guard of the
 // load, when its lease ends, whether another load was refused it, when a failure may be retried,
-// when it is forgotten, and what was remembered of it. A part that has ended reads as absent.
+// when it is forgotten, and what was remembered of it. A part that has ended reads as absent. The
+// guard is also that of the failure while claims are held off: each claim that is granted ends
+// that.
 const luaLease = luaClock + `
 local function open(key, t)
   local l = {token = '', guard = '', ends = 0, awaited = '0', retry = 0, forget = 0, failure = ''}
@@ -100,7 +102,7 @@ local function open(key, t)
   if #v < 58 or string.sub(v, 1, 1) ~= '1' then return l end
   l.token, l.guard, l.ends, l.awaited, l.retry, l.forget = struct.unpack('>c16c16I8c1I8I8', v, 2)
   l.failure = string.sub(v, 59)
-  if l.ends <= t then l.token, l.guard, l.ends = '', '', 0 end
+  if l.ends <= t then l.token, l.ends = '', 0 end
   if l.forget <= t then l.retry, l.forget, l.failure = 0, 0, '' end
   return l
 end
@@ -124,7 +126,7 @@ var (
 	claimScript = newScript(luaLease, `
 local t = now()
 local l = open(KEYS[1], t)
-if l.retry > t then return {3, l.retry - t, l.failure} end
+if l.retry > t and l.guard == ARGV[2] then return {3, l.retry - t, l.failure} end
 if l.ends > t and l.guard == ARGV[2] and l.token ~= ARGV[1] then
   if l.awaited ~= '1' then
     l.awaited = '1'
@@ -132,7 +134,7 @@ if l.ends > t and l.guard == ARGV[2] and l.token ~= ARGV[1] then
   end
   return {2, l.ends - t, false}
 end
-l.token, l.guard, l.ends = ARGV[1], ARGV[2], t + tonumber(ARGV[3])
+l.token, l.guard, l.ends, l.retry = ARGV[1], ARGV[2], t + tonumber(ARGV[3]), 0
 save(KEYS[1], l, t)
 return {1, 0, l.forget > 0 and l.failure}
 `)
@@ -159,7 +161,7 @@ local l = open(KEYS[1], t)
 local mine = l.ends > t and l.token == ARGV[1]
 local awaited = l.awaited == '1'
 if mine then
-  l.token, l.guard, l.ends, l.awaited = '', '', 0, '0'
+  l.token, l.ends, l.awaited = '', 0, '0'
   if ARGV[2] == 'filled' then
     l.retry, l.forget, l.failure = 0, 0, ''
   elseif ARGV[2] == 'failed' then

@@ -105,6 +105,16 @@ var ablations = []ablation{
 		[]failingTest{test(inRedis, "TestOneLeaseInTheFleet"), test(inHere, "TestCrowdsOfAFleet")},
 	},
 	{
+		"remembered failure: it holds for the guard of its load, so that a write ends it",
+		"cache/redisstore/scripts.go", "if l.retry > t and l.guard == ARGV[2] then", "if l.retry > t then",
+		[]failingTest{test(inRedis, "TestWriteEndsARememberedFailure"), test(inRedis, "TestStoreOnOneServer")},
+	},
+	{
+		"remembered failure: the same in memory",
+		"cache/memstore/leases.go", "case now.Before(l.retry) && l.guard == c.Guard:", "case now.Before(l.retry):",
+		[]failingTest{test(inCache, "TestWriteEndsARememberedFailure")},
+	},
+	{
 		"lease token: a process that lost its lease settles nothing under the lease of another",
 		"cache/redisstore/scripts.go", "local mine = l.ends > t and l.token == ARGV[1]", "local mine = l.ends > t",
 		[]failingTest{test(inRedis, "TestStoreOnOneServer")},
