@@ -74,6 +74,7 @@ type health struct {
 	observe func(context.Context, Event)
 	bumps   *recentBumps
 	breaker *gobreaker.CircuitBreaker[struct{}]
+	said    reminders // also of what the Cache says
 
 	deadline  atomic.Pointer[sharedDeadline]
 	down      atomic.Bool // the breaker is not closed

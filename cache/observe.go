@@ -88,7 +88,8 @@ type (
 		Err  error
 	}
 
-	// Unfenced: a write went on without a fence because the store could not be told.
+	// Unfenced: a write went on without a fence because the store could not be told, or its
+	// fence lapsed while it was being committed because the store could not be told again.
 	Unfenced struct {
 		Tags []Tag
 		Err  error

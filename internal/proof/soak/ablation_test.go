@@ -56,6 +56,11 @@ var ablations = []ablation{
 		[]failingTest{test(inRedis, "TestStoreOnOneServer"), acknowledgedWrites},
 	},
 	{
+		"fence: it is renewed while COMMIT is under way",
+		"cache/outbox/commit.go", "defer fence.Keep(ctx)()", "_ = fence",
+		[]failingTest{test(inOutbox, "TestFenceStandsUntilTheCommitHasEnded"), test(inOutbox+"/postgres", "TestFenceStandsWhileCommitWaitsForAStandby")},
+	},
+	{
 		"bypass: nothing that is loaded under a fence is stored",
 		"cache/read.go", "fenced: anyFenced(reply.states)", "fenced: false",
 		[]failingTest{test(inCache, "TestFencedTagSendsReadersToTheSource")},
