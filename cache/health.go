@@ -23,6 +23,12 @@ const (
 	tripWindow   = 10 * time.Second
 	probeEvery   = 100 * time.Millisecond
 	drainTimeout = 30 * time.Second
+
+	// checkEvery is how often the store must prove that it takes writes, and trustLimit how long
+	// after the last proof, at most, its entries are served. A refusal ends the trust at once; a
+	// slow store has some tries.
+	checkEvery = 400 * time.Millisecond
+	trustLimit = time.Second
 )
 
 // health decides what the store is good for. Two questions, two answers:
@@ -64,6 +70,20 @@ const (
 //	                              suspect(2): a bump fails
 //	           -> recover again
 //
+// Reads prove little. A store that answers reads and refuses writes (it is full, it lacks replicas,
+// an operator paused it) still has the entries of before, while writers cannot bump them:
+//
+//	this process             other process            store
+//	                                                  refuses writes from here on
+//	                         fence: refused
+//	                         COMMIT, bump: refused    (row in the outbox)
+//	hit: the old answer      serves nothing stored
+//
+// The other process knows; this one might never. So the trust is a lease that each process renews
+// by a write of its own, CheckWrites, and it ends trustLimit after the last that succeeded. A
+// recovery needs such a write before it waits and drains: what other processes could not bump
+// before is in the outbox then.
+//
 // A deadline is shared by the calls that begin at about the same time (see withDeadline), the
 // breaker counts failures and not callers that left, and a change of identity that a call
 // meets (ErrUnproven) is no failure of the store but a reason to recover.
@@ -75,6 +95,7 @@ type health struct {
 	bumps   *recentBumps
 	breaker *gobreaker.CircuitBreaker[struct{}]
 	said    reminders // also of what the Cache says
+	written time.Time // begin of the last check of writes that succeeded; of run's goroutine
 
 	deadline  atomic.Pointer[sharedDeadline]
 	down      atomic.Bool // the breaker is not closed
@@ -225,11 +246,15 @@ func (h *health) begin(ctx context.Context) {
 
 // run recovers whenever there is doubt, until ctx ends.
 func (h *health) run(ctx context.Context) {
+	check := time.NewTimer(jitter(checkEvery))
+	defer check.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-h.wake:
+		case <-check.C:
+			check.Reset(h.checkWrites(ctx))
 		}
 		for !h.isValidated() && !h.recover(ctx) {
 			if !pause(ctx, jitter(probeEvery)) {
@@ -237,6 +262,25 @@ func (h *health) run(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// checkWrites ends the trust in a store that takes no writes. It returns when to check again.
+func (h *health) checkWrites(ctx context.Context) time.Duration {
+	began := time.Now()
+	limit := h.written.Add(trustLimit)
+	bounded, cancel := context.WithDeadline(ctx, limit)
+	defer cancel()
+	err := h.call(bounded, "check writes", h.store.CheckWrites)
+	switch {
+	case err == nil:
+		h.written = began
+	case ctx.Err() != nil || !h.isValidated(): // closing, or the trust has ended for another reason
+	case errors.Is(err, context.DeadlineExceeded) && time.Until(limit) > probeEvery:
+		return probeEvery // it may only be slow
+	default:
+		h.suspect(fmt.Errorf("the store does not prove that it takes writes: %w", err), true)
+	}
+	return jitter(checkEvery)
 }
 
 func (h *health) isValidated() bool { return h.validated.Load() }
@@ -253,10 +297,9 @@ func (h *health) recover(ctx context.Context) bool {
 		return err
 	})
 	if err != nil {
-		h.observe(ctx, StoreFailed{Op: "identity", Err: err})
-		h.mu.Lock()
-		h.outage, h.err = true, err
-		h.mu.Unlock()
+		return h.failed(ctx, "identity", err, "see that the store runs at the configured address and lets this program in")
+	}
+	if !h.takesWrites(ctx) {
 		return false
 	}
 	// The breaker is closed: this process fences and bumps again. Others may need another
@@ -268,10 +311,9 @@ func (h *health) recover(ctx context.Context) bool {
 		return false
 	}
 	if err := h.deliver(ctx, changed); err != nil {
-		h.mu.Lock()
-		h.err = err
-		h.mu.Unlock()
-		h.log.WarnContext(ctx, "cache recovery failed, trying again", "err", err)
+		return h.failed(ctx, "recover", err, "what was invalidated meanwhile could not be delivered")
+	}
+	if time.Since(h.written) > checkEvery && !h.takesWrites(ctx) {
 		return false
 	}
 
@@ -288,6 +330,35 @@ func (h *health) recover(ctx context.Context) bool {
 	close(h.serving)
 	h.tell(h.breaker.State())
 	return true
+}
+
+// takesWrites checks that the store does, for a recovery.
+func (h *health) takesWrites(ctx context.Context) bool {
+	began := time.Now()
+	if err := h.try(ctx, h.store.CheckWrites); err != nil {
+		return h.failed(ctx, "check writes", fmt.Errorf("the store answers and does not take writes: %w", err),
+			"see the store's memory and eviction, its replicas, and the rights of the account")
+	}
+	h.written = began
+	return true
+}
+
+// failed notes why an attempt to recover failed, and says so now and then. It returns false.
+func (h *health) failed(ctx context.Context, op string, err error, remedy string) bool {
+	if ctx.Err() != nil {
+		return false // closing
+	}
+	ofStore := op != "recover"
+	h.mu.Lock()
+	h.err, h.outage = err, h.outage || ofStore
+	h.mu.Unlock()
+	if ofStore {
+		h.observe(ctx, StoreFailed{Op: op, Err: err})
+	}
+	if n := h.said.due(op); n > 0 {
+		h.log.WarnContext(ctx, "stored answers cannot be served, trying again: "+remedy, "attempts", n, "err", err)
+	}
+	return false
 }
 
 // deliver brings to the store every bump that it may lack: this process's own,
@@ -329,7 +400,8 @@ func (c *Cache) WaitServing(ctx context.Context) error {
 
 // Health of the shared tier as one process sees it.
 type Health struct {
-	// State is "ok"; "recovering" while the store answers and what it holds is not served yet;
+	// State is "ok"; "recovering" while the store answers and what it holds is not served yet,
+	// also because it takes no writes;
 	// or "down". Answers come in every state.
 	State string
 	Since time.Time // when it became "ok", or ceased to be

@@ -72,7 +72,7 @@ type (
 type (
 	// StoreFailed: a call of the store failed or took longer than it may.
 	StoreFailed struct {
-		Op  string // "read", "claim", "settle", "renew", "fence", "bump", "identity"
+		Op  string // "read", "claim", "settle", "renew", "fence", "bump", "identity", "check writes", "name"
 		Err error
 	}
 

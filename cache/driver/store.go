@@ -65,6 +65,12 @@ type Store interface {
 	// across two identities.
 	Identity(ctx context.Context) (string, error)
 
+	// CheckWrites proves that the store takes writes, and shows them: in one round trip it
+	// changes something, however small, in every part of the data that answers, by the means
+	// of Bump, and reads it by the means of Read. The cache calls it several times a second:
+	// a store that answers reads and refuses bumps would serve what was invalidated.
+	CheckWrites(ctx context.Context) error
+
 	// Name tells the data that processes share from any other: it is the same for every
 	// process that shares it, for as long as it is kept, and the same for no other. Losing
 	// it with the data is safe.

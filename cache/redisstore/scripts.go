@@ -20,7 +20,8 @@ func newScript(parts ...string) *script {
 // of a script rather than run it again; that is the default since Redis 5.
 
 // luaClock is the server's clock in ms. get reads a value of another type as no value, and its
-// callers treat one of another shape so too: both are replaced as a missing one is.
+// callers treat one of another shape so too: both are replaced as a missing one is. Any other
+// error ends the script: where the account may not GET, marks and leases would be lost.
 const luaClock = `
 local function now()
   local t = redis.call('TIME')
@@ -29,6 +30,7 @@ end
 local function get(key)
   local v = redis.pcall('GET', key)
   if type(v) == 'string' then return v end
+  if type(v) == 'table' and not string.find(v.err, 'WRONGTYPE', 1, true) then error(v.err) end
   return ''
 end
 `

@@ -76,6 +76,16 @@ var ablations = []ablation{
 		[]failingTest{test(inCache, "TestTrustWaitsForTheLastProcessToFenceAgain")},
 	},
 	{
+		"trust by a write: a store that refuses writes is not trusted by a process that only reads",
+		"cache/health.go", "err := h.call(bounded, \"check writes\", h.store.CheckWrites)", "err := bounded.Err()",
+		[]failingTest{test(inCache, "TestStoreThatRefusesWritesIsNotTrusted"), test(inRedis, "TestServerThatRefusesWritesIsNotTrusted")},
+	},
+	{
+		"trust by a write: a recovery needs one",
+		"cache/health.go", "if err := h.try(ctx, h.store.CheckWrites); err != nil {", "if err := error(nil); err != nil {",
+		[]failingTest{test(inCache, "TestStoreThatRefusesWritesIsNotTrusted"), test(inCache, "TestLastingTroubleIsSaidNowAndThen")},
+	},
+	{
 		"epoch replay: recent bumps are repeated in another incarnation of the store",
 		"cache/health.go", "h.bumps.replay(ctx, h.store, all)", "h.bumps.replay(ctx, h.store, false)",
 		[]failingTest{test(inCache, "TestRecentBumpsAreReplayedIntoAnotherIncarnation")},
