@@ -92,3 +92,48 @@ func TestFenceThatLapsesDuringACommitIsCounted(t *testing.T) {
 		}
 	})
 }
+
+// doneLog notes which rows are said to be delivered.
+type doneLog struct {
+	fakeLog
+	done chan []int64
+}
+
+func (l *doneLog) Done(_ context.Context, _ string, ids []int64) error {
+	l.done <- ids
+	return nil
+}
+
+// The rows of a write whose bump failed stay in the outbox: they are all that is left of it if its
+// process dies.
+func TestRowsStayWhenTheBumpFailed(t *testing.T) {
+	virtual(t, func(t *testing.T, c *cache.Cache, store *storetest.Faulty) {
+		log := &doneLog{done: make(chan []int64, 10)}
+		log.deliver = func(context.Context, time.Duration, int, func(context.Context, []outbox.Row) error) (int, error) {
+			return 0, nil
+		}
+		log.wait = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		relay, err := outbox.NewRelay(c, log, outbox.RelayConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		relay.Start()
+		defer relay.Close()
+		time.Sleep(time.Second)
+		commits := &fakeTx{"item:1", func(context.Context) error { return nil }}
+		for _, fails := range []bool{true, false} {
+			if fails {
+				store.Fail(errInjected, storetest.OpBump)
+			}
+			if err := outbox.Commit(t.Context(), c, commits, outbox.Options{Relay: relay}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			if deleted := len(log.done) > 0; deleted == fails {
+				t.Errorf("the bump failed: %v; the rows were deleted: %v", fails, deleted)
+			}
+			store.Heal()
+			time.Sleep(time.Second)
+		}
+	})
+}
