@@ -140,3 +140,36 @@ func TestLastingTroubleIsSaidNowAndThen(t *testing.T) {
 		})
 	}
 }
+
+// What goes wrong during a recovery counts: it is not over, and begins again.
+func TestTroubleDuringARecoveryBeginsItAgain(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		s.delay = 0
+		q := cache.Define(c.Cache, s.query())
+		mustGet(t, q, 1, "one")
+		attempts := 0
+		c.OnRecovery(func(ctx context.Context) error {
+			if attempts++; attempts == 1 { // its own bumps have been repeated by now
+				s.set(1, "uno")
+				c.store.Fail(errDown, storetest.OpBump)
+				if err := c.Invalidate(ctx, rowTag(1)); err == nil {
+					t.Error("a bump that failed was reported as done")
+				}
+				c.store.Heal()
+			}
+			return nil
+		})
+		c.Suspect(errDown)
+		for range 1000 {
+			time.Sleep(time.Millisecond)
+			if got, err := q.Get(t.Context(), 1); attempts > 0 && (err != nil || got != "uno") {
+				t.Fatalf("after %d attempts the row is %q, %v", attempts, got, err)
+			}
+		}
+		mustLookup(t, q, 1, cache.Hit)
+		if attempts != 2 {
+			t.Errorf("%d attempts to recover, want 2", attempts)
+		}
+	})
+}
