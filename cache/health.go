@@ -356,7 +356,7 @@ func (h *health) failed(ctx context.Context, op string, err error, remedy string
 		h.observe(ctx, StoreFailed{Op: op, Err: err})
 	}
 	if n := h.said.due(op); n > 0 {
-		h.log.WarnContext(ctx, "stored answers cannot be served, trying again: "+remedy, "attempts", n, "err", err)
+		h.log.WarnContext(ctx, "stored answers cannot be served, trying again", "attempts", n, "err", err, "remedy", remedy)
 	}
 	return false
 }
