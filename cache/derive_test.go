@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
@@ -79,6 +80,7 @@ func TestScalarKeys(t *testing.T) {
 				t.Errorf("%q is answered %d (error %v), want %d", p, got, err, i+1)
 			}
 		}
+		synctest.Wait() // the entries are stored after the callers were answered
 		if n, err := c.Purge(t.Context(), "derived:one:red%20wine"); err != nil || n != 1 {
 			t.Errorf("purged %d (error %v), want the one key", n, err)
 		}

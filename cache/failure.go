@@ -10,7 +10,8 @@ import (
 
 // A failing load is remembered in the store, for everybody, and not repeated for a while
 // that doubles with each failure in a row. What is remembered is how many there were, and
-// the error's text.
+// the error's text. It holds for callers that have seen the guard of the load, as an entry does:
+// a write that the answer depends on may have ended the cause, so it ends the memory.
 const (
 	firstHold       = 100 * time.Millisecond
 	longestHold     = 5 * time.Second

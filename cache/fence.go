@@ -29,11 +29,20 @@ func (c *Cache) Fence(ctx context.Context, mark driver.Mark, tags []Tag) (*Fence
 	f := &Fence{c: c, mark: mark, tags: tags}
 	err := f.Renew(ctx)
 	if err != nil {
-		c.Observe(ctx, Unfenced{Tags: tags, Err: err})
-		c.cfg.Logger.WarnContext(ctx, "write goes on without a fence: readers may see the old answer until the invalidation is delivered",
-			"tags", len(tags), "err", err)
+		c.unfenced(ctx, tags, err)
 	}
 	return f, err
+}
+
+// unfenced counts a write that goes on without a fence, and says so now and then: while the
+// store is away, every write is one.
+func (c *Cache) unfenced(ctx context.Context, tags []Tag, err error) {
+	c.Observe(ctx, Unfenced{Tags: tags, Err: err})
+	if n := c.health.said.due("unfenced"); n > 0 {
+		c.cfg.Logger.WarnContext(ctx, "writes go on without a fence: readers may see the old answer until the invalidation is delivered; "+
+			"see that the store answers and takes writes, or set RequireFence to refuse such writes",
+			"writes", n, "tags", len(tags), "err", err)
+	}
 }
 
 // Renew fences again, with a whole lease from now.
@@ -57,6 +66,39 @@ func (f *Fence) Remaining() time.Duration {
 		return 0
 	}
 	return time.Until(f.deadline)
+}
+
+// Keep renews the fence three times in a lease until stop is called, which returns when no
+// renewal is under way any more. It is for the time of a commit: that may outlast any lease, as
+// when a standby that has to confirm it stands still. A renewal that fails is tried again. If
+// the fence lapses all the same, that is counted and logged, and the write is as if it had
+// never been fenced. No other method of the Fence may be called before stop.
+func (f *Fence) Keep(ctx context.Context) (stop func()) {
+	if !f.standing {
+		return func() {}
+	}
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		t := time.NewTicker(f.c.cfg.FenceLease / 3)
+		defer t.Stop()
+		said := false
+		for {
+			select {
+			case <-ended:
+				return
+			case <-t.C:
+			}
+			if err := f.Renew(ctx); err != nil && !said && f.Remaining() <= 0 {
+				f.c.unfenced(ctx, f.tags, err)
+				said = true
+			}
+		}
+	}()
+	return func() {
+		close(ended)
+		<-done
+	}
 }
 
 // Bump gives the tags new versions and removes the fence. It works even when ctx has

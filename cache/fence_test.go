@@ -80,6 +80,25 @@ func TestLoadAcrossAFenceIsNotKept(t *testing.T) {
 	})
 }
 
+// A caller that waited for another process's load may find a writer in flight then.
+func TestFenceIsSeenAfterTheWaitForAnotherProcess(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		loading, waiting := cache.Define(fleet[0].Cache, s.query()), cache.Define(fleet[1].Cache, s.query())
+		var wg sync.WaitGroup
+		wg.Go(func() { mustGet(t, loading, 1, "one") })
+		synctest.Wait()
+		wg.Go(func() {
+			if a := mustLookup(t, waiting, 1, cache.Bypass); a.Detail != cache.DetailFenced {
+				t.Errorf("it came as %v %s, want fenced", a.Status, a.Detail)
+			}
+		})
+		synctest.Wait()
+		mustFence(t, fleet[0], rowTag(1))
+		wg.Wait()
+	})
+}
+
 // Under a fence a caller shares only a load that began after it came: one runs, one waits.
 func TestCallersUnderAFenceShareOnlyLaterLoads(t *testing.T) {
 	virtual(t, func(t *testing.T) {

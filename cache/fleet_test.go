@@ -63,6 +63,60 @@ func TestCloseEndsTheWaitForAnotherProcess(t *testing.T) {
 	})
 }
 
+// A process that is closed while it loads hands the load over. That its loader was canceled says
+// nothing of the source.
+func TestCloseHandsTheLoadOver(t *testing.T) {
+	for name, many := range map[string]bool{"Get": false, "GetMany": true} {
+		t.Run(name, func(t *testing.T) {
+			for range 50 { // the loader returns as its context ends, or a moment later
+				virtual(t, func(t *testing.T) { closeWhileLoading(t, many) })
+			}
+		})
+	}
+}
+
+func closeWhileLoading(t *testing.T, many bool) {
+	s, fleet := newSource(), newFleet(t, 2)
+	s.delay = 5 * time.Second
+	query := s.query()
+	query.LoadMany = func(ctx context.Context, ids []int) ([]cache.Loaded[string], error) {
+		results := make([]cache.Loaded[string], len(ids))
+		for i, id := range ids {
+			results[i].Value, results[i].Err = s.load(ctx, id) // an error of each answer, not of the call
+		}
+		return results, nil
+	}
+	closing, waiting := cache.Define(fleet[0].Cache, query), cache.Define(fleet[1].Cache, s.query())
+	get := func() error {
+		if !many {
+			_, err := closing.Get(t.Context(), 1)
+			return err
+		}
+		results, err := closing.GetMany(t.Context(), []int{1, 2})
+		if err == nil {
+			err = results[0].Err
+		}
+		return err
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := get(); !errors.Is(err, cache.ErrClosed) {
+			t.Errorf("a caller of the closed cache got %v, want ErrClosed", err)
+		}
+	})
+	synctest.Wait()
+	wg.Go(func() { mustGet(t, waiting, 1, "one") })
+	synctest.Wait()
+	closed := time.Now()
+	if err := fleet[0].Close(); err != nil {
+		t.Error(err)
+	}
+	wg.Wait()
+	if took := time.Since(closed); took > s.delay+time.Millisecond {
+		t.Errorf("the waiter had its answer %v after the close, want one load of %v", took, s.delay)
+	}
+}
+
 // Between a caller's look and its claim another process may have loaded and stored.
 func TestClaimLooksAgain(t *testing.T) {
 	virtual(t, func(t *testing.T) {
@@ -151,6 +205,32 @@ func TestFailureIsSharedByTheFleet(t *testing.T) {
 			t.Errorf("one process reports %v, the other %v", err0, err1)
 		}
 		wantLoads(t, s, 1)
+	})
+}
+
+// A write that ends the cause of a failure ends the memory of it, at once and on every process.
+func TestWriteEndsARememberedFailure(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, fleet := newSource(), newFleet(t, 2)
+		q0, q1 := cache.Define(fleet[0].Cache, s.query()), cache.Define(fleet[1].Cache, s.query())
+		for round := range 5 { // each failure in a row would be held longer
+			s.fail(errors.New("not enrolled"))
+			for _, q := range []*cache.Cached[int, string]{q0, q1, q0} {
+				if _, err := q.Get(t.Context(), 1); err == nil {
+					t.Fatal("a failing source has an answer")
+				}
+			}
+			wantLoads(t, s, int64(2*round+1)) // the failure is remembered for both
+			s.fail(nil)
+			if err := fleet[round%2].Invalidate(t.Context(), rowTag(1)); err != nil {
+				t.Fatal(err)
+			}
+			mustGet(t, q0, 1, "one")
+			mustGet(t, q1, 1, "one")
+			if err := fleet[1].Invalidate(t.Context(), rowTag(1)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	})
 }
 

@@ -23,7 +23,12 @@ const (
 	probeEvery   = 100 * time.Millisecond
 	drainTimeout = 30 * time.Second
 	mostDetached = 64 // calls of the store on goroutines of their own
-	remindEvery  = 5 * time.Minute
+
+	// checkEvery is how often the store must prove that it takes writes, and trustLimit how long
+	// after the last proof, at most, its entries are served. A refusal ends the trust at once; a
+	// slow store has some tries.
+	checkEvery = 400 * time.Millisecond
+	trustLimit = time.Second
 )
 
 // health decides what the store is good for. Two questions, two answers:
@@ -65,11 +70,25 @@ const (
 //	                              suspect(2): a bump fails
 //	           -> recover again
 //
+// Reads prove little. A store that answers reads and refuses writes (it is full, it lacks replicas,
+// an operator paused it) still has the entries of before, while writers cannot bump them:
+//
+//	this process             other process            store
+//	                                                  refuses writes from here on
+//	                         fence: refused
+//	                         COMMIT, bump: refused    (row in the outbox)
+//	hit: the old answer      serves nothing stored
+//
+// The other process knows; this one might never. So the trust is a lease that each process renews
+// by a write of its own, CheckWrites, and it ends trustLimit after the last that succeeded. A
+// recovery needs such a write before it waits and drains: what other processes could not bump
+// before is in the outbox then.
+//
 // A call that runs out of time says little: it may have been large, or stood in line behind a
 // large one, or the machine was busy. So while the store is validated, a timeout is put aside,
-// and the prober makes small calls of both kinds, a read and a change of nothing. Only if they
-// get no answer either do the timeouts count as failures. Otherwise they are reported
-// (StoreFailed), their callers went to the source, and the store keeps its trust.
+// and the prober makes small calls of both kinds, a read and a write. Only if they get no answer
+// either has the store failed. Otherwise the timeouts are reported (StoreFailed), their callers
+// went to the source, and the store keeps its trust.
 //
 // A deadline is shared by the calls that begin at about the same time (see withDeadline), and a
 // change of identity that a call meets (ErrUnproven) is no failure of the store but a reason to
@@ -89,12 +108,13 @@ type health struct {
 	bumps   *recentBumps
 	breaker *gobreaker.CircuitBreaker[struct{}]
 	start   func(func(context.Context)) bool // Cache.start
+	said    reminders                        // also of what the Cache says
+	written time.Time                        // begin of the last check of writes that succeeded; of run's goroutine
 
 	detached  chan struct{} // a slot for each detached call
 	deadline  atomic.Pointer[sharedDeadline]
-	slow      atomic.Uint32 // calls that ran out of time and are not yet charged to the store
-	confirms  chan struct{} // find out who is to blame for them
-	saidSlow  time.Time     // when it was last said that it is not the store; of run alone
+	slow      atomic.Uint32 // calls that ran out of time since it was last found out who is to blame
+	confirms  chan struct{} // to find that out
 	down      atomic.Bool   // the breaker is not closed
 	validated atomic.Bool   // changed under mu
 	wake      chan struct{}
@@ -244,40 +264,36 @@ func callStore(ctx context.Context, f func(context.Context) error) (err error) {
 	return f(ctx)
 }
 
-// confirmTimeouts is how many timeouts the calls have by which the store is to prove that it
-// answers: what stands before them in a connection has to pass first.
-const confirmTimeouts = 4
+// confirmTime is how long the store has to prove that it answers small calls: what stands before
+// them in a connection has to pass first.
+func (h *health) confirmTime() time.Duration { return min(4*h.timeout, trustLimit/2) }
 
-// confirm finds out who is to blame for calls that ran out of time, and charges them to the store
-// if it does not answer small ones either.
+// confirm finds out who is to blame for calls that ran out of time, and opens the breaker if the
+// store does not answer small ones either.
 func (h *health) confirm(ctx context.Context) {
-	probe, cancel := context.WithTimeout(ctx, confirmTimeouts*h.timeout)
+	probe, cancel := context.WithTimeout(ctx, h.confirmTime())
 	defer cancel()
 	err := callStore(probe, func(ctx context.Context) error {
 		if _, err := h.store.Read(ctx, []Tag{Everything}, nil); err != nil {
 			return err
 		}
-		// Nobody holds this lease. Stores may read and change over connections of their own.
-		return h.store.Renew(ctx, partNamespace+":probe", driver.Token{}, leaseTTL)
+		return h.store.CheckWrites(ctx) // perhaps over another connection
 	})
 	slow := h.slow.Swap(0) // with those that ran out of time during these two
 	switch {
 	case ctx.Err() != nil:
-	case err == nil, errors.Is(err, driver.ErrLeaseLost):
-		if time.Since(h.saidSlow) > remindEvery {
-			h.saidSlow = time.Now()
+	case err == nil:
+		if h.said.due("slow calls") > 0 {
 			h.log.WarnContext(ctx, "calls of the store ran out of time, but it answers small ones: their callers went to the source",
 				"calls", slow, "remedy", "look for large answers and a busy network or machine, or raise Config.StoreTimeout", "next_reminder", remindEvery)
 		}
 	case errors.Is(err, driver.ErrUnproven):
 		h.suspect(err, false)
 	default:
-		for range min(slow, tripAfter) {
+		for range tripAfter {
 			_, _ = h.breaker.Execute(func() (struct{}, error) { return struct{}{}, err })
 		}
-		if h.down.Load() {
-			h.suspect(err, true)
-		}
+		h.suspect(err, true)
 	}
 }
 
@@ -358,6 +374,8 @@ func (h *health) begin(ctx context.Context) {
 
 // run recovers whenever there is doubt, until ctx ends.
 func (h *health) run(ctx context.Context) {
+	check := time.NewTimer(jitter(checkEvery))
+	defer check.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -366,6 +384,8 @@ func (h *health) run(ctx context.Context) {
 			h.confirm(ctx)
 			continue
 		case <-h.wake:
+		case <-check.C:
+			check.Reset(h.checkWrites(ctx))
 		}
 		for !h.isValidated() && !h.recover(ctx) {
 			if !pause(ctx, jitter(probeEvery)) {
@@ -373,6 +393,25 @@ func (h *health) run(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// checkWrites ends the trust in a store that takes no writes. It returns when to check again.
+func (h *health) checkWrites(ctx context.Context) time.Duration {
+	began := time.Now()
+	limit := h.written.Add(trustLimit)
+	bounded, cancel := context.WithDeadline(ctx, limit)
+	defer cancel()
+	err := h.call(bounded, "check writes", h.store.CheckWrites)
+	switch {
+	case err == nil:
+		h.written = began
+	case ctx.Err() != nil || !h.isValidated(): // closing, or the trust has ended for another reason
+	case errors.Is(err, context.DeadlineExceeded) && time.Until(limit) > probeEvery:
+		return probeEvery // it may only be slow
+	default:
+		h.suspect(fmt.Errorf("the store does not prove that it takes writes: %w", err), true)
+	}
+	return jitter(checkEvery)
 }
 
 func (h *health) isValidated() bool { return h.validated.Load() }
@@ -389,10 +428,9 @@ func (h *health) recover(ctx context.Context) bool {
 		return err
 	})
 	if err != nil {
-		h.observe(ctx, StoreFailed{Op: "identity", Err: err})
-		h.mu.Lock()
-		h.outage, h.err = true, err
-		h.mu.Unlock()
+		return h.failed(ctx, "identity", err, "see that the store runs at the configured address and lets this program in")
+	}
+	if !h.takesWrites(ctx) {
 		return false
 	}
 	// The breaker is closed: this process fences and bumps again. Others may need another
@@ -404,10 +442,9 @@ func (h *health) recover(ctx context.Context) bool {
 		return false
 	}
 	if err := h.deliver(ctx, changed); err != nil {
-		h.mu.Lock()
-		h.err = err
-		h.mu.Unlock()
-		h.log.WarnContext(ctx, "cache recovery failed, trying again", "err", err)
+		return h.failed(ctx, "recover", err, "what was invalidated meanwhile could not be delivered")
+	}
+	if time.Since(h.written) > checkEvery && !h.takesWrites(ctx) {
 		return false
 	}
 
@@ -426,6 +463,35 @@ func (h *health) recover(ctx context.Context) bool {
 	return true
 }
 
+// takesWrites checks that the store does, for a recovery.
+func (h *health) takesWrites(ctx context.Context) bool {
+	began := time.Now()
+	if err := h.try(ctx, 0, h.store.CheckWrites); err != nil {
+		return h.failed(ctx, "check writes", fmt.Errorf("the store answers and does not take writes: %w", err),
+			"see the store's memory and eviction, its replicas, and the rights of the account")
+	}
+	h.written = began
+	return true
+}
+
+// failed notes why an attempt to recover failed, and says so now and then. It returns false.
+func (h *health) failed(ctx context.Context, op string, err error, remedy string) bool {
+	if ctx.Err() != nil {
+		return false // closing
+	}
+	ofStore := op != "recover"
+	h.mu.Lock()
+	h.err, h.outage = err, h.outage || ofStore
+	h.mu.Unlock()
+	if ofStore {
+		h.observe(ctx, StoreFailed{Op: op, Err: err})
+	}
+	if n := h.said.due(op); n > 0 {
+		h.log.WarnContext(ctx, "stored answers cannot be served, trying again", "attempts", n, "err", err, "remedy", remedy)
+	}
+	return false
+}
+
 // deliver brings to the store every bump that it may lack: this process's own,
 // and those that the outbox still holds, of any writer.
 func (h *health) deliver(ctx context.Context, all bool) error {
@@ -434,7 +500,7 @@ func (h *health) deliver(ctx context.Context, all bool) error {
 	var instead []Tag
 	err := callStore(ctx, func(ctx context.Context) (err error) {
 		instead, err = h.bumps.replay(ctx, func(ctx context.Context, tags []Tag) error {
-			ctx, cancel := context.WithTimeout(ctx, confirmTimeouts*h.timeout+allowance(len(tags), 0))
+			ctx, cancel := context.WithTimeout(ctx, h.confirmTime()+allowance(len(tags), 0))
 			defer cancel()
 			return h.store.Bump(ctx, tags, driver.NoMark)
 		}, all)
@@ -479,7 +545,8 @@ func (c *Cache) WaitServing(ctx context.Context) error {
 
 // Health of the shared tier as one process sees it.
 type Health struct {
-	// State is "ok"; "recovering" while the store answers and what it holds is not served yet;
+	// State is "ok"; "recovering" while the store answers and what it holds is not served yet,
+	// also because it takes no writes;
 	// or "down". Answers come in every state.
 	State string
 	Since time.Time // when it became "ok", or ceased to be

@@ -66,8 +66,14 @@ func (d *Cached[P, V]) loadAdmitted(ctx context.Context, rs []*request[P], begin
 	if err != nil {
 		answers = failAll[V](len(rs), err)
 	}
+	closing := d.c.ctx.Err() != nil
 	for i := range answers {
 		answers[i].at = at
+		if closing && answers[i].err != nil && !errors.As(answers[i].err, new(*PanicError)) {
+			// The end of this cache ended the load, however the loader words it. That is no
+			// failure of the source: it is not remembered, and another process loads.
+			answers[i].err = ErrClosed
+		}
 		answers[i].err = d.describeError(rs[i].key, answers[i].err)
 	}
 	if d.observer != nil {

@@ -14,7 +14,10 @@ import (
 func TestDeafProcessServesNothingNearForLongerThanTheBound(t *testing.T) {
 	for name, fall := range map[string]func(*storetest.Faulty){
 		"reports alone are lost": func(f *storetest.Faulty) { f.Hang(storetest.OpWatch) },
-		"the store is frozen":    func(f *storetest.Faulty) { f.Hang() },
+		"all is lost but the proof that writes are taken": func(f *storetest.Faulty) {
+			f.Hang()
+			f.Heal(storetest.OpCheckWrites)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			virtual(t, func(t *testing.T) {

@@ -80,7 +80,7 @@ type (
 type (
 	// StoreFailed: a call of the store failed or took longer than it may.
 	StoreFailed struct {
-		Op  string // "read", "claim", "settle", "renew", "fence", "bump", "identity"
+		Op  string // "read", "claim", "settle", "renew", "fence", "bump", "identity", "check writes", "name"
 		Err error
 	}
 
@@ -99,7 +99,8 @@ type (
 	// Widened: families were invalidated, or Everything, in place of tags that the store refused.
 	Widened struct{ Tags []Tag }
 
-	// Unfenced: a write went on without a fence because the store could not be told.
+	// Unfenced: a write went on without a fence because the store could not be told, or its
+	// fence lapsed while it was being committed because the store could not be told again.
 	Unfenced struct {
 		Tags []Tag
 		Err  error

@@ -68,6 +68,12 @@ type Store interface {
 	// across two identities.
 	Identity(ctx context.Context) (string, error)
 
+	// CheckWrites proves that the store takes writes, and shows them: in one round trip it
+	// changes something, however small, in every part of the data that answers, by the means
+	// of Bump, and reads it by the means of Read. The cache calls it several times a second:
+	// a store that answers reads and refuses bumps would serve what was invalidated.
+	CheckWrites(ctx context.Context) error
+
 	// Name tells the data that processes share from any other: it is the same for every
 	// process that shares it, for as long as it is kept, and the same for no other. Losing
 	// it with the data is safe.
@@ -111,7 +117,8 @@ type Claim struct {
 	Key   string
 	Token Token // of this load, random
 	// Guard is what the load will store under. A lease held under another guard does
-	// not stand in the way: its load began under other versions and is of no use now.
+	// not stand in the way: its load began under other versions and is of no use now. Nor
+	// does a failure of such a load, whose cause may have been ended by a write.
 	Guard Guard
 	TTL   time.Duration // of the lease; renew it before
 }
@@ -122,7 +129,7 @@ type ClaimState uint8
 const (
 	Granted ClaimState = iota + 1 // the caller holds the lease and is to load
 	Held                          // another load under the same guard is running
-	Failed                        // the last load failed and is not to be repeated yet
+	Failed                        // the last load, under the same guard, failed and is not to be repeated yet
 )
 
 // Claimed is the answer to a Claim.
@@ -149,8 +156,9 @@ type Fill struct {
 	Entry []byte
 	Life  time.Duration
 	Tags  []Tag
-	// Failure makes claims of the key answer Failed for Hold, and is remembered for twice
-	// as long, so that the next failure can know of this one.
+	// Failure makes claims of the key under the load's guard answer Failed for Hold, unless a
+	// claim under another guard is granted first. It is remembered for twice as long, so that
+	// the next failure can know of this one.
 	Failure []byte
 	Hold    time.Duration
 }

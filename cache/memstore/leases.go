@@ -24,11 +24,11 @@ type leaseTable struct {
 
 type lease struct {
 	token driver.Token
-	guard driver.Guard
-	until time.Time // the load has the lease; zero when it was given back
+	guard driver.Guard // of the load that has the lease, or of the last one
+	until time.Time    // the load has the lease; zero when it was given back
 
-	failure  []byte // of the last load; nil for none
-	retry    time.Time
+	failure  []byte    // of the last load; nil for none
+	retry    time.Time // claims under guard fail until then; zero once a later claim was granted
 	forgetAt time.Time // the failure is remembered until then
 }
 
@@ -65,7 +65,7 @@ func (t *leaseTable) update(key string, next func(l lease, now time.Time) lease)
 	t.leases.Compute(key, func(l lease, _ bool) (lease, otter.ComputeOp) {
 		now := time.Now()
 		if !now.Before(l.until) {
-			l.token, l.guard, l.until = driver.Token{}, driver.Guard{}, time.Time{}
+			l.token, l.until = driver.Token{}, time.Time{}
 		}
 		if !now.Before(l.forgetAt) {
 			l.failure, l.retry, l.forgetAt = nil, time.Time{}, time.Time{}
@@ -82,14 +82,14 @@ func (t *leaseTable) update(key string, next func(l lease, now time.Time) lease)
 func (t *leaseTable) acquire(c driver.Claim) (claimed driver.Claimed) {
 	t.update(c.Key, func(l lease, now time.Time) lease {
 		switch {
-		case now.Before(l.retry):
+		case now.Before(l.retry) && l.guard == c.Guard:
 			claimed = driver.Claimed{State: driver.Failed, Wait: l.retry.Sub(now), Failure: l.failure}
 		// A claim under the token that holds the lease repeats one whose answer was lost.
 		case now.Before(l.until) && l.guard == c.Guard && l.token != c.Token:
 			claimed = driver.Claimed{State: driver.Held, Wait: l.until.Sub(now)}
 		default:
 			claimed = driver.Claimed{State: driver.Granted, Failure: l.failure}
-			l.token, l.guard, l.until = c.Token, c.Guard, now.Add(c.TTL)
+			l.token, l.guard, l.until, l.retry = c.Token, c.Guard, now.Add(c.TTL), time.Time{}
 		}
 		return l
 	})

@@ -234,6 +234,9 @@ func (s *Store) Identity(ctx context.Context) (string, error) {
 	return s.identity, nil
 }
 
+// CheckWrites implements driver.Store: a Store takes writes until it is closed.
+func (s *Store) CheckWrites(ctx context.Context) error { return s.check(ctx, "check writes") }
+
 // Name implements driver.Store: the data of a Store are its own.
 func (s *Store) Name(ctx context.Context) (string, error) {
 	if err := s.check(ctx, "name"); err != nil {

@@ -52,7 +52,7 @@ const commitLimit = 30 * time.Second
 //
 //  1. Fence what the transaction touched. From here on, no reader serves or keeps what it
 //     loaded before.
-//  2. Commit, if the fence stands for long enough.
+//  2. Commit, if the fence stands for long enough. It is renewed until the outcome is known.
 //  3. Bump: what was loaded meanwhile is dead, and readers may keep answers again.
 //
 // When Commit returns nil, the transaction is committed and no read that starts later is
@@ -72,7 +72,7 @@ func Commit(ctx context.Context, c *cache.Cache, tx Tx, o Options) error {
 	recorded := time.Now()
 	tags, _ := tagsOf(rows, cmp.Or(o.MaxTags, DefaultMaxTags))
 	if len(tags) == 0 {
-		return commit(detached, tx)
+		return commit(detached, tx, nil)
 	}
 
 	fence, err := c.Fence(ctx, tx.Mark(), tags)
@@ -88,7 +88,7 @@ func Commit(ctx context.Context, c *cache.Cache, tx Tx, o Options) error {
 		err = context.Cause(ctx)
 	}
 	if err == nil {
-		err = commit(detached, tx)
+		err = commit(detached, tx, fence)
 	} else {
 		err = errors.Join(err, tx.Rollback(detached))
 	}
@@ -126,8 +126,14 @@ func longEnough(ctx context.Context, fence *cache.Fence, d time.Duration) error 
 	return nil
 }
 
-func commit(ctx context.Context, tx Tx) error {
+// commit commits under a fence, nil for none. The database may take longer than any lease: no
+// limit of a transaction ends a COMMIT that waits for a standby. Its rows become visible when the
+// wait is over, so the fence must stand until then.
+func commit(ctx context.Context, tx Tx, fence *cache.Fence) error {
 	ctx, cancel := context.WithTimeout(ctx, commitLimit)
 	defer cancel()
+	if fence != nil {
+		defer fence.Keep(ctx)() // ended before the bump: a later renewal would fence for good
+	}
 	return tx.Commit(ctx)
 }

@@ -10,6 +10,7 @@
 //	PREFIX tag:TAG          16 bytes, the version; then for each writer in flight 16 bytes,
 //	                        its mark, and 8, the end of its lease in ms of the server's clock
 //	PREFIX lease:{PREFIX KEY}  the load that holds the lease, and what became of the last load
+//	PREFIX lease:#N         what CheckWrites writes, one on each master
 //	PREFIX filled           a channel: the keys that were settled while another load waited
 //
 // A hit is one MGET or, in a Cluster, one pipelined round trip of GETs. Only a tag that is new,
@@ -65,6 +66,11 @@
 // context. Every call fails at once while the last attempt has failed. The number of unanswered
 // calls is bounded, and a server that accepts but does not answer loses its connection after
 // about a second.
+//
+// Several times a second a process proves that each master takes writes (CheckWrites): one script
+// and one read, in one round trip. A server may answer reads and refuse writes: it is out of memory
+// and does not evict, it lacks the replicas of min-replicas-to-write, the account may not write, an
+// operator paused it. No process serves what such a server holds for longer than a second.
 //
 // A server demoted to replica without closing its connections, as REPLICAOF by hand does,
 // is noticed within that second too; Sentinel and Cluster close or refuse at once. Against

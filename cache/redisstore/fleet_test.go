@@ -105,3 +105,93 @@ func TestFleetLoadsOnce(t *testing.T) {
 		t.Logf("%s: the last of %d callers had it %v after the load (median of %d)", kind, processes*callers, late[rounds/2], rounds)
 	}
 }
+
+// A process that is closed while it loads hands the load over: the process that waits for it
+// loads, and hears nothing of the cancellation.
+func TestClosedProcessHandsItsLoadOver(t *testing.T) {
+	t.Parallel()
+	url := testservers.SharedRedis(t).URL()
+	waiting := newLoader(t, url, prefix(), func(context.Context) (string, error) { return "value", nil })
+	for round := range 20 {
+		loading := make(chan struct{})
+		closing := newLoader(t, url, waiting.prefix, func(ctx context.Context) (string, error) {
+			close(loading)
+			<-ctx.Done()
+			return "", ctx.Err()
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := closing.Get(t.Context(), round); !errors.Is(err, cache.ErrClosed) {
+				t.Errorf("a caller of the closed cache got %v, want ErrClosed", err)
+			}
+		})
+		<-loading
+		wg.Go(func() {
+			if got, err := waiting.Get(t.Context(), round); err != nil || got != "value" {
+				t.Errorf("the waiting process got %q, %v", got, err)
+			}
+		})
+		testservers.Must(t, closing.cache.Close())
+		wg.Wait()
+	}
+}
+
+// A write that ends the cause of a failure ends the memory of it, at once and on every process.
+func TestWriteEndsARememberedFailure(t *testing.T) {
+	t.Parallel()
+	for name, url := range map[string]string{"single": testservers.SharedRedis(t).URL(), "cluster": cluster(t)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var enrolled atomic.Bool
+			load := func(context.Context) (string, error) {
+				if !enrolled.Load() {
+					return "", errors.New("not enrolled")
+				}
+				return "value", nil
+			}
+			one := newLoader(t, url, prefix(), load)
+			other := newLoader(t, url, one.prefix, load)
+			testservers.Must(t, one.cache.WaitServing(t.Context()))
+			testservers.Must(t, other.cache.WaitServing(t.Context()))
+			for range 5 { // each failure in a row would be held longer
+				enrolled.Store(false)
+				testservers.Must(t, one.cache.Invalidate(t.Context(), tag))
+				for _, l := range []loader{one, other} {
+					if _, err := l.Get(t.Context(), 1); err == nil {
+						t.Fatal("a failing source has an answer")
+					}
+				}
+				enrolled.Store(true)
+				testservers.Must(t, one.cache.Invalidate(t.Context(), tag))
+				for _, l := range []loader{other, one} {
+					if got, err := l.Get(t.Context(), 1); err != nil || got != "value" {
+						t.Errorf("after the write that ended the cause: %q, %v", got, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// loader is a cache with one query, whose answer is what load returns.
+type loader struct {
+	*cache.Cached[int, string]
+	cache  *cache.Cache
+	prefix string
+}
+
+func newLoader(t *testing.T, url, prefix string, load func(context.Context) (string, error)) loader {
+	t.Helper()
+	c, err := cache.New(cache.Config{
+		Store:        openUnproven(t, redisstore.Config{URL: url, Prefix: prefix, Timeout: ample}),
+		StoreTimeout: ample, // a busy machine is not what this is about
+	})
+	testservers.Must(t, err)
+	t.Cleanup(func() { testservers.Must(t, c.Close()) })
+	return loader{cache.Define(c, cache.Query[int, string]{
+		Name:     "courses:one",
+		Tags:     func(int) []cache.Tag { return []cache.Tag{tag} },
+		Load:     func(ctx context.Context, _ int) (string, error) { return load(ctx) },
+		FreshFor: time.Hour,
+	}), c, prefix}
+}

@@ -30,6 +30,9 @@ const (
 	// once, but not sooner than minRetry after the last probe.
 	minRetry = 20 * time.Millisecond
 	maxRetry = time.Second
+
+	// remindEvery is how often it is logged that Redis is still unavailable.
+	remindEvery = 5 * time.Minute
 )
 
 // probeResult is the result of one probe. done is closed when the other fields are set.
@@ -66,6 +69,7 @@ func (s *Store) monitor(c *connections) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	retry := minRetry
+	var said time.Time // that it is unavailable
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -88,8 +92,12 @@ func (s *Store) monitor(c *connections) {
 			retry = minRetry
 			timer.Reset(t.probeInterval())
 		} else {
-			if s.down.Swap(&err) == nil && s.ctx.Err() == nil {
-				s.log.Warn("redis is unavailable", "err", err)
+			if s.down.Swap(&err) == nil {
+				said = time.Time{}
+			}
+			if s.ctx.Err() == nil && time.Since(said) >= remindEvery {
+				said = time.Now()
+				s.log.Warn("redis is unavailable: see that it runs at the configured address and lets this account in", "err", err)
 			}
 			timer.Reset(retry + rand.N(retry))
 			retry = min(2*retry, maxRetry)
@@ -127,6 +135,7 @@ func (s *Store) publish(t *topology) *topology {
 		}
 		return prev
 	}
+	t.setProofs(s.names)
 	if prev == nil {
 		s.logServer(t)
 	} else {
@@ -163,6 +172,40 @@ func (s *Store) Identity(ctx context.Context) (string, error) {
 	// for the new one.
 	t.observed.Store(true)
 	return t.identity, nil
+}
+
+// checkLife is how long the key of a check is kept after the last one.
+const checkLife = time.Minute
+
+// CheckWrites implements driver.Store. It does to a key of each master that answers what a bump
+// does to a tag, over the connection of bumps, and reads it by the command of reads. Permissions
+// that a read or a bump lacks are found too. A master that is unavailable is left out: what is on
+// it is not served either.
+func (s *Store) CheckWrites(ctx context.Context) error {
+	t := s.topology.Load()
+	if t == nil {
+		if _, err := s.waitForProbe(ctx); err != nil {
+			return fmt.Errorf("redisstore: check writes: %w", err)
+		}
+		t = s.topology.Load()
+	}
+	read := "MGET"
+	if t.slots != nil {
+		read = "GET"
+	}
+	var none driver.Mark
+	var commands []command
+	for i, key := range t.proofs {
+		if key != "" && t.shards[i].err == nil {
+			commands = append(commands,
+				command{setVersionScript, []string{key}, []string{millis(checkLife), string(none[:]), "0"}},
+				command{nil, []string{key}, []string{read}})
+		}
+	}
+	if _, err := s.exec(ctx, commands); err != nil {
+		return fmt.Errorf("redisstore: check writes: %w", err)
+	}
+	return nil
 }
 
 // waitLimit is how long a call may take: until the deadline of its context or, without one, for

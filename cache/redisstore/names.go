@@ -3,6 +3,7 @@ package redisstore
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
@@ -45,6 +46,9 @@ func (n names) tag(tag driver.Tag) string { return string(n) + tagInfix + string
 
 // self is where the name of the data is. No tag is spelled like this.
 func (n names) self() string { return string(n) + tagInfix + "#name" }
+
+// proof is a key that CheckWrites writes. No lease is spelled like this.
+func (n names) proof(i int) string { return string(n) + leaseInfix + "#" + strconv.Itoa(i) }
 
 // lease puts the whole name of the entry into braces. The lease is then in the slot of the entry,
 // whose name has no braces and is hashed as a whole.

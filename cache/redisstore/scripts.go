@@ -20,7 +20,8 @@ func newScript(parts ...string) *script {
 // of a script rather than run it again; that is the default since Redis 5.
 
 // luaClock is the server's clock in ms. get reads a value of another type as no value, and its
-// callers treat one of another shape so too: both are replaced as a missing one is.
+// callers treat one of another shape so too: both are replaced as a missing one is. Any other
+// error ends the script: where the account may not GET, marks and leases would be lost.
 const luaClock = `
 local function now()
   local t = redis.call('TIME')
@@ -29,6 +30,7 @@ end
 local function get(key)
   local v = redis.pcall('GET', key)
   if type(v) == 'string' then return v end
+  if type(v) == 'table' and not string.find(v.err, 'WRONGTYPE', 1, true) then error(v.err) end
   return ''
 end
 `
@@ -92,7 +94,9 @@ end
 
 // luaLease reads and writes the lease of a key: a byte for the format, token and guard of the
 // load, when its lease ends, whether another load was refused it, when a failure may be retried,
-// when it is forgotten, and what was remembered of it. A part that has ended reads as absent.
+// when it is forgotten, and what was remembered of it. A part that has ended reads as absent. The
+// guard is also that of the failure while claims are held off: each claim that is granted ends
+// that.
 const luaLease = luaClock + `
 local function open(key, t)
   local l = {token = '', guard = '', ends = 0, awaited = '0', retry = 0, forget = 0, failure = ''}
@@ -100,7 +104,7 @@ local function open(key, t)
   if #v < 58 or string.sub(v, 1, 1) ~= '1' then return l end
   l.token, l.guard, l.ends, l.awaited, l.retry, l.forget = struct.unpack('>c16c16I8c1I8I8', v, 2)
   l.failure = string.sub(v, 59)
-  if l.ends <= t then l.token, l.guard, l.ends = '', '', 0 end
+  if l.ends <= t then l.token, l.ends = '', 0 end
   if l.forget <= t then l.retry, l.forget, l.failure = 0, 0, '' end
   return l
 end
@@ -124,7 +128,7 @@ var (
 	claimScript = newScript(luaLease, `
 local t = now()
 local l = open(KEYS[1], t)
-if l.retry > t then return {3, l.retry - t, l.failure} end
+if l.retry > t and l.guard == ARGV[2] then return {3, l.retry - t, l.failure} end
 if l.ends > t and l.guard == ARGV[2] and l.token ~= ARGV[1] then
   if l.awaited ~= '1' then
     l.awaited = '1'
@@ -132,7 +136,7 @@ if l.ends > t and l.guard == ARGV[2] and l.token ~= ARGV[1] then
   end
   return {2, l.ends - t, false}
 end
-l.token, l.guard, l.ends = ARGV[1], ARGV[2], t + tonumber(ARGV[3])
+l.token, l.guard, l.ends, l.retry = ARGV[1], ARGV[2], t + tonumber(ARGV[3]), 0
 save(KEYS[1], l, t)
 return {1, 0, l.forget > 0 and l.failure}
 `)
@@ -159,7 +163,7 @@ local l = open(KEYS[1], t)
 local mine = l.ends > t and l.token == ARGV[1]
 local awaited = l.awaited == '1'
 if mine then
-  l.token, l.guard, l.ends, l.awaited = '', '', 0, '0'
+  l.token, l.ends, l.awaited = '', 0, '0'
   if ARGV[2] == 'filled' then
     l.retry, l.forget, l.failure = 0, 0, ''
   elseif ARGV[2] == 'failed' then

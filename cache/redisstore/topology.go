@@ -87,6 +87,7 @@ type topology struct {
 	shards []shard
 	slots  *[slotCount]uint16 // slot → index of its shard + 1; nil unless a Cluster
 	build  rueidis.Builder    // of commands that know their slot, in a Cluster
+	proofs []string           // for each shard, a key that belongs to it; "" if it has no slot
 
 	identity string
 	observed atomic.Bool // a caller has asked for this identity
@@ -156,20 +157,26 @@ func (t *topology) sameMasters(u *topology) bool {
 	return slices.EqualFunc(t.shards, u.shards, func(a, b shard) bool { return a.addr == b.addr })
 }
 
-// keyOf returns the name of a key that belongs to sh, present or not. It returns "" unless t
-// is of a Cluster.
-func (t *topology) keyOf(n names, sh *shard) string {
+// setProofs chooses proofs.
+func (t *topology) setProofs(n names) {
+	t.proofs = make([]string, len(t.shards))
 	if t.slots == nil {
-		return ""
+		t.proofs[0] = n.proof(0)
+		return
 	}
+	missing := map[uint16]bool{} // of the values of slots
+	for _, i := range t.slots {
+		missing[i] = true
+	}
+	delete(missing, 0)    // no shard is known
 	const tries = 1 << 18 // a master of one slot is found by one name in 16384
-	for i := range tries {
-		name := n.lease(fmt.Sprint(i))
-		if get := t.build.Get().Key(name).Build(); t.shard(get.Slot()) == sh {
-			return name
+	for i := 0; i < tries && len(missing) > 0; i++ {
+		get := t.build.Get().Key(n.proof(i)).Build()
+		if sh := t.slots[get.Slot()%slotCount]; missing[sh] {
+			t.proofs[sh-1] = n.proof(i)
+			delete(missing, sh)
 		}
 	}
-	return ""
 }
 
 // probe finds the masters and verifies each of them. It fails if it can verify none. prev is

@@ -75,7 +75,11 @@ func (w *watchSession) follow(ctx context.Context, t *topology) {
 	keys := make(map[incarnation]string, len(t.shards)) // → key to ask it for
 	for i := range t.shards {
 		sh := &t.shards[i]
-		keys[incarnation{sh.addr, sh.info.identity}] = t.keyOf(w.store.names, sh)
+		key := ""
+		if t.slots != nil {
+			key = t.proofs[i]
+		}
+		keys[incarnation{sh.addr, sh.info.identity}] = key
 	}
 	tracking := make(map[incarnation]*trackingConn, len(keys))
 	var stopped, started []*trackingConn

@@ -14,13 +14,17 @@ var failureRules = []rule{
 	{"a load that succeeds clears the failure", checkFailureCleared},
 	{"an empty failure is a failure", checkEmptyFailure},
 	{"only the holder of the lease reports a failure", checkFailureByOthers},
+	{"a failure holds off claims under its own guard alone, and none once another was granted", checkFailureOfAnotherGuard},
 }
+
+// failing is the guard of loads that fail.
+var failing = newGuard()
 
 // fail claims key and reports a failure. It returns a time before that.
 func (h *helpers) fail(key string, failure string, hold time.Duration) time.Time {
 	h.Helper()
 	token := newToken()
-	h.lease(key, token, newGuard(), long)
+	h.lease(key, token, failing, long)
 	start := time.Now()
 	h.settle(driver.Fill{Key: key, Token: token, Failure: []byte(failure), Hold: hold})
 	return start
@@ -32,7 +36,7 @@ func (h *helpers) afterHold(key string) driver.Claimed {
 	var answer driver.Claimed
 	h.eventually(time.Now(), "a grant after the failure", func() bool {
 		token := newToken()
-		answer = h.claim(key, token, newGuard(), long)
+		answer = h.claim(key, token, failing, long)
 		if answer.State == driver.Granted {
 			h.settle(driver.Fill{Key: key, Token: token})
 		}
@@ -63,7 +67,7 @@ func checkFailure(h *helpers) {
 func (h *helpers) afterHoldOnce(key string) driver.Claimed {
 	h.Helper()
 	token := newToken()
-	answer := h.claim(key, token, newGuard(), long)
+	answer := h.claim(key, token, failing, long)
 	switch answer.State {
 	case driver.Granted:
 		h.settle(driver.Fill{Key: key, Token: token})
@@ -83,7 +87,7 @@ func (h *helpers) afterHoldOnce(key string) driver.Claimed {
 func checkFailureIsReported(h *helpers) {
 	h.fail("k", "down", long)
 	for _, handle := range []*helpers{h, h.swapped()} {
-		answer := handle.claim("k", newToken(), newGuard(), long)
+		answer := handle.claim("k", newToken(), failing, long)
 		handle.wantState(answer, driver.Failed, "a claim after a failure")
 		if string(answer.Failure) != "down" {
 			handle.Errorf("a claim after a failure shows %s, want \"down\"", show(answer.Failure))
@@ -92,17 +96,17 @@ func checkFailureIsReported(h *helpers) {
 			handle.Errorf("a failure held for %v is said to end in %v", long, answer.Wait)
 		}
 	}
-	h.lease("k2", newToken(), newGuard(), long) // another key has not failed
+	h.lease("k2", newToken(), failing, long) // another key has not failed
 }
 
 func checkFailureEndsLease(h *helpers) {
 	token := newToken()
 	h.put("k", "v", long)
-	h.lease("k", token, newGuard(), long)
+	h.lease("k", token, failing, long)
 	h.settle(driver.Fill{Key: "k", Token: token, Failure: []byte("down"), Hold: long})
 	h.wantLeaseLost("k", token, "that was settled as a failure")
 	h.wantEntry("k", []byte("v"))
-	if got := h.claim("k", newToken(), newGuard(), long).Entry; string(got) != "v" {
+	if got := h.claim("k", newToken(), failing, long).Entry; string(got) != "v" {
 		h.Errorf("a claim after a failure shows entry %s, want \"v\"", show(got))
 	}
 }
@@ -111,7 +115,7 @@ func checkFailureReplaced(h *helpers) {
 	h.fail("k", "first", short)
 	h.afterHold("k")
 	h.fail("k", "second", long)
-	answer := h.claim("k", newToken(), newGuard(), long)
+	answer := h.claim("k", newToken(), failing, long)
 	h.wantState(answer, driver.Failed, "a claim after the second failure")
 	if string(answer.Failure) != "second" {
 		h.Errorf("a claim after the second failure shows %s", show(answer.Failure))
@@ -121,7 +125,7 @@ func checkFailureReplaced(h *helpers) {
 func checkFailureCleared(h *helpers) {
 	h.fail("k", "down", short)
 	h.afterHold("k")
-	token, guard := newToken(), newGuard()
+	token, guard := newToken(), failing
 	h.lease("k", token, guard, long)
 	h.settle(driver.Fill{Key: "k", Token: token, Entry: []byte("v"), Life: long})
 	if got := h.lease("k", newToken(), guard, long).Failure; got != nil {
@@ -131,7 +135,7 @@ func checkFailureCleared(h *helpers) {
 
 func checkEmptyFailure(h *helpers) {
 	h.fail("k", "", long)
-	answer := h.claim("k", newToken(), newGuard(), long)
+	answer := h.claim("k", newToken(), failing, long)
 	h.wantState(answer, driver.Failed, "a claim after an empty failure")
 	if answer.Failure == nil {
 		h.Error("an empty failure reads as none")
@@ -140,7 +144,7 @@ func checkEmptyFailure(h *helpers) {
 
 func checkFailureByOthers(h *helpers) {
 	h.settle(driver.Fill{Key: "k", Token: newToken(), Failure: []byte("down"), Hold: long})
-	token, guard := newToken(), newGuard()
+	token, guard := newToken(), failing
 	if got := h.lease("k", token, guard, long).Failure; got != nil {
 		h.Errorf("a failure reported without a lease is remembered as %s", show(got))
 	}
@@ -154,5 +158,34 @@ func checkFailureByOthers(h *helpers) {
 	h.wantState(answer, driver.Failed, "a claim after a failure and a late success")
 	if string(answer.Entry) != "late" {
 		h.Errorf("a claim after a late success shows entry %s", show(answer.Entry))
+	}
+}
+
+// A write that came after the load may have ended the cause of its failure.
+func checkFailureOfAnotherGuard(h *helpers) {
+	h.fail("k", "down", long)
+	for _, handle := range []*helpers{h, h.swapped()} {
+		handle.wantState(handle.claim("k", newToken(), failing, long), driver.Failed, "a claim under the guard of a failure")
+	}
+	token, guard := newToken(), newGuard()
+	answer := h.swapped().claim("k", token, guard, long)
+	h.wantState(answer, driver.Granted, "a claim under another guard than a failure's")
+	if string(answer.Failure) != "down" {
+		h.Errorf("the claim shows failure %s, want \"down\": the next failure is to know of this one", show(answer.Failure))
+	}
+	h.wantState(h.claim("k", newToken(), guard, long), driver.Held, "a second claim under that guard")
+	h.settle(driver.Fill{Key: "k", Token: token, Failure: []byte("still down"), Hold: long})
+	answer = h.claim("k", newToken(), guard, long)
+	h.wantState(answer, driver.Failed, "a claim under the guard of the second failure")
+	if string(answer.Failure) != "still down" {
+		h.Errorf("a claim after the second failure shows %s", show(answer.Failure))
+	}
+
+	// A load that gives its lease back leaves no claim held off: the guard of the failure is lost.
+	token = newToken()
+	h.lease("k", token, newGuard(), long)
+	h.settle(driver.Fill{Key: "k", Token: token})
+	if got := h.lease("k", newToken(), guard, long).Failure; string(got) != "still down" {
+		h.Errorf("a lease that was given back changed the failure to %s", show(got))
 	}
 }

@@ -29,6 +29,7 @@ const (
 	OpIdentity
 	OpPurge
 	OpWatch
+	OpCheckWrites
 	numOps
 )
 
@@ -103,6 +104,15 @@ func (f *Faulty) Delay(d time.Duration, ops ...Op) {
 
 // DropAnnouncements makes all announcements to this handle get lost.
 func (f *Faulty) DropAnnouncements() { f.Hang(OpAnnounced) }
+
+// RefuseWrites makes everything that writes return err, as a server does that is out of memory
+// or out of replicas.
+func (f *Faulty) RefuseWrites(err error) { f.Fail(err, writes...) }
+
+// PauseWrites makes everything that writes hang.
+func (f *Faulty) PauseWrites() { f.Hang(writes...) }
+
+var writes = []Op{OpFence, OpBump, OpClaim, OpRenew, OpSettle, OpCheckWrites}
 
 // Heal ends the faults of ops. What was lost stays lost.
 func (f *Faulty) Heal(ops ...Op) {
@@ -321,6 +331,11 @@ func (f *Faulty) Identity(ctx context.Context) (id string, err error) {
 		return "", err
 	}
 	return id, nil
+}
+
+// CheckWrites implements driver.Store.
+func (f *Faulty) CheckWrites(ctx context.Context) error {
+	return f.do(ctx, OpCheckWrites, func() error { return f.inner.CheckWrites(ctx) })
 }
 
 // Purge implements driver.Store.

@@ -10,6 +10,7 @@ import (
 
 var lifecycleRules = []rule{
 	{"identity is one, and not empty", checkIdentity},
+	{"the check of writes changes no tag and no entry", checkCheckWrites},
 	{"the name is that of the data, for every handle", checkName},
 	{"every call under an ended context fails with the error of the context", checkContexts},
 	{"closing twice is harmless", checkCloseTwice},
@@ -30,6 +31,21 @@ func checkName(h *helpers) {
 	if theirs, err := other.Name(h.Context()); err != nil || theirs == name {
 		h.Errorf("another store has the name %q too (error %v)", theirs, err)
 	}
+}
+
+func checkCheckWrites(h *helpers) {
+	h.bump(driver.NoMark, "course:1")
+	before := h.state("course:1")
+	h.put("k", "v", long)
+	for _, store := range []driver.Store{h.store, h.peer} {
+		if err := store.CheckWrites(h.Context()); err != nil {
+			h.Errorf("a store that takes writes says: %v", err)
+		}
+	}
+	if h.state("course:1") != before {
+		h.Error("a tag was changed")
+	}
+	h.wantEntry("k", []byte("v"))
 }
 
 func checkIdentity(h *helpers) {
@@ -59,10 +75,11 @@ func checkContexts(h *helpers) {
 			_, err := s.Claim(ctx, []driver.Claim{{Key: "k", Token: token, TTL: long}})
 			return err
 		},
-		"Renew":    func(ctx context.Context) error { return s.Renew(ctx, "k", token, long) },
-		"Settle":   func(ctx context.Context) error { return s.Settle(ctx, []driver.Fill{{Key: "k", Token: token}}) },
-		"Identity": func(ctx context.Context) error { _, err := s.Identity(ctx); return err },
-		"Purge":    func(ctx context.Context) error { _, err := s.Purge(ctx, "*"); return err },
+		"Renew":       func(ctx context.Context) error { return s.Renew(ctx, "k", token, long) },
+		"Settle":      func(ctx context.Context) error { return s.Settle(ctx, []driver.Fill{{Key: "k", Token: token}}) },
+		"CheckWrites": s.CheckWrites,
+		"Identity":    func(ctx context.Context) error { _, err := s.Identity(ctx); return err },
+		"Purge":       func(ctx context.Context) error { _, err := s.Purge(ctx, "*"); return err },
 	}
 	h.lease("k", token, newGuard(), long) // so that Renew has no other reason to fail
 	cancelled, cancel := context.WithCancel(h.Context())

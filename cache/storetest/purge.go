@@ -77,7 +77,7 @@ func checkPurgeLeavesState(h *helpers) {
 		h.Errorf("purge changed tag %s", tag)
 	}
 	h.wantState(h.claim("held", newToken(), guard, long), driver.Held, "a claim of a key that is loading, after a purge")
-	h.wantState(h.claim("failed", newToken(), guard, long), driver.Failed, "a claim of a key that failed, after a purge")
+	h.wantState(h.claim("failed", newToken(), failing, long), driver.Failed, "a claim of a key that failed, after a purge")
 	h.renew("held", token, long)
 }
 

@@ -22,7 +22,8 @@ import (
 // looks at the lease before it commits, but it may be suspended between the look and the
 // commit for any time. So the server must have ended the transaction by then: Idle
 // bounds how late COMMIT may come after the last statement, and Statement how long it may
-// take. Together they must not exceed the lease, which begins after the last statement.
+// take. Together they must not exceed the lease, which begins after the last statement. No
+// limit of the server ends a COMMIT that waits for a standby: outbox.Commit renews the fence.
 type Limits struct {
 	Statement   time.Duration // statement_timeout
 	Idle        time.Duration // idle_in_transaction_session_timeout

@@ -399,3 +399,38 @@ func (c *watchedConn) Write(b []byte) (int, error) {
 	c.wrote(b[:n])
 	return n, err
 }
+
+// A COMMIT that waits for a standby outlasts every limit of the transaction, and the lease. Its
+// row shows when the wait is over: until then readers must ask the database.
+func TestFenceStandsWhileCommitWaitsForAStandby(t *testing.T) {
+	server := testservers.StartPostgres(t, testservers.PostgresConfig{})
+	url := server.Database(t)
+	prepare(t, url, items...)
+	const lease = 1500 * time.Millisecond
+	p := newProcessWithLease(t, pool(t, url), nil, outbox.RelayConfig{}, Config{Options: outbox.Options{CommitTime: lease / 3}}, lease)
+	p.warm(t, "1", 0)
+	conn := connect(t, url)
+	run(t, conn, `ALTER SYSTEM SET synchronous_standby_names = 'missing'`, `SELECT pg_reload_conf()`)
+
+	wrote := make(chan error, 1)
+	go func() { wrote <- p.db.Write(t.Context(), set("1", 1)) }()
+	waiting := func() bool {
+		return ask[bool](t, conn, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')`)
+	}
+	testservers.Eventually(t, 10*time.Second, func() (bool, string) { return waiting(), "no COMMIT waits for the standby" })
+	for end := time.Now().Add(3 * lease); time.Now().Before(end); {
+		a, err := p.value.Lookup(t.Context(), "1")
+		testservers.Must(t, err)
+		if a.Status != cache.Bypass || a.Value != 0 {
+			t.Fatalf("while COMMIT waits, the answer is %d and a %v", a.Value, a.Status)
+		}
+	}
+	if !waiting() {
+		t.Error("COMMIT did not wait until the end of the test")
+	}
+	run(t, conn, `ALTER SYSTEM RESET synchronous_standby_names`, `SELECT pg_reload_conf()`)
+	testservers.Must(t, <-wrote)
+	if got := p.get(t, "1"); got != 1 {
+		t.Errorf("after the write was acknowledged, the answer is %d", got)
+	}
+}

@@ -56,9 +56,19 @@ var ablations = []ablation{
 		[]failingTest{test(inRedis, "TestStoreOnOneServer"), acknowledgedWrites},
 	},
 	{
+		"fence: it is renewed while COMMIT is under way",
+		"cache/outbox/commit.go", "defer fence.Keep(ctx)()", "_ = fence",
+		[]failingTest{test(inOutbox, "TestFenceStandsUntilTheCommitHasEnded"), test(inOutbox+"/postgres", "TestFenceStandsWhileCommitWaitsForAStandby")},
+	},
+	{
 		"bypass: nothing that is loaded under a fence is stored",
 		"cache/read.go", "fenced: anyFenced(reply.states)", "fenced: false",
 		[]failingTest{test(inCache, "TestFencedTagSendsReadersToTheSource")},
+	},
+	{
+		"bypass: also of a caller that meets the fence after its wait for another process's load",
+		"cache/miss.go", "if anyFenced(snapshot.States) {", "if false {",
+		[]failingTest{test(inCache, "TestFenceIsSeenAfterTheWaitForAnotherProcess")},
 	},
 	{
 		"recovery gate: after an outage the outbox is drained before entries are served",
@@ -66,9 +76,24 @@ var ablations = []ablation{
 		[]failingTest{test(inCache, "TestNothingWrittenDuringAnOutageIsServedStaleAfterIt"), test(inOutbox+"/sqlite", "TestRecoveryDrainsTheOutbox")},
 	},
 	{
+		"recovery gate: a recovery during which something else went wrong begins again",
+		"cache/health.go", "if h.suspicions != seen {", "if false && h.suspicions != seen {",
+		[]failingTest{test(inCache, "TestTroubleDuringARecoveryBeginsItAgain")},
+	},
+	{
 		"recovery gate: recovery waits for processes that do not fence again yet",
 		"cache/health.go", "!pause(ctx, 2*probeEvery+h.timeout)", "false",
 		[]failingTest{test(inCache, "TestTrustWaitsForTheLastProcessToFenceAgain")},
+	},
+	{
+		"trust by a write: a store that refuses writes is not trusted by a process that only reads",
+		"cache/health.go", "err := h.call(bounded, \"check writes\", h.store.CheckWrites)", "err := bounded.Err()",
+		[]failingTest{test(inCache, "TestStoreThatRefusesWritesIsNotTrusted"), test(inRedis, "TestServerThatRefusesWritesIsNotTrusted")},
+	},
+	{
+		"trust by a write: a recovery needs one",
+		"cache/health.go", "if err := h.try(ctx, h.store.CheckWrites); err != nil {", "if err := error(nil); err != nil {",
+		[]failingTest{test(inCache, "TestStoreThatRefusesWritesIsNotTrusted"), test(inCache, "TestLastingTroubleIsSaidNowAndThen")},
 	},
 	{
 		"epoch replay: recent bumps are repeated in another incarnation of the store",
@@ -105,6 +130,16 @@ var ablations = []ablation{
 		[]failingTest{test(inRedis, "TestOneLeaseInTheFleet"), test(inHere, "TestCrowdsOfAFleet")},
 	},
 	{
+		"remembered failure: it holds for the guard of its load, so that a write ends it",
+		"cache/redisstore/scripts.go", "if l.retry > t and l.guard == ARGV[2] then", "if l.retry > t then",
+		[]failingTest{test(inRedis, "TestWriteEndsARememberedFailure"), test(inRedis, "TestStoreOnOneServer")},
+	},
+	{
+		"remembered failure: the same in memory",
+		"cache/memstore/leases.go", "case now.Before(l.retry) && l.guard == c.Guard:", "case now.Before(l.retry):",
+		[]failingTest{test(inCache, "TestWriteEndsARememberedFailure")},
+	},
+	{
 		"lease token: a process that lost its lease settles nothing under the lease of another",
 		"cache/redisstore/scripts.go", "local mine = l.ends > t and l.token == ARGV[1]", "local mine = l.ends > t",
 		[]failingTest{test(inRedis, "TestStoreOnOneServer")},
@@ -133,6 +168,16 @@ var ablations = []ablation{
 		"bump: what was loaded before the commit is invalid when the write is acknowledged",
 		"cache/outbox/commit.go", "if fence.Bump(detached) != nil {", "if false {",
 		[]failingTest{test(inOutbox+"/sqlite", "TestOrderOfSteps")},
+	},
+	{
+		"outbox: rows stay when their bump failed",
+		"cache/outbox/commit.go", "return err // not delivered: the rows stay for a relay, and the cache knows", "_ = err",
+		[]failingTest{test(inOutbox, "TestRowsStayWhenTheBumpFailed")},
+	},
+	{
+		"unknown outcome: an error of COMMIT that a server on its way down sends leaves it open",
+		"cache/outbox/postgres/tx.go", "!strings.HasPrefix(e.Code, \"57P\") &&", "true &&",
+		[]failingTest{test(inOutbox+"/postgres", "TestWhichErrorsOfCommitLeaveTheOutcomeOpen")},
 	},
 	{
 		"relay: the outbox rows of a killed writer are delivered",

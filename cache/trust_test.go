@@ -1,0 +1,175 @@
+package cache_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/memstore"
+	"github.com/chainlearn/chainlearn/cache/storetest"
+)
+
+// A store that answers reads and refuses writes has the entries of before, and no writer can end
+// them. A process that only reads stops serving them within a second, however often it happens.
+func TestStoreThatRefusesWritesIsNotTrusted(t *testing.T) {
+	for name, fall := range map[string]func(*storetest.Faulty){
+		"refuses": func(s *storetest.Faulty) { s.RefuseWrites(errDown) },
+		"hangs":   func(s *storetest.Faulty) { s.PauseWrites() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				s, fleet := newSource(), newFleet(t, 2)
+				s.delay = 0
+				writer, reader := fleet[0], fleet[1]
+				query := s.nearQuery()
+				query.Name, query.Near = "rows:near", 10*time.Second
+				strict, near := cache.Define(reader.Cache, s.query()), defineNear(reader, query)
+				// The outbox stands for what the writer could not bump.
+				reader.OnRecovery(func(ctx context.Context) error {
+					return reader.Bump(ctx, driver.NoMark, []cache.Tag{rowTag(1)})
+				})
+				row := "one"
+				for round := range 5 {
+					mustGet(t, strict, 1, row)
+					mustLookup(t, strict, 1, cache.Hit)
+					keepNear(t, near, 1, row)
+					old := row
+					row = strings.Repeat("I", round+1)
+					fall(writer.store)
+					fall(reader.store)
+					began := time.Now()
+					s.set(1, row)
+					if err := writer.Invalidate(t.Context(), rowTag(1)); err == nil {
+						t.Fatal("a store that refuses writes took one")
+					}
+					for time.Since(began) < 3*time.Second {
+						for _, q := range []*cache.Cached[int, string]{strict, near} {
+							got, err := q.Get(t.Context(), 1)
+							if err != nil || got != row && (got != old || time.Since(began) > time.Second) {
+								t.Fatalf("%v after the refusal the row is %q, %v", time.Since(began), got, err)
+							}
+						}
+						time.Sleep(10 * time.Millisecond)
+					}
+					if h := reader.Health(); h.State == "ok" || h.Err == nil {
+						t.Errorf("health is %+v", h)
+					}
+					writer.store.Heal()
+					reader.store.Heal()
+					for time.Since(began) < 6*time.Second {
+						mustGet(t, strict, 1, row)
+						mustGet(t, near, 1, row)
+						time.Sleep(10 * time.Millisecond)
+					}
+					if h := reader.Health(); h.State != "ok" {
+						t.Errorf("health is %+v after the store takes writes again", h)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A store that is slow for a moment keeps the trust, and what the checks cost is stated.
+func TestCheckOfWritesIsCheapAndPatient(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		q := cache.Define(c.Cache, s.query())
+		mustGet(t, q, 1, "one")
+		before := c.store.Calls(storetest.OpCheckWrites)
+		time.Sleep(30 * time.Second)
+		if n := c.store.Calls(storetest.OpCheckWrites) - before; n < 60 || n > 90 {
+			t.Errorf("%d checks in 30s, want 2.5 a second", n)
+		}
+		for range 20 {
+			c.store.Hang(storetest.OpCheckWrites)
+			for range 20 {
+				time.Sleep(10 * time.Millisecond)
+				mustLookup(t, q, 1, cache.Hit)
+			}
+			c.store.Heal()
+			time.Sleep(500 * time.Millisecond)
+			mustLookup(t, q, 1, cache.Hit)
+		}
+	})
+}
+
+// What goes wrong for long is said at the start, with a remedy, and then now and then.
+func TestLastingTroubleIsSaidNowAndThen(t *testing.T) {
+	for name, test := range map[string]struct {
+		fall func(*storetest.Faulty)
+		want string
+	}{
+		"no store":           {func(s *storetest.Faulty) { s.Fail(errDown) }, "see that the store runs at the configured address"},
+		"no writes":          {func(s *storetest.Faulty) { s.RefuseWrites(errDown) }, "the rights of the account"},
+		"not even the check": {func(s *storetest.Faulty) { s.Fail(errDown, storetest.OpCheckWrites) }, "the rights of the account"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				store := storetest.NewFaulty(memstore.New(memstore.Config{MaxBytes: 1 << 20, MaxTags: 1000}))
+				test.fall(store)
+				var log bytes.Buffer
+				c := newProcess(t, store, cache.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+				if n := strings.Count(log.String(), test.want); n != 1 {
+					t.Errorf("at the start the log says it %d times:\n%s", n, log.String())
+				}
+				for range 100 {
+					_, _ = c.Fence(t.Context(), writer, []cache.Tag{rowTag(1)})
+					time.Sleep(6600 * time.Millisecond) // 11 minutes in all
+				}
+				synctest.Wait()
+				if n := strings.Count(log.String(), test.want); n != 3 {
+					t.Errorf("in 11 minutes the log says it %d times, want 3:\n%.3000s", n, log.String())
+				}
+				if n := strings.Count(log.String(), "without a fence"); name != "not even the check" && n != 3 {
+					t.Errorf("in 11 minutes the log says 100 times that a write is not fenced, want 3; it was %d", n)
+				}
+				if n := strings.Count(log.String(), "\n"); n > 9 {
+					t.Errorf("the log has %d lines:\n%.3000s", n, log.String())
+				}
+				if h := c.Health(); h.State == "ok" || h.Err == nil {
+					t.Errorf("health is %+v", h)
+				}
+			})
+		})
+	}
+}
+
+// What goes wrong during a recovery counts: it is not over, and begins again.
+func TestTroubleDuringARecoveryBeginsItAgain(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		s.delay = 0
+		q := cache.Define(c.Cache, s.query())
+		mustGet(t, q, 1, "one")
+		attempts := 0
+		c.OnRecovery(func(ctx context.Context) error {
+			if attempts++; attempts == 1 { // its own bumps have been repeated by now
+				s.set(1, "uno")
+				c.store.Fail(errDown, storetest.OpBump)
+				if err := c.Invalidate(ctx, rowTag(1)); err == nil {
+					t.Error("a bump that failed was reported as done")
+				}
+				c.store.Heal()
+			}
+			return nil
+		})
+		c.Suspect(errDown)
+		for range 1000 {
+			time.Sleep(time.Millisecond)
+			if got, err := q.Get(t.Context(), 1); attempts > 0 && (err != nil || got != "uno") {
+				t.Fatalf("after %d attempts the row is %q, %v", attempts, got, err)
+			}
+		}
+		mustLookup(t, q, 1, cache.Hit)
+		if attempts != 2 {
+			t.Errorf("%d attempts to recover, want 2", attempts)
+		}
+	})
+}
