@@ -396,6 +396,7 @@ func (h *health) run(ctx context.Context) {
 }
 
 // checkWrites ends the trust in a store that takes no writes. It returns when to check again.
+// Decision 42.
 func (h *health) checkWrites(ctx context.Context) time.Duration {
 	began := time.Now()
 	limit := h.written.Add(trustLimit)

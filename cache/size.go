@@ -39,6 +39,7 @@ import (
 //
 // What is larger still (Config.MaxEntryBytes), and what has more than mostTags tags, is given to
 // its callers and not stored.
+// Decision 43.
 const (
 	mostItems = driver.MaxItems
 	mostBytes = 2 << 20 // of entries in one call, as far as that is known beforehand

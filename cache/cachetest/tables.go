@@ -113,6 +113,7 @@ type origin struct {
 // It cannot demand that every table touches every answer: no review may be of this product, no
 // revoked token be this one. It demands that every table touches one of them, and every answer
 // is touched by a table.
+// Decision 44.
 func (s *sample[P, V]) verifyTouched() {
 	s.t.Helper()
 	for i, source := range s.sources {
