@@ -61,6 +61,11 @@ func ExampleCached_Inspect() {
 
 	explain()
 	fmt.Println(title.Get(ctx, 1))
+	for { // callers get the answer before the store does
+		if in, err := title.Inspect(ctx, 1); in.Stored || err != nil {
+			break
+		}
+	}
 	explain()
 	fmt.Println(c.Invalidate(ctx, titleTag(1)))
 	explain()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,9 +149,9 @@ func TestTroubleDuringARecoveryBeginsItAgain(t *testing.T) {
 		s.delay = 0
 		q := cache.Define(c.Cache, s.query())
 		mustGet(t, q, 1, "one")
-		attempts := 0
+		var attempts atomic.Int64
 		c.OnRecovery(func(ctx context.Context) error {
-			if attempts++; attempts == 1 { // its own bumps have been repeated by now
+			if attempts.Add(1) == 1 { // its own bumps have been repeated by now
 				s.set(1, "uno")
 				c.store.Fail(errDown, storetest.OpBump)
 				if err := c.Invalidate(ctx, rowTag(1)); err == nil {
@@ -163,8 +164,8 @@ func TestTroubleDuringARecoveryBeginsItAgain(t *testing.T) {
 		c.Suspect(errDown)
 		for range 1000 {
 			time.Sleep(time.Millisecond)
-			if got, err := q.Get(t.Context(), 1); attempts > 0 && (err != nil || got != "uno") {
-				t.Fatalf("after %d attempts the row is %q, %v", attempts, got, err)
+			if got, err := q.Get(t.Context(), 1); attempts.Load() > 0 && (err != nil || got != "uno") {
+				t.Fatalf("after %d attempts the row is %q, %v", attempts.Load(), got, err)
 			}
 		}
 		mustLookup(t, q, 1, cache.Hit)

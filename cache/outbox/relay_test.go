@@ -155,7 +155,9 @@ func TestRelayGoesOnAfterTrouble(t *testing.T) {
 func TestDrainWaitsForWhatOthersHold(t *testing.T) {
 	virtual(t, func(t *testing.T, c *cache.Cache, _ *storetest.Faulty) {
 		start := time.Now()
-		held := start.Add(10 * time.Second) // until when another relay holds a row
+		var held atomic.Pointer[time.Time] // until when another relay holds a row
+		hold := func(d time.Duration) { until := time.Now().Add(d); held.Store(&until) }
+		hold(10 * time.Second)
 		log := &fakeLog{
 			wait: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
 			deliver: func(_ context.Context, grace time.Duration, _ int, _ func(context.Context, []outbox.Row) error) (int, error) {
@@ -165,7 +167,7 @@ func TestDrainWaitsForWhatOthersHold(t *testing.T) {
 				return 0, nil
 			},
 			backlog: func() (int, time.Duration, error) {
-				if time.Now().Before(held) {
+				if time.Now().Before(*held.Load()) {
 					return 2, time.Since(start) + time.Second, nil
 				}
 				return 1, time.Millisecond, nil // there is always something new
@@ -182,7 +184,7 @@ func TestDrainWaitsForWhatOthersHold(t *testing.T) {
 		if took := time.Since(start); took < 10*time.Second || took > 11*time.Second {
 			t.Errorf("Drain took %v, want a little more than the 10 s another relay took", took)
 		}
-		held = time.Now().Add(time.Hour)
+		hold(time.Hour)
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		if err := r.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
