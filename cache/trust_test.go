@@ -169,7 +169,7 @@ func TestTroubleDuringARecoveryBeginsItAgain(t *testing.T) {
 			}
 		}
 		mustLookup(t, q, 1, cache.Hit)
-		if attempts != 2 {
+		if attempts.Load() != 2 {
 			t.Errorf("%d attempts to recover, want 2", attempts)
 		}
 	})
