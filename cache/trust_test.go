@@ -170,7 +170,7 @@ func TestTroubleDuringARecoveryBeginsItAgain(t *testing.T) {
 		}
 		mustLookup(t, q, 1, cache.Hit)
 		if attempts.Load() != 2 {
-			t.Errorf("%d attempts to recover, want 2", attempts)
+			t.Errorf("%d attempts to recover, want 2", attempts.Load())
 		}
 	})
 }
