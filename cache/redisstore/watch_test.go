@@ -212,11 +212,11 @@ func TestProofsOverASlowNetwork(t *testing.T) {
 
 func TestExpiryIsAChange(t *testing.T) {
 	t.Parallel()
-	s := open(t, redisstore.Config{URL: testservers.SharedRedis(t).URL(), TagLife: time.Second})
+	s := open(t, redisstore.Config{URL: testservers.SharedRedis(t).URL(), TagLife: 5 * time.Second})
 	w := watch(t, s)
 	w.awaitProof()
 	state(t, s, tag)
-	w.awaitProof()
+	w.awaitProof() // its creation has been reported; the machine has some seconds for that
 	before, _ := w.reported(tag)
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) {
 		now, _ := w.reported(tag)
