@@ -28,7 +28,7 @@ const (
 	// after the last proof, at most, its entries are served. A refusal ends the trust at once; a
 	// slow store has some tries.
 	checkEvery = 400 * time.Millisecond
-	trustLimit = time.Second
+	trustLimit = 900 * time.Millisecond // and probeEvery, if this process was held up itself
 )
 
 // health decides what the store is good for. Two questions, two answers:
@@ -400,6 +400,9 @@ func (h *health) run(ctx context.Context) {
 func (h *health) checkWrites(ctx context.Context) time.Duration {
 	began := time.Now()
 	limit := h.written.Add(trustLimit)
+	if once := began.Add(probeEvery); once.After(limit) {
+		limit = once // this process was held up itself
+	}
 	bounded, cancel := context.WithDeadline(ctx, limit)
 	defer cancel()
 	err := h.call(bounded, "check writes", h.store.CheckWrites)

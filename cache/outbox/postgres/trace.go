@@ -149,33 +149,37 @@ func stopped(ctx context.Context, conn *pgx.Conn, relations []relation, read fun
 	for i, r := range relations {
 		ids[i] = r.ID
 	}
-	ended, watched := make(chan struct{}), make(chan error, 1)
+	type watch struct {
+		found []int64
+		err   error
+	}
+	ended, watched := make(chan struct{}), make(chan watch, 1)
 	go func() {
 		tick := time.NewTicker(tracePoll)
 		defer tick.Stop()
 		var err error
-		for over := false; !over && err == nil && len(waited) == 0; {
+		var found []int64
+		for over := false; !over && err == nil && len(found) == 0; {
 			select {
 			case <-tick.C:
 				var rows pgx.Rows
 				if rows, err = tx.Query(ctx, waitedForSQL, ids); err == nil {
-					waited, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+					found, err = pgx.CollectRows(rows, pgx.RowTo[int64])
 				}
 			case <-ended:
 				over = true
 			}
 		}
 		// If that fails, the connection is closed, which gives the locks back as well.
-		watched <- errors.Join(err, tx.Rollback(context.WithoutCancel(ctx)))
+		err = errors.Join(err, tx.Rollback(context.WithoutCancel(ctx)))
+		watched <- watch{found, err}
 	}()
-	err = func() error {
-		defer close(ended) // also if read panics
-		return read(ctx)
+	defer func() { // also if read panics
+		close(ended)
+		w := <-watched
+		waited, err = w.found, errors.Join(w.err, err)
 	}()
-	if watchErr := <-watched; watchErr != nil {
-		err = errors.Join(watchErr, err)
-	}
-	return waited, err
+	return nil, read(ctx)
 }
 
 // lockAll begins a transaction that has relations to itself.

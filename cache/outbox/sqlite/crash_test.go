@@ -3,6 +3,7 @@ package sqlite_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -11,26 +12,23 @@ import (
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
-// A process that dies executes nothing more: not even what was deferred. So the crash is a
-// panic in the middle of Commit, which has nothing deferred that tells anybody, followed by
+// A process that dies executes nothing more: not even what was deferred. So the crash ends the
+// goroutine in the middle of Commit, which has nothing deferred that tells anybody, followed by
 // the database's rollback of what was open.
-type crash struct{}
-
-func crashed(f func()) (did bool) {
-	defer func() {
-		if v := recover(); v != nil {
-			if _, did = v.(crash); !did {
-				panic(v)
-			}
-		}
+func crashed(f func()) bool {
+	ended, done := false, make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+		ended = true
 	}()
-	f()
-	return false
+	<-done
+	return !ended
 }
 
 func TestWriterCrashes(t *testing.T) {
 	const lease = 3 * time.Second
-	die := func() { panic(crash{}) }
+	die := runtime.Goexit
 	for _, c := range []struct {
 		name    string
 		touched func()
@@ -43,7 +41,7 @@ func TestWriterCrashes(t *testing.T) {
 		{name: "after its statements", touched: die},
 		{
 			name:   "after the fence",
-			commit: func(context.Context, func(context.Context) error) error { panic(crash{}) },
+			commit: func(context.Context, func(context.Context) error) error { runtime.Goexit(); return nil },
 			fenced: true,
 		},
 		{
@@ -52,7 +50,8 @@ func TestWriterCrashes(t *testing.T) {
 				if err := commit(ctx); err != nil {
 					return err
 				}
-				panic(crash{})
+				runtime.Goexit()
+				return nil
 			},
 			value: 1, fenced: true, rows: 3,
 		},
@@ -62,7 +61,7 @@ func TestWriterCrashes(t *testing.T) {
 				if err := s.Bump(context.Background(), tags[:1], mark); err != nil {
 					panic(err)
 				}
-				panic(crash{})
+				runtime.Goexit()
 			},
 			value: 1, rows: 3,
 		},

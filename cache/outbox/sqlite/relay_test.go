@@ -123,6 +123,9 @@ func TestDeliveredRowsAreForgotten(t *testing.T) {
 	w := newWorld(t)
 	p := w.process(nil)
 	r := p.relay(outbox.RelayConfig{Grace: time.Hour}) // so that the relay delivers none of them
+	if err := p.WaitServing(t.Context()); err != nil { // the first drain leaves nobody a grace
+		t.Fatal(err)
+	}
 	db := p.db(outbox.Options{Relay: r})
 	for value := range 10 {
 		if err := db.Write(t.Context(), set(value, 1, 2)); err != nil {

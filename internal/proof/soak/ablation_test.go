@@ -92,7 +92,7 @@ var ablations = []ablation{
 	},
 	{
 		"trust by a write: a recovery needs one",
-		"cache/health.go", "if err := h.try(ctx, h.store.CheckWrites); err != nil {", "if err := error(nil); err != nil {",
+		"cache/health.go", "if err := h.try(ctx, 0, h.store.CheckWrites); err != nil {", "if err := error(nil); err != nil {",
 		[]failingTest{test(inCache, "TestStoreThatRefusesWritesIsNotTrusted"), test(inCache, "TestLastingTroubleIsSaidNowAndThen")},
 	},
 	{
