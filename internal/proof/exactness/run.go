@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/chainlearn/chainlearn/cache"
@@ -93,7 +94,7 @@ func Run(ctx context.Context, seed uint64, comparisons int, servers Servers) (*R
 		}
 		r := &run{rnd: rnd, t: draw(rnd, rnd.IntN(1000)), result: result}
 		if err := r.run(ctx, url, handles, min(comparisons-result.Comparisons, 4000)); err != nil {
-			return result, fmt.Errorf("seed %d: table %+v: %w", seed, r.t, err)
+			return result, fmt.Errorf("seed %d: %w\n%s", seed, err, r.story())
 		}
 		result.Schemas++
 	}
@@ -111,6 +112,9 @@ func (r *run) run(ctx context.Context, url string, handles []driver.Store, compa
 	defer r.other.Close(ctx)
 	refused, err := r.create(ctx)
 	if err != nil || refused {
+		for _, handle := range slices.Backward(handles) {
+			err = errors.Join(err, handle.Close())
+		}
 		return err
 	}
 	for _, handle := range handles {
@@ -425,6 +429,11 @@ func (r *run) byLibrary(ctx context.Context, sql string) (writer int, err error)
 		_, err := tx.Exec(ctx, sql)
 		return err
 	})
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.Code == "25P03" {
+		r.result.Writes["rolled back"]++ // the machine is so busy that the transaction was idle for too long
+		return writer, nil
+	}
 	if err != nil {
 		return writer, fmt.Errorf("%s: %w", sql, err)
 	}
