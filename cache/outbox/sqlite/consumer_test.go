@@ -288,7 +288,7 @@ func TestTwoStoresOnOneFile(t *testing.T) {
 // B: an answer carries the tag of its row alone, and is invalidated by writes that widen to the
 // family: by external writers, and by Write.
 func TestBulkWritesReachAnswersOfOneTag(t *testing.T) {
-	const many, asked = 5000, 25
+	const many, asked = 1500, 25
 	fill := fmt.Sprintf(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) INSERT INTO items SELECT i, 0 FROM n WHERE true ON CONFLICT DO NOTHING`, many)
 	ids := make([]int, asked)
 	for i := range ids {
@@ -340,7 +340,7 @@ func TestBulkWritesReachAnswersOfOneTag(t *testing.T) {
 // What many small transactions have recorded waits in the outbox, and then a relay starts. One
 // transaction records it here, row by row: that leaves the same in the outbox, sooner.
 func TestWaitingTransactionsReachAnswersOfOneTag(t *testing.T) {
-	const many, asked = 12_000, 60
+	const many, asked = 3_000, 60
 	w := newWorld(t)
 	db := w.open(1, "&_synchronous=OFF")
 	exec := func(statement string, args ...any) {

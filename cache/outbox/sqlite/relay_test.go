@@ -266,6 +266,9 @@ func TestBacklogOfARelay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := p.WaitServing(t.Context()); err != nil { // it drains at first
+		t.Fatal(err)
+	}
 	w.stranger(`UPDATE items SET value = 1`)
 	eventually(t, func() error {
 		rows, age, err := r.Backlog(t.Context())
