@@ -100,9 +100,7 @@ func (d *Cached[P, V]) classify(ctx context.Context, key string, raw []byte, gua
 	}
 	v, err := d.decode(e.payload)
 	if err != nil {
-		if p, ok := err.(*PanicError); ok {
-			d.c.uncaught(ctx, d.q.Name, p)
-		}
+		d.c.uncaught(ctx, d.q.Name, err)
 		d.observe(ctx, Undecodable{Key: key})
 		return storedEntry[V]{}
 	}

@@ -116,7 +116,7 @@ func (d *Cached[P, V]) encode(ctx context.Context, r Loaded[V]) sourceAnswer[V] 
 	if err != nil {
 		// The answer is good; it merely cannot be kept.
 		d.c.uncaught(ctx, d.q.Name, err)
-		d.c.cfg.Logger.Error("answer cannot be encoded, so it is not cached", "query", d.q.Name, "err", err)
+		d.c.cfg.Logger.ErrorContext(ctx, "answer cannot be encoded, so it is not cached", "query", d.q.Name, "err", err)
 		return out
 	}
 	if payload == nil {
