@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -31,4 +32,16 @@ func jitter(d time.Duration) time.Duration {
 func shorten(d time.Duration) time.Duration {
 	d -= time.Duration(rand.Float64() * float64(d) / 10)
 	return max(d.Truncate(resolution), resolution)
+}
+
+// pause waits for d, and returns false if ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -72,32 +72,32 @@ var ablations = []ablation{
 	},
 	{
 		"recovery gate: after an outage the outbox is drained before entries are served",
-		"cache/health.go", "if err := h.deliver(ctx, changed); err != nil {", "if err := error(nil); err != nil {",
+		"cache/recovery.go", "if err := h.deliver(ctx, changed); err != nil {", "if err := error(nil); err != nil {",
 		[]failingTest{test(inCache, "TestNothingWrittenDuringAnOutageIsServedStaleAfterIt"), test(inOutbox+"/sqlite", "TestRecoveryDrainsTheOutbox")},
 	},
 	{
 		"recovery gate: a recovery during which something else went wrong begins again",
-		"cache/health.go", "if h.suspicions != seen {", "if false && h.suspicions != seen {",
+		"cache/recovery.go", "if h.suspicions != seen {", "if false && h.suspicions != seen {",
 		[]failingTest{test(inCache, "TestTroubleDuringARecoveryBeginsItAgain")},
 	},
 	{
 		"recovery gate: recovery waits for processes that do not fence again yet",
-		"cache/health.go", "!pause(ctx, 2*probeEvery+h.timeout)", "false",
+		"cache/recovery.go", "!pause(ctx, 2*probeEvery+h.timeout)", "false",
 		[]failingTest{test(inCache, "TestTrustWaitsForTheLastProcessToFenceAgain")},
 	},
 	{
 		"trust by a write: a store that refuses writes is not trusted by a process that only reads",
-		"cache/health.go", "err := h.call(bounded, \"check writes\", h.store.CheckWrites)", "err := bounded.Err()",
+		"cache/recovery.go", "err := h.call(bounded, \"check writes\", h.store.CheckWrites)", "err := bounded.Err()",
 		[]failingTest{test(inCache, "TestStoreThatRefusesWritesIsNotTrusted"), test(inRedis, "TestServerThatRefusesWritesIsNotTrusted")},
 	},
 	{
 		"trust by a write: a recovery needs one",
-		"cache/health.go", "if err := h.try(ctx, 0, h.store.CheckWrites); err != nil {", "if err := error(nil); err != nil {",
+		"cache/recovery.go", "if err := h.try(ctx, 0, h.store.CheckWrites); err != nil {", "if err := error(nil); err != nil {",
 		[]failingTest{test(inCache, "TestStoreThatRefusesWritesIsNotTrusted"), test(inCache, "TestLastingTroubleIsSaidNowAndThen")},
 	},
 	{
 		"epoch replay: recent bumps are repeated in another incarnation of the store",
-		"cache/health.go", "\t}, all)\n", "\t}, false)\n",
+		"cache/recovery.go", "\t}, all)\n", "\t}, false)\n",
 		[]failingTest{test(inCache, "TestRecentBumpsAreReplayedIntoAnotherIncarnation")},
 	},
 	{
