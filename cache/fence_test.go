@@ -1,9 +1,7 @@
 package cache_test
 
 import (
-	"context"
 	"log/slog"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -172,25 +170,12 @@ func TestLostVersionNeverRevivesAnEntry(t *testing.T) {
 	})
 }
 
-// refusing is a store that refuses to bump one tag, while it does everything else.
-type refusing struct {
-	driver.Store
-	tag cache.Tag
-}
-
-func (s refusing) Bump(ctx context.Context, tags []driver.Tag, mark driver.Mark) error {
-	if slices.Contains(tags, s.tag) {
-		return errDown
-	}
-	return s.Store.Bump(ctx, tags, mark)
-}
-
 func TestTagThatTheStoreRefusesDoesNotEndTheRecovery(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		log := newLines()
-		store := storetest.NewFaulty(refusing{memstore.New(memstore.Config{}), rowTag(2)})
-		t.Cleanup(func() { store.Close() })
-		s, c := newSource(), newProcess(t, store.Peer(), cache.Config{Logger: slog.New(log)})
+		store := storetest.NewFaulty(memstore.New(memstore.Config{}))
+		s, c := newSource(), newProcess(t, store, cache.Config{Logger: slog.New(log)})
+		store.RefuseTag(rowTag(2), errDown)
 		q := cache.Define(c.Cache, s.query())
 		mustGet(t, q, 2, "two")
 		s.set(2, "new")

@@ -83,6 +83,7 @@ func newDistant(t *testing.T, away time.Duration) (*distantStore, *cache.Cache, 
 	for id := range 2 * most {
 		mustGet(t, cached, id, row(id))
 	}
+	synctest.Wait() // the last is stored after its caller was answered
 	s.away = away
 	return s, c, src, cached
 }

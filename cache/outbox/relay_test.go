@@ -225,25 +225,13 @@ func TestManyMarksAreBumpedTogether(t *testing.T) {
 	}
 }
 
-// choosy is a store that fails whatever names a tag that begins with poison.
-type choosy struct {
-	driver.Store
-	mu     sync.Mutex
-	bumped map[driver.Tag]int // guarded by mu
-}
-
-func (s *choosy) Bump(ctx context.Context, tags []driver.Tag, mark driver.Mark) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, tag := range tags {
-		if strings.HasPrefix(string(tag), "poison:") && tag != tag.Family() {
-			return errInjected
-		}
+func versionOf(t *testing.T, store driver.Store, tag cache.Tag) driver.Version {
+	t.Helper()
+	snapshot, err := store.Read(t.Context(), []cache.Tag{tag}, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, tag := range tags {
-		s.bumped[tag]++
-	}
-	return s.Store.Bump(ctx, tags, mark)
+	return snapshot.States[0].Version
 }
 
 // asides are the rows that were set aside.
@@ -263,8 +251,7 @@ func (a *asides) Observe(_ context.Context, e cache.Event) {
 
 func TestRowThatCannotBeDeliveredHoldsNothingUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := &choosy{Store: memstore.New(memstore.Config{}), bumped: map[driver.Tag]int{}}
-		faulty := storetest.NewFaulty(store)
+		faulty := storetest.NewFaulty(memstore.New(memstore.Config{}))
 		defer faulty.Close()
 		var events asides
 		c, err := cache.New(cache.Config{Store: faulty, Observer: &events})
@@ -293,6 +280,10 @@ func TestRowThatCannotBeDeliveredHoldsNothingUp(t *testing.T) {
 				return len(some), nil
 			},
 		}
+		before := map[cache.Tag]driver.Version{}
+		for _, tag := range []cache.Tag{cache.Everything, "poison:*"} {
+			before[tag] = versionOf(t, faulty, tag)
+		}
 		faulty.Fail(errInjected, storetest.OpBump) // a failing store sets nothing aside
 		r, err := outbox.NewRelay(c, log, outbox.RelayConfig{})
 		if err != nil {
@@ -306,6 +297,7 @@ func TestRowThatCannotBeDeliveredHoldsNothingUp(t *testing.T) {
 		}
 		mu.Unlock()
 		faulty.Heal()
+		faulty.RefuseTag("poison:2", errInjected)
 		time.Sleep(3 * time.Second)
 		mu.Lock()
 		defer mu.Unlock()
@@ -315,8 +307,8 @@ func TestRowThatCannotBeDeliveredHoldsNothingUp(t *testing.T) {
 		if h := c.Health(); h.State != "ok" {
 			t.Errorf("the store is %s: %v", h.State, h.Err)
 		}
-		for _, tag := range []cache.Tag{cache.Everything, "poison:*"} {
-			if store.bumped[tag] == 0 {
+		for tag, was := range before {
+			if now := versionOf(t, faulty, tag); now == was {
 				t.Errorf("%s was not bumped", tag)
 			}
 		}

@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -62,6 +63,8 @@ type fault struct {
 	hang   bool
 	before error // instead of the call
 	after  error // instead of its answer
+
+	refused map[driver.Tag]error // instead of a call that names the tag; never changed once set
 }
 
 // loses reports whether announcements and reports are lost.
@@ -113,6 +116,15 @@ func (f *Faulty) RefuseWrites(err error) { f.Fail(err, writes...) }
 func (f *Faulty) PauseWrites() { f.Hang(writes...) }
 
 var writes = []Op{OpFence, OpBump, OpClaim, OpRenew, OpSettle, OpCheckWrites}
+
+// RefuseTag makes every Bump that names tag return err and do nothing, while it takes all others.
+func (f *Faulty) RefuseTag(tag driver.Tag, err error) {
+	f.set([]Op{OpBump}, func(x *fault) {
+		refused := map[driver.Tag]error{tag: err}
+		maps.Copy(refused, x.refused)
+		x.refused = refused
+	})
+}
 
 // Heal ends the faults of ops. What was lost stays lost.
 func (f *Faulty) Heal(ops ...Op) {
@@ -236,7 +248,15 @@ func (f *Faulty) Fence(ctx context.Context, tags []driver.Tag, mark driver.Mark,
 
 // Bump implements driver.Store.
 func (f *Faulty) Bump(ctx context.Context, tags []driver.Tag, mark driver.Mark) error {
-	return f.do(ctx, OpBump, func() error { return f.inner.Bump(ctx, f.data.tagsOf(tags), mark) })
+	return f.do(ctx, OpBump, func() error {
+		x, _ := f.fault(OpBump)
+		for _, tag := range tags {
+			if err := x.refused[tag]; err != nil {
+				return err
+			}
+		}
+		return f.inner.Bump(ctx, f.data.tagsOf(tags), mark)
+	})
 }
 
 // Claim implements driver.Store.

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
+	"github.com/chainlearn/chainlearn/cache/storetest"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
@@ -56,19 +56,6 @@ func TestStrangeRowsAreHandedOut(t *testing.T) {
 	}
 }
 
-// refusing is a store that refuses to bump one tag.
-type refusing struct {
-	driver.Store
-	tag cache.Tag
-}
-
-func (s refusing) Bump(ctx context.Context, tags []driver.Tag, mark driver.Mark) error {
-	if slices.Contains(tags, s.tag) {
-		return errors.New("refused")
-	}
-	return s.Store.Bump(ctx, tags, mark)
-}
-
 type setAside struct {
 	mu   sync.Mutex
 	rows []outbox.SetAside
@@ -87,10 +74,11 @@ func TestPoisonedRowHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 	url := database(t, items...)
 	p := pool(t, url)
-	mem := memstore.New(memstore.Config{})
-	t.Cleanup(func() { testservers.Must(t, mem.Close()) })
+	store := storetest.NewFaulty(memstore.New(memstore.Config{}))
+	t.Cleanup(func() { testservers.Must(t, store.Close()) })
+	store.RefuseTag("poison:1", errors.New("refused"))
 	var aside setAside
-	c, err := cache.New(cache.Config{Store: refusing{mem, "poison:1"}, StoreTimeout: time.Second, Observer: &aside})
+	c, err := cache.New(cache.Config{Store: store, StoreTimeout: time.Second, Observer: &aside})
 	testservers.Must(t, err)
 	t.Cleanup(func() { testservers.Must(t, c.Close()) })
 	log := NewLog(p, nil)

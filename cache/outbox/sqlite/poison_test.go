@@ -2,15 +2,11 @@ package sqlite_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
-	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/driver"
-	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
@@ -43,24 +39,10 @@ func TestStrangeRowsAreHandedOut(t *testing.T) {
 	}
 }
 
-// refusing is a store that refuses to bump one tag.
-type refusing struct {
-	driver.Store
-	tag cache.Tag
-}
-
-func (s refusing) Bump(ctx context.Context, tags []driver.Tag, mark driver.Mark) error {
-	if slices.Contains(tags, s.tag) {
-		return errors.New("refused")
-	}
-	return s.Store.Bump(ctx, tags, mark)
-}
-
 func TestPoisonedRowHoldsNothingUp(t *testing.T) {
 	w := newWorld(t)
-	mem := memstore.New(memstore.Config{})
-	t.Cleanup(func() { mem.Close() })
-	p := w.process(func(cfg *cache.Config) { cfg.Store = refusing{mem, "poison:1"} })
+	p := w.process(nil)
+	p.store.RefuseTag("poison:1", errInjected)
 	p.relay(outbox.RelayConfig{})
 	p.warm(0, 1, 2)
 	w.stranger(`INSERT INTO cache_touch VALUES ('poison:1')`)
