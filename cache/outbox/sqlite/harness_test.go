@@ -26,12 +26,12 @@ const repairTime = 20 * time.Second
 
 // world is a database file, a shared tier, and the processes that use both.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	path   string
 	shared *storetest.Faulty
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, path: filepath.Join(t.TempDir(), "world.db")}
 	w.shared = storetest.NewFaulty(memstore.New(memstore.Config{MaxBytes: 16 << 20, MaxTags: 100_000}))
@@ -264,7 +264,7 @@ func (p *process) settles(value int, ids ...int) {
 }
 
 // eventually waits until check returns nil.
-func eventually(t *testing.T, check func() error) {
+func eventually(t testing.TB, check func() error) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
