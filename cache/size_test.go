@@ -239,7 +239,7 @@ func (s strict) Settle(ctx context.Context, fills []driver.Fill) error {
 
 func TestBatchesReachTheStoreInChunks(t *testing.T) {
 	virtual(t, func(t *testing.T) {
-		const many = 30_000
+		const many = 100_000
 		shared := storetest.NewFaulty(strict{memstore.New(memstore.Config{})})
 		t.Cleanup(func() { shared.Close() })
 		b, c := &batches{source: newSource()}, newProcess(t, shared.Peer(), cache.Config{})
