@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
-	"github.com/chainlearn/chainlearn/cache/outbox"
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
@@ -63,7 +62,7 @@ func (s *doctorCommand) Run(env *environment) error {
 	return nil
 }
 
-// check opens what serve opens, and runs the check that it runs.
+// check opens what serve opens, but for a relay, and runs the check that it runs.
 func (s *doctorCommand) check(ctx context.Context, db databaseConfig, log *slog.Logger) (findings []cache.Finding, err error) {
 	if _, err := os.Stat(db.path); db.path != "" && errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no database %s yet: start the service first", db.path) // opening would make one
@@ -78,9 +77,13 @@ func (s *doctorCommand) check(ctx context.Context, db databaseConfig, log *slog.
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	// Not exclusive, also with a store of its own: it writes nothing and serves nobody, so that
-	// it may run beside the service.
-	storage, err := openStorage(ctx, db, cacheOptions{cache: c, relay: outbox.RelayConfig{Logger: log}}, log)
+	// It serves nobody, so it may run beside the service, and delivers nothing, so that it sees
+	// whether the service does. A store of its own says nothing of the service's.
+	options := cacheOptions{noRelay: true}
+	if s.RedisURL != "" {
+		options.cache = c
+	}
+	storage, err := openStorage(ctx, db, options, log)
 	if err != nil {
 		return nil, err
 	}

@@ -83,6 +83,11 @@ func TestCacheDoctor(t *testing.T) {
 	// On PostgreSQL and Redis.
 	url := testservers.SharedPostgres(t).Database(t)
 	env := map[string]string{"DATABASE_URL": url, "REDIS_URL": testservers.SharedRedis(t).URL()}
+	if code, out, log := doctor(dir, env); code != exitFailed || !strings.Contains(out, "WRONG   relay: none delivers") {
+		t.Errorf("no service runs: exit code %d\n%s%s", code, out, log)
+	}
+	env["JWT_SECRET"] = strings.Repeat("s", 32)
+	serve(t, dir, env)
 	if code, out, log := doctor(dir, env); code != exitOK || !strings.Contains(out, "nothing is wrong") {
 		t.Errorf("exit code %d\n%s%s", code, out, log)
 	}

@@ -35,6 +35,7 @@ type cacheOptions struct {
 	// embedded database: each would miss the other's invalidations.
 	exclusive bool
 	relay     outbox.RelayConfig
+	noRelay   bool // others deliver
 }
 
 // openStorage is the one place that chooses a database. It brings the schema up to date.
@@ -44,14 +45,16 @@ func openStorage(ctx context.Context, db databaseConfig, cached cacheOptions, lo
 			log.WarnContext(ctx, "PostgreSQL without REDIS_URL: the cache is in this process, so no other process may serve this database")
 		}
 		s, err := postgres.Open(ctx, db.url, postgres.Config{
-			Cache: cached.cache, Relay: cached.relay, ReplicaURL: db.replicaURL, MaxConns: db.maxConns, Logger: log,
+			Cache: cached.cache, Relay: cached.relay, NoRelay: cached.noRelay, ReplicaURL: db.replicaURL, MaxConns: db.maxConns, Logger: log,
 		})
 		if err != nil {
 			return nil, err // not a nil *postgres.Storage in an interface
 		}
 		return s, nil
 	}
-	s, err := sqlite.Open(ctx, db.path, sqlite.Config{Cache: cached.cache, Relay: cached.relay, Exclusive: cached.cache != nil && cached.exclusive})
+	s, err := sqlite.Open(ctx, db.path, sqlite.Config{
+		Cache: cached.cache, Relay: cached.relay, NoRelay: cached.noRelay, Exclusive: cached.cache != nil && cached.exclusive,
+	})
 	if errors.Is(err, sqlite.ErrInUse) {
 		return nil, fmt.Errorf("%w: stop the other chainlearn first, or give both the same REDIS_URL", err)
 	}

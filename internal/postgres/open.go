@@ -26,6 +26,8 @@ type Config struct {
 	// writes is delivered by those that do.
 	Cache *cache.Cache
 	Relay outbox.RelayConfig
+	// NoRelay is for a command that looks, beside the services that deliver.
+	NoRelay bool
 	// RequireFence refuses to write while the shared tier cannot be told beforehand.
 	RequireFence bool
 
@@ -121,7 +123,7 @@ func openStorage(ctx context.Context, url string, cfg Config) (_ *Storage, err e
 		s.replica = newReplica(s.pool, pool, cfg.ReplicaWait, cfg.Logger, s.goroutines)
 	}
 	s.log = outboxpostgres.NewLog(s.pool, cfg.Logger)
-	if cfg.Cache != nil {
+	if cfg.Cache != nil && !cfg.NoRelay {
 		if s.relay, err = outbox.NewRelay(cfg.Cache, s.log, cfg.Relay); err != nil {
 			return nil, err
 		}

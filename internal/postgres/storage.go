@@ -26,7 +26,7 @@ type Storage struct {
 	goroutines       *goroutineGroup
 	log              *outboxpostgres.Log
 	db               *outboxpostgres.DB
-	relay            *outbox.Relay // nil without a cache
+	relay            *outbox.Relay // nil without a cache, or with NoRelay
 }
 
 var _ learning.Storage = (*Storage)(nil)

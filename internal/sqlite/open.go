@@ -46,6 +46,8 @@ type Config struct {
 	// what it writes is delivered by those that do.
 	Cache *cache.Cache
 	Relay outbox.RelayConfig
+	// NoRelay is for a command that looks, beside the services that deliver.
+	NoRelay bool
 
 	// Exclusive keeps every other process that asks for the same from opening the database.
 	// A server whose cache is its own must ask: each of two would miss the other's
@@ -133,7 +135,7 @@ func openStorage(ctx context.Context, path string, cfg Config) (_ *Storage, err 
 		return nil, err
 	}
 	s.log = outboxsqlite.NewLog(s.readPool, s.writePool)
-	if cfg.Cache != nil {
+	if cfg.Cache != nil && !cfg.NoRelay {
 		if s.relay, err = outbox.NewRelay(cfg.Cache, s.log, cfg.Relay); err != nil {
 			return nil, err
 		}

@@ -23,7 +23,7 @@ type Storage struct {
 	readPool, writePool *sql.DB
 	statements          readStatements
 	db                  *outboxsqlite.DB
-	relay               *outbox.Relay // nil without a cache
+	relay               *outbox.Relay // nil without a cache, or with NoRelay
 	log                 *outboxsqlite.Log
 	lock                *os.File
 }
