@@ -40,14 +40,16 @@ const (
 
 // Answer is a value and what happened on the way to it.
 type Answer[V any] struct {
-	// Value may be shared with other callers, who wait for the same load or read of the
-	// store: read it, do not change it. It is the zero value when the error is not nil.
+	// Value is shared with other callers: those who wait for the same load or read of the store,
+	// and all of them where values are kept in process. Read it, do not change it. It is the zero value when the error is not nil.
 	Value  V
 	Status Status
 	Detail string        // one of the Detail constants, or empty
 	Age    time.Duration // since the source was asked; not negative
 	TTL    time.Duration // until it is no longer fresh; negative when Stale, 0 on Bypass
 	ETag   ETag          // of the encoded value; zero if it could not be encoded, and for ErrNotFound
+
+	bytes int // of the encoded value
 }
 
 // Result is one answer of GetMany.

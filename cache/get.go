@@ -15,7 +15,7 @@ import (
 func (d *Cached[P, V]) Get(ctx context.Context, p P) (V, error) {
 	if d.near != nil && !isStrict(ctx) {
 		if a, now := d.near.get(p); a != nil { // as Lookup does, without making an Answer
-			d.servedAt(ctx, d.near.time(now), Hit, DetailNear, nil)
+			d.servedAt(ctx, d.near.time(now), Hit, d.near.detail, nil)
 			return a.value, a.err()
 		}
 	}
@@ -28,8 +28,8 @@ func (d *Cached[P, V]) Get(ctx context.Context, p P) (V, error) {
 func (d *Cached[P, V]) Lookup(ctx context.Context, p P) (Answer[V], error) {
 	if d.near != nil && !isStrict(ctx) {
 		if a, now := d.near.get(p); a != nil {
-			d.servedAt(ctx, d.near.time(now), Hit, DetailNear, nil)
-			return a.answer(now), a.err()
+			d.servedAt(ctx, d.near.time(now), Hit, d.near.detail, nil)
+			return d.near.answer(a, now), a.err()
 		}
 	}
 	r, err := d.request(ctx, p)
@@ -148,7 +148,7 @@ func (d *Cached[P, V]) ownTags(p P) (tags []Tag, err error) {
 // keepNear keeps an answer that the store vouched for in process, if the query wants that.
 func (d *Cached[P, V]) keepNear(r *request[P], a Answer[V], err error) {
 	if d.near != nil && (err == nil || errors.Is(err, ErrNotFound)) && a.Status != Bypass {
-		d.near.put(r.p, r.near, a.Value, a.ETag, err == nil, a.Age, a.TTL)
+		d.near.put(r.p, r.near, a, err == nil)
 	}
 }
 

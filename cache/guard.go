@@ -104,7 +104,7 @@ func (d *Cached[P, V]) classify(ctx context.Context, key string, raw []byte, gua
 		d.observe(ctx, Undecodable{Key: key})
 		return storedEntry[V]{}
 	}
-	stored.answer.Value, stored.answer.ETag = v, e.etag
+	stored.answer.Value, stored.answer.ETag, stored.answer.bytes = v, e.etag, len(e.payload)
 	return stored
 }
 

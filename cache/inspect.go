@@ -62,7 +62,7 @@ func (d *Cached[P, V]) Inspect(ctx context.Context, p P) (Inspection, error) {
 	}
 	if d.near != nil && !isStrict(ctx) {
 		if a, _ := d.near.get(p); a != nil {
-			in.Next, in.Detail = Hit, DetailNear
+			in.Next, in.Detail = Hit, d.near.detail
 		}
 	}
 	return in, nil

@@ -15,6 +15,7 @@ type sourceAnswer[V any] struct {
 	found   bool
 	payload []byte // to be stored; nil if there is none, or it could not be encoded
 	etag    ETag   // of payload
+	bytes   int    // of payload, also of one that was stored
 	at      time.Time
 	err     error // *LoadError, *OverloadError, or ErrClosed; nil also when not found
 }
@@ -123,7 +124,7 @@ func (d *Cached[P, V]) encode(ctx context.Context, r Loaded[V]) sourceAnswer[V] 
 		payload = []byte{}
 	}
 	d.noteSize(len(payload))
-	out.payload, out.etag = payload, etagOf(payload)
+	out.payload, out.etag, out.bytes = payload, etagOf(payload), len(payload)
 	return out
 }
 

@@ -167,7 +167,7 @@ func answerOf[V any](out *outcome[V], lead, completed bool) (Answer[V], error) {
 	if !out.found {
 		return a, ErrNotFound
 	}
-	a.Value, a.ETag = out.value, out.etag
+	a.Value, a.ETag, a.bytes = out.value, out.etag, out.bytes
 	return a, nil
 }
 
@@ -272,7 +272,7 @@ func await(ctx context.Context, announced <-chan struct{}, lease time.Duration, 
 func outcomeOf[V any](e storedEntry[V], status Status) outcome[V] {
 	out := outcome[V]{status: status, fresh: e.answer.Age + e.answer.TTL}
 	out.at = time.Now().Add(-e.answer.Age)
-	out.found, out.value, out.etag = e.found, e.answer.Value, e.answer.ETag
+	out.found, out.value, out.etag, out.bytes = e.found, e.answer.Value, e.answer.ETag, e.answer.bytes
 	return out
 }
 

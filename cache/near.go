@@ -2,19 +2,24 @@ package cache
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/maypok86/otter/v2"
 )
 
-const defaultNearSize = 10_000
+const (
+	defaultNearSize = 10_000
+	nearUnit        = 4 << 10 // bytes of an answer, encoded, that count as one
+)
 
 // near keeps a query's answers in process, as values: no bytes, no decoding. What makes an
 // answer invalid is told at changeTracker.
 type near[P comparable, V any] struct {
 	*changeTracker
-	bound int64 // Query.Near
-	table *otter.Cache[P, *nearAnswer[V]]
+	bound  int64  // Query.Near
+	detail string // of a hit
+	table  *otter.Cache[P, *nearAnswer[V]]
 }
 
 // nearAnswer has first what every hit looks at, in as few cache lines as that takes.
@@ -24,8 +29,9 @@ type nearAnswer[V any] struct {
 	found bool
 	as    snapshotToken // of its tags, before it was read
 
-	etag ETag
-	at   int64 // when the source was asked, by changeTracker.now
+	etag  ETag
+	at    int64 // when the source was asked, by changeTracker.now
+	bytes int   // encoded
 }
 
 func (a *nearAnswer[V]) err() error {
@@ -35,21 +41,31 @@ func (a *nearAnswer[V]) err() error {
 	return nil
 }
 
-func (a *nearAnswer[V]) answer(now int64) Answer[V] {
+func (n *near[P, V]) answer(a *nearAnswer[V], now int64) Answer[V] {
 	return Answer[V]{
-		Value: a.value, Status: Hit, Detail: DetailNear, ETag: a.etag,
+		Value: a.value, Status: Hit, Detail: n.detail, ETag: a.etag, bytes: a.bytes,
 		Age: time.Duration(now - a.at), TTL: time.Duration(a.until - now),
 	}
 }
 
-// newNear makes the table of a query. Its upkeep, which now and then falls due with a read, is
-// run apart from the readers, by goroutines that do not outlive c.
+// newNear makes the table of a query. A bound of 0 is for a store that reports changes at once:
+// what is near is then a part of the store, and a hit no other than the store's. Its upkeep, which
+// now and then falls due with a read, is run apart from the readers, by goroutines that do not
+// outlive c.
+// Decision 45.
 func newNear[P comparable, V any](c *Cache, bound time.Duration, size int) *near[P, V] {
 	c.changes.expect(size)
+	detail := DetailNear
+	if bound == 0 {
+		detail = ""
+	}
 	return &near[P, V]{
-		changeTracker: c.changes, bound: min(int64(bound), -never/2), // never is beyond any bound
+		changeTracker: c.changes, bound: min(int64(bound), -never/2), detail: detail, // never is beyond any bound
 		table: otter.Must(&otter.Options[P, *nearAnswer[V]]{
-			MaximumSize: size,
+			MaximumWeight: uint64(size),
+			Weigher: func(_ P, a *nearAnswer[V]) uint32 {
+				return uint32(min(1+a.bytes/nearUnit, math.MaxUint32))
+			},
 			Executor: func(task func()) {
 				if !c.start(func(context.Context) { task() }) {
 					task()
@@ -74,14 +90,14 @@ func (n *near[P, V]) get(p P) (a *nearAnswer[V], now int64) {
 }
 
 // put keeps an answer that the store vouched for after the snapshot was taken.
-func (n *near[P, V]) put(p P, as snapshotToken, value V, etag ETag, found bool, age, ttl time.Duration) {
-	if ttl <= 0 {
+func (n *near[P, V]) put(p P, as snapshotToken, a Answer[V], found bool) {
+	if a.TTL <= 0 {
 		return
 	}
 	now := n.now()
 	n.table.Set(p, &nearAnswer[V]{
-		value: value, etag: etag, found: found,
-		at: now - int64(age), until: int64(sum(time.Duration(now), ttl)), as: as,
+		value: a.Value, etag: a.ETag, bytes: a.bytes, found: found,
+		at: now - int64(a.Age), until: int64(sum(time.Duration(now), a.TTL)), as: as,
 	})
 }
 

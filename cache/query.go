@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // Query describes an answer once: what it is called, what distinguishes one from another,
@@ -82,10 +84,13 @@ type Query[P comparable, V any] struct {
 	// store has not proven for so long that nothing was missed, nothing near is served. This
 	// process's own writes are seen at once. Values are shared by all callers: they must
 	// not be changed. Default 0: every answer is checked in the store.
+	//
+	// A store in this process (memstore) reports a change before the call that makes it returns.
+	// Its answers are kept as values unasked, and are as exact as what is read from it.
 	Near time.Duration
 
-	// NearSize bounds the answers kept near, give or take a few that are on their way out.
-	// Default 10,000.
+	// NearSize bounds the answers kept as values in process, give or take a few that are on their
+	// way out. An answer of more than 4 KiB, encoded, counts once for each 4 KiB. Default 10,000.
 	NearSize int
 
 	// NotFound is how long it is remembered that something does not exist. Default: FreshFor,
@@ -149,7 +154,7 @@ var queryName = regexp.MustCompile(`^[a-z0-9._-]+:[a-z0-9._-]+$`)
 // Stores keep these beside the entries, under the same prefix.
 var reservedNamespaces = []string{"tag", "lease", "warm", partNamespace, definedNamespace}
 
-func (q Query[P, V]) validate() error {
+func (q Query[P, V]) validate(exact bool) error {
 	var errs []error
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	namespace, _, _ := strings.Cut(q.Name, ":")
@@ -206,7 +211,7 @@ func (q Query[P, V]) validate() error {
 			wrong("ContextKeys[%d] is of type %T, and no key of a context: use a type that can be compared", i, key)
 		}
 	}
-	if q.Near == 0 && q.NearSize > 0 {
+	if q.Near == 0 && q.NearSize > 0 && !exact {
 		wrong("NearSize is %d, but Near is 0: nothing is kept near", q.NearSize)
 	}
 	if q.WarmEvery > 0 && q.Warm == nil {
@@ -223,7 +228,7 @@ type Cached[P comparable, V any] struct {
 	reads    reads[V]
 	calls    calls[V]
 	failures errorMemory
-	near     *near[P, V] // nil if Query.Near is 0
+	near     *near[P, V] // nil if nothing is kept near
 	loads    *admission
 	observer QueryObserver // nil: none
 	seen     seenKinds
@@ -235,7 +240,9 @@ type Cached[P comparable, V any] struct {
 // Define adds a query to c. It panics if the definition is malformed, naming everything
 // that is wrong, or if c already has a query of the name: both are mistakes in the program.
 func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
-	if err := q.validate(); err != nil {
+	store, ok := c.cfg.Store.(driver.ExactWatcher)
+	exact := ok && store.ReportsAtOnce()
+	if err := q.validate(exact); err != nil {
 		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
 	}
 	q = q.withDefaults(c.cfg)
@@ -251,7 +258,7 @@ func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
 	if err := c.define(q.Name, d); err != nil {
 		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
 	}
-	if q.Near > 0 {
+	if q.Near > 0 || exact && comparedByValue(reflect.TypeFor[P]()) {
 		d.near = newNear[P, V](c, q.Near, q.NearSize)
 		c.watch()
 	}

@@ -37,7 +37,7 @@ for module in $(git ls-files '*go.mod' | grep -v '^tools/' | xargs -n1 dirname);
 	heading "go vet ($module)"
 	(cd "$module" && go vet ./...) || failed=1
 	heading "golangci-lint ($module)"
-	(cd "$module" && "$tools/golangci-lint" run ./...) || failed=1
+	(cd "$module" && "$tools/golangci-lint" run --allow-parallel-runners ./...) || failed=1
 done
 
 heading govulncheck

@@ -14,6 +14,16 @@ type Watcher interface {
 	Watch(ctx context.Context, w Listener) error
 }
 
+// ExactWatcher is a Watcher that reports a change before the call that makes it returns, whoever
+// makes it, as only a store in process can. What a cache keeps near is then as exact as what it
+// reads from the store, and it keeps answers near unasked.
+type ExactWatcher interface {
+	Watcher
+
+	// ReportsAtOnce says that this is so.
+	ReportsAtOnce() bool
+}
+
 // Listener is told of changes by a Watcher. Its methods return at once and are safe for
 // concurrent use.
 type Listener interface {

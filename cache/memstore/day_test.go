@@ -42,6 +42,7 @@ func TestDayOfNewNames(t *testing.T) {
 				return "value", nil
 			},
 			FreshFor:             10 * time.Minute,
+			NearSize:             100, // values that have expired make room for others, and not before
 			StaleWhileRevalidate: 10 * time.Minute,
 		})
 		ask := func(ctx context.Context, id int) {

@@ -70,7 +70,7 @@ type Store struct {
 	done     chan struct{} // closed by Close
 }
 
-var _ driver.Watcher = (*Store)(nil)
+var _ driver.ExactWatcher = (*Store)(nil)
 
 // entry is a payload and how long it lives from when it was stored.
 type entry struct {

@@ -14,6 +14,9 @@ import (
 // call that makes it returns, so no change is acknowledged that was not reported.
 const provenAhead = 100 * 365 * 24 * time.Hour
 
+// ReportsAtOnce implements driver.ExactWatcher.
+func (s *Store) ReportsAtOnce() bool { return true }
+
 // Watch implements driver.Watcher. Changes are reported within the calls that make them,
 // before they return, so w receives the report of a write before the writer receives its
 // acknowledgement. Watch returns an error when the store is closed.
