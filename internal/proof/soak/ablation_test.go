@@ -161,7 +161,7 @@ var ablations = []ablation{
 	},
 	{
 		"triggers: every write records what it touches",
-		"cache/outbox/postgres/outbox.sql", "ALTER TABLE ONLY %I.%I ENABLE ALWAYS TRIGGER", "ALTER TABLE ONLY %I.%I DISABLE TRIGGER",
+		"cache/outbox/pgschema/outbox.sql", "ALTER TABLE ONLY %I.%I ENABLE ALWAYS TRIGGER", "ALTER TABLE ONLY %I.%I DISABLE TRIGGER",
 		[]failingTest{test(inOutbox+"/postgres", "TestEveryWayToChangeARow"), acknowledgedWrites},
 	},
 	{
