@@ -324,8 +324,10 @@ func (c *conn) exec(ctx context.Context, query string, run func() (driver.Result
 	return run()
 }
 
-// query runs a statement that returns rows. What belongs to it, in its own transaction or in the
-// outbox, is done when the rows are closed.
+// query runs a statement that returns rows. In a transaction of its own they are read ahead, and it is
+// committed before the first is handed out: a program may well use them before it closes
+// them, and wait for a lock that the transaction holds. What is too large for that is committed
+// when the rows are closed; so is the outbox delivered.
 func (c *conn) query(ctx context.Context, query string, run func() (driver.Rows, error)) (driver.Rows, error) {
 	before := c.state
 	plan, err := c.plan(ctx, query)
@@ -351,14 +353,20 @@ func (c *conn) query(ctx context.Context, query string, run func() (driver.Rows,
 			t.undo(ctx)
 			return nil, err
 		}
-		begun = true
-		return &rows{Rows: found, end: func(failed error) error {
+		r := &rows{Rows: found, end: func(failed error) error {
 			if failed != nil {
 				t.undo(ctx)
 				return failed
 			}
 			return t.commit()
-		}}, nil
+		}}
+		if r.readAhead() {
+			if err := r.Close(); err != nil {
+				return nil, err
+			}
+		}
+		begun = true
+		return r, nil
 	case deliver:
 		found, err := run()
 		if err != nil {

@@ -43,9 +43,10 @@
 //     written in C; and what concerns the session alone, such as SET or LISTEN.
 //   - In a transaction of its own, which goes through outbox.Commit: INSERT, UPDATE, DELETE, MERGE,
 //     TRUNCATE, EXECUTE, EXPLAIN, and a SELECT that may write, such as one that calls a function
-//     of your own. If it returns rows, it is committed when they are closed, or have been read to
-//     their end: Rows.Err, Rows.Close and Row.Scan return the error. If its context ends before
-//     that, it is undone.
+//     of your own. If it returns rows, up to 1 MiB of them are read ahead, and it is committed before
+//     QueryContext returns. What returns more is committed when the rows are closed, or have been
+//     read to their end: Rows.Err, Rows.Close and Row.Scan return the error, and if its context
+//     ends before that, it is undone.
 //   - As it is, and the outbox is delivered before it returns: everything else, such as CALL, DO,
 //     VACUUM, CREATE INDEX CONCURRENTLY, and several statements in one string. There is no fence, so
 //     a reader may see the new value and a later one the old, until it has returned. If it cannot be

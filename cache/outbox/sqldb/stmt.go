@@ -1,6 +1,7 @@
 package sqldb
 
 import (
+	"bytes"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -80,6 +81,64 @@ type rows struct {
 	driver.Rows
 	failed error                    // of Next, other than io.EOF
 	end    func(failed error) error // nil once it was called
+
+	ahead   [][]driver.Value // were read ahead
+	columns []column         // if all were, and the driver's rows are closed
+}
+
+// column is what a driver says of a column, as long as its rows are open.
+type column struct {
+	name                                 string
+	scanType                             reflect.Type
+	databaseType                         string
+	length, precision, scale             int64
+	nullable                             bool
+	hasLength, hasNullable, hasPrecision bool
+}
+
+// Of what is read ahead there are at most so many bytes.
+const (
+	aheadBytes = 1 << 20
+	valueBytes = 16 // at least
+)
+
+// readAhead reads rows until they have ended or failed, or would be too large to be kept.
+func (r *rows) readAhead() (all bool) {
+	names := r.Rows.Columns()
+	for size := 0; size <= aheadBytes; {
+		row := make([]driver.Value, len(names))
+		if err := r.note(r.Rows.Next(row)); err != nil {
+			if n, ok := r.Rows.(driver.RowsNextResultSet); ok && r.failed == nil && n.HasNextResultSet() {
+				return false
+			}
+			r.columns = make([]column, len(names))
+			for i, name := range names {
+				r.columns[i] = r.describe(i, name)
+			}
+			return true
+		}
+		size += valueBytes
+		for i, v := range row {
+			size += valueBytes
+			switch v := v.(type) {
+			case []byte: // the driver's own until its next Next
+				row[i] = bytes.Clone(v)
+				size += len(v)
+			case string:
+				size += len(v)
+			}
+		}
+		r.ahead = append(r.ahead, row)
+	}
+	return false
+}
+
+func (r *rows) describe(i int, name string) column {
+	c := column{name: name, scanType: r.ColumnTypeScanType(i), databaseType: r.ColumnTypeDatabaseTypeName(i)}
+	c.length, c.hasLength = r.ColumnTypeLength(i)
+	c.nullable, c.hasNullable = r.ColumnTypeNullable(i)
+	c.precision, c.scale, c.hasPrecision = r.ColumnTypePrecisionScale(i)
+	return c
 }
 
 var (
@@ -91,8 +150,30 @@ var (
 	_ driver.RowsColumnTypePrecisionScale   = (*rows)(nil)
 )
 
+// Columns implements driver.Rows.
+func (r *rows) Columns() []string {
+	if r.end != nil {
+		return r.Rows.Columns()
+	}
+	names := make([]string, len(r.columns))
+	for i, c := range r.columns {
+		names[i] = c.name
+	}
+	return names
+}
+
 // Next implements driver.Rows.
-func (r *rows) Next(dest []driver.Value) error { return r.note(r.Rows.Next(dest)) }
+func (r *rows) Next(dest []driver.Value) error {
+	switch {
+	case len(r.ahead) > 0:
+		copy(dest, r.ahead[0])
+		r.ahead = r.ahead[1:]
+		return nil
+	case r.end == nil:
+		return io.EOF
+	}
+	return r.note(r.Rows.Next(dest))
+}
 
 func (r *rows) note(err error) error {
 	if r.failed == nil {
@@ -111,10 +192,10 @@ func notEOF(err error) error {
 // Close ends the statement. Its error is that of the commit, too: database/sql returns it from
 // Rows.Close, Rows.Err and Row.Scan.
 func (r *rows) Close() error {
-	err := r.Rows.Close()
 	if r.end == nil {
-		return err
+		return nil
 	}
+	err := r.Rows.Close()
 	end := r.end
 	r.end = nil
 	if r.failed == nil {
@@ -126,12 +207,12 @@ func (r *rows) Close() error {
 // HasNextResultSet implements driver.RowsNextResultSet.
 func (r *rows) HasNextResultSet() bool {
 	n, ok := r.Rows.(driver.RowsNextResultSet)
-	return ok && n.HasNextResultSet()
+	return ok && r.end != nil && n.HasNextResultSet()
 }
 
 // NextResultSet implements driver.RowsNextResultSet.
 func (r *rows) NextResultSet() error {
-	if n, ok := r.Rows.(driver.RowsNextResultSet); ok {
+	if n, ok := r.Rows.(driver.RowsNextResultSet); ok && r.end != nil {
 		return r.note(n.NextResultSet())
 	}
 	return io.EOF
@@ -139,6 +220,9 @@ func (r *rows) NextResultSet() error {
 
 // ColumnTypeScanType implements driver.RowsColumnTypeScanType.
 func (r *rows) ColumnTypeScanType(index int) reflect.Type {
+	if r.end == nil {
+		return r.columns[index].scanType
+	}
 	if t, ok := r.Rows.(driver.RowsColumnTypeScanType); ok {
 		return t.ColumnTypeScanType(index)
 	}
@@ -147,6 +231,9 @@ func (r *rows) ColumnTypeScanType(index int) reflect.Type {
 
 // ColumnTypeDatabaseTypeName implements driver.RowsColumnTypeDatabaseTypeName.
 func (r *rows) ColumnTypeDatabaseTypeName(index int) string {
+	if r.end == nil {
+		return r.columns[index].databaseType
+	}
 	if t, ok := r.Rows.(driver.RowsColumnTypeDatabaseTypeName); ok {
 		return t.ColumnTypeDatabaseTypeName(index)
 	}
@@ -155,6 +242,9 @@ func (r *rows) ColumnTypeDatabaseTypeName(index int) string {
 
 // ColumnTypeLength implements driver.RowsColumnTypeLength.
 func (r *rows) ColumnTypeLength(index int) (int64, bool) {
+	if r.end == nil {
+		return r.columns[index].length, r.columns[index].hasLength
+	}
 	if t, ok := r.Rows.(driver.RowsColumnTypeLength); ok {
 		return t.ColumnTypeLength(index)
 	}
@@ -163,6 +253,9 @@ func (r *rows) ColumnTypeLength(index int) (int64, bool) {
 
 // ColumnTypeNullable implements driver.RowsColumnTypeNullable.
 func (r *rows) ColumnTypeNullable(index int) (nullable, ok bool) {
+	if r.end == nil {
+		return r.columns[index].nullable, r.columns[index].hasNullable
+	}
 	if t, ok := r.Rows.(driver.RowsColumnTypeNullable); ok {
 		return t.ColumnTypeNullable(index)
 	}
@@ -171,6 +264,9 @@ func (r *rows) ColumnTypeNullable(index int) (nullable, ok bool) {
 
 // ColumnTypePrecisionScale implements driver.RowsColumnTypePrecisionScale.
 func (r *rows) ColumnTypePrecisionScale(index int) (precision, scale int64, ok bool) {
+	if r.end == nil {
+		return r.columns[index].precision, r.columns[index].scale, r.columns[index].hasPrecision
+	}
 	if t, ok := r.Rows.(driver.RowsColumnTypePrecisionScale); ok {
 		return t.ColumnTypePrecisionScale(index)
 	}

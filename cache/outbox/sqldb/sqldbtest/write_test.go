@@ -147,6 +147,49 @@ var ways = map[string]func(ctx context.Context, db *sql.DB, value int) error{
 		rows.Next()
 		return rows.Close()
 	},
+	"RETURNING of more than is read ahead": func(ctx context.Context, db *sql.DB, value int) error {
+		rows, err := db.QueryContext(ctx, `UPDATE items SET value = CASE id WHEN 1 THEN $1 ELSE 0 END RETURNING id, repeat('x', 2000000)`, value)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		n := 0
+		for ; rows.Next(); n++ {
+			var id int
+			var x string
+			if err := rows.Scan(&id, &x); err != nil || id != 1 && id != 2 || len(x) != 2000000 {
+				return fmt.Errorf("row of %d with %d bytes, %w", id, len(x), err)
+			}
+		}
+		if n != 2 {
+			return fmt.Errorf("%d rows", n)
+		}
+		return rows.Err()
+	},
+	// Another connection changes the same row before the rows are closed, as a loop over claimed jobs does.
+	"RETURNING in a loop": func(ctx context.Context, db *sql.DB, value int) error {
+		rows, err := db.QueryContext(ctx, `UPDATE items SET value = $1 WHERE id = 1 RETURNING id, 'x'::bytea, now()`, -value)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		types, err := rows.ColumnTypes()
+		if err != nil || types[1].DatabaseTypeName() != "BYTEA" {
+			return fmt.Errorf("types %v, %w", types, err)
+		}
+		for rows.Next() {
+			var id int
+			var x []byte
+			var at time.Time
+			if err := rows.Scan(&id, &x, &at); err != nil || string(x) != "x" || at.IsZero() {
+				return fmt.Errorf("row %d %q %v, %w", id, x, at, err)
+			}
+			if _, err := db.ExecContext(ctx, `UPDATE items SET value = $2 WHERE id = $1`, id, value); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	},
 	"prepared RETURNING": func(ctx context.Context, db *sql.DB, value int) error {
 		stmt, err := db.PrepareContext(ctx, `UPDATE items SET value = $1 WHERE id = 1 RETURNING value`)
 		if err != nil {
@@ -332,9 +375,9 @@ func TestWhatFailsLeavesNothing(t *testing.T) {
 				return err
 			})
 		}, ""},
-		"context ended before the rows were read": {func(ctx context.Context, db *sql.DB) error {
+		"context ended before the rows were closed": {func(ctx context.Context, db *sql.DB) error {
 			ctx, cancel := context.WithCancel(ctx)
-			rows, err := db.QueryContext(ctx, `UPDATE items SET value = 9 WHERE id = 1 RETURNING id`)
+			rows, err := db.QueryContext(ctx, `UPDATE items SET value = 9 WHERE id = 1 RETURNING repeat('x', 2000000)`)
 			if err != nil {
 				cancel()
 				return err
