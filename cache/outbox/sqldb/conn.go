@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // connector wraps that of a driver.
@@ -492,11 +493,7 @@ func (c *conn) innerPrepare(ctx context.Context, query string) (driver.Stmt, err
 // send implements session.
 func (c *conn) send(ctx context.Context, statements ...string) (driver.Result, error) {
 	if c.execs() {
-		joined := statements[0]
-		for _, s := range statements[1:] {
-			joined += "; " + s
-		}
-		if result, err := c.innerExec(ctx, joined, nil); !errors.Is(err, driver.ErrSkip) {
+		if result, err := c.innerExec(ctx, strings.Join(statements, "; "), nil); !errors.Is(err, driver.ErrSkip) {
 			return result, err
 		}
 	}

@@ -163,6 +163,7 @@ func TestOldDriver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer rows.Close()
 	types, err := rows.ColumnTypes()
 	if err != nil {
 		t.Fatal(err)

@@ -78,7 +78,7 @@ func TestLoad(t *testing.T) {
 func load(t *testing.T, driver string, wrapped bool) (behind, reads, writes int64) {
 	store := memstore.New(memstore.Config{})
 	defer store.Close()
-	url := database(t, append(items[:len(items):len(items)], `INSERT INTO items VALUES (3)`)...)
+	url := database(t, slices.Concat(items, []string{`INSERT INTO items VALUES (3)`})...)
 	processes := []*process{
 		start(t, options{driver: driver, url: url, store: store}), start(t, options{driver: driver, url: url, store: store}),
 	}

@@ -6,12 +6,12 @@ import (
 	sqldriver "database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/lib/pq"
 
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
@@ -292,7 +292,7 @@ func TestEveryWayToWriteIsAcknowledged(t *testing.T) {
 				t.Parallel()
 				store := memstore.New(memstore.Config{})
 				defer store.Close()
-				url := database(t, append(append(items[:len(items):len(items)], routines...), deferred...)...)
+				url := database(t, slices.Concat(items, routines, deferred)...)
 				p := start(t, options{driver: driver, url: url, store: store, passive: true})
 				p.db.SetMaxOpenConns(2)
 				for value := 1; value <= 5; value++ {
@@ -382,9 +382,10 @@ func TestWhatFailsLeavesNothing(t *testing.T) {
 				cancel()
 				return err
 			}
+			defer rows.Close()
 			rows.Next()
 			cancel()
-			return errors.Join(rows.Close(), ctx.Err())
+			return errors.Join(rows.Close(), rows.Err(), ctx.Err())
 		}, ""},
 		"BEGIN and ROLLBACK": {func(ctx context.Context, db *sql.DB) error {
 			conn, err := db.Conn(ctx)
@@ -413,8 +414,7 @@ func TestWhatFailsLeavesNothing(t *testing.T) {
 		}, ""},
 	}
 	eachDriver(t, func(t *testing.T, driver string) {
-		p := start(t, options{driver: driver, url: database(t, append(items[:len(items):len(items)],
-			`CREATE TABLE notes (item int REFERENCES items DEFERRABLE INITIALLY DEFERRED)`)...)})
+		p := start(t, options{driver: driver, url: database(t, slices.Concat(items, []string{`CREATE TABLE notes (item int REFERENCES items DEFERRABLE INITIALLY DEFERRED)`})...)})
 		p.db.SetMaxOpenConns(1)
 		for name, c := range ways {
 			err := c.write(t.Context(), p.db.DB)
@@ -501,7 +501,7 @@ func TestUndeliveredStatementIsSaid(t *testing.T) {
 	t.Parallel()
 	store := storetest.NewFaulty(memstore.New(memstore.Config{}))
 	t.Cleanup(func() { testservers.Must(t, store.Close()) })
-	p := start(t, options{url: database(t, append(items[:len(items):len(items)], routines...)...), store: store})
+	p := start(t, options{url: database(t, slices.Concat(items, routines)...), store: store})
 	p.warm(t, 1, 0)
 	store.Fail(errors.New("injected"), storetest.OpBump)
 	testservers.Must(t, ways["procedure that commits"](t.Context(), p.db.DB, 1))
@@ -652,7 +652,7 @@ func TestLateCommitIsRefusedByTheServer(t *testing.T) {
 // The search path of a session does not matter.
 func TestOutboxIsFoundInAnySearchPath(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		p := start(t, options{driver: driver, url: database(t, append(items[:len(items):len(items)], `CREATE SCHEMA tenant`)...)})
+		p := start(t, options{driver: driver, url: database(t, slices.Concat(items, []string{`CREATE SCHEMA tenant`})...)})
 		p.warm(t, 1, 0)
 		testservers.Must(t, inTx(t.Context(), p.db.DB, func(tx *sql.Tx) error {
 			run(t, tx, `SET LOCAL search_path = tenant`, `UPDATE public.items SET value = 1 WHERE id = 1`)
@@ -670,7 +670,7 @@ func TestCopyIn(t *testing.T) {
 	p := start(t, options{driver: "postgres", url: database(t, items...)})
 	p.warm(t, 3, -1)
 	testservers.Must(t, inTx(t.Context(), p.db.DB, func(tx *sql.Tx) error {
-		stmt, err := tx.PrepareContext(t.Context(), pq.CopyIn("items", "id", "value"))
+		stmt, err := tx.PrepareContext(t.Context(), `COPY items (id, value) FROM STDIN`)
 		if err != nil {
 			return err
 		}
@@ -726,7 +726,7 @@ func TestMigrationThroughTheWrappedDatabase(t *testing.T) {
 // Through a proxy that pools transactions, every transaction meets another session.
 func TestPgBouncer(t *testing.T) {
 	t.Parallel()
-	url := database(t, append(items[:len(items):len(items)], routines...)...)
+	url := database(t, slices.Concat(items, routines)...)
 	bouncer := testservers.SharedPostgres(t).StartPgBouncer(t, "default_pool_size = 1").URL(url)
 	p := start(t, options{url: bouncer + "&default_query_exec_mode=exec", plainURL: url})
 	for value, way := range []string{"Tx", "Exec", "RETURNING", "function", "procedure that commits"} {
