@@ -180,6 +180,11 @@ var ablations = []ablation{
 		[]failingTest{test(inOutbox+"/postgres", "TestWhichErrorsOfCommitLeaveTheOutcomeOpen")},
 	},
 	{
+		"unknown outcome: database/sql must not run a statement again whose COMMIT may have taken effect",
+		"cache/outbox/sqldb/tx.go", "t.late(lost{err})", "t.late(err)",
+		[]failingTest{test(inOutbox+"/sqldb", "TestBadConnectionIsTriedAgainBeforeCommitOnly")},
+	},
+	{
 		"relay: the outbox rows of a killed writer are delivered",
 		"cache/outbox/relay.go", "n, err := r.deliverAll(ctx)", "n, err := 0, error(nil)",
 		[]failingTest{test(inOutbox+"/sqlite", "TestStrangersWritesAreSeenSoon"), test(inHere, "TestWriterIsKilledAtEveryStep")},
