@@ -49,6 +49,7 @@ type conn struct {
 	inner driver.Conn
 	state state
 	tx    *tx  // that is open and goes through the protocol, or nil
+	given bool // DriverConn has handed out the driver's connection
 	bad   bool // whether a transaction is open on the server is not known: not to be used again
 }
 
@@ -77,9 +78,7 @@ var (
 func DriverConn(driverConn any) driver.Conn {
 	switch c := driverConn.(type) {
 	case *conn:
-		if c.tx != nil {
-			c.tx.used = true
-		}
+		c.given = true
 		return c.inner
 	case driver.Conn:
 		return c

@@ -31,7 +31,7 @@ func (t *tx) Mark() driver.Mark { return t.mark }
 
 // Touched returns what the transaction has recorded.
 func (t *tx) Touched(ctx context.Context) (rows []outbox.Row, err error) {
-	if !t.used {
+	if !t.used && !t.c.given {
 		return nil, nil
 	}
 	defer t.caught("reading what was touched", &err)

@@ -94,10 +94,9 @@ func load(t *testing.T, driver string, wrapped bool) (behind, reads, writes int6
 				db = processes[id%2].db.DB
 			}
 			for value := int64(1); ctx.Err() == nil; value++ {
-				err := write(t.Context(), db, id, value)
-				if err != nil {
-					t.Error(err)
-					return
+				if err := write(t.Context(), db, id, value); err != nil {
+					t.Log(err) // as when the machine is busy for longer than a lease: it is not acknowledged
+					continue
 				}
 				acknowledged[id].Store(value)
 				wrote.Add(1)

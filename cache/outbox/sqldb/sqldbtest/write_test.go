@@ -243,23 +243,29 @@ var ways = map[string]func(ctx context.Context, db *sql.DB, value int) error{
 			return err
 		}
 		defer conn.Close()
+		// Handed out before the transaction, and used in it.
+		var exec func(statement string) error
+		err = conn.Raw(func(c any) error {
+			exec = func(statement string) error {
+				if pgxConn, ok := c.(*stdlib.Conn); ok {
+					_, err := pgxConn.Conn().Exec(ctx, statement)
+					return err
+				}
+				_, err := c.(sqldriver.ExecerContext).ExecContext(ctx, statement, nil)
+				return err
+			}
+			c = sqldb.DriverConn(c)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
 		tx, err := conn.BeginTx(ctx, nil)
 		if err != nil {
 			return err
 		}
 		defer tx.Rollback()
-		err = conn.Raw(func(c any) error {
-			statement := fmt.Sprintf(`UPDATE items SET value = %d WHERE id = 1`, value)
-			if pgxConn, ok := sqldb.DriverConn(c).(*stdlib.Conn); ok {
-				_, err := pgxConn.Conn().Exec(ctx, statement)
-				return err
-			}
-			_, err := sqldb.DriverConn(c).(interface { // of lib/pq
-				ExecContext(context.Context, string, []sqldriver.NamedValue) (sqldriver.Result, error)
-			}).ExecContext(ctx, statement, nil)
-			return err
-		})
-		if err != nil {
+		if err := exec(fmt.Sprintf(`UPDATE items SET value = %d WHERE id = 1`, value)); err != nil {
 			return err
 		}
 		return tx.Commit()
@@ -635,7 +641,7 @@ func TestLateCommitIsRefusedByTheServer(t *testing.T) {
 		p := start(t, options{driver: driver, url: database(t, items...), store: store, lease: lease,
 			cfg: sqldb.Config{Options: outbox.Options{CommitTime: time.Millisecond}}})
 		store.onFence(func() {
-			testservers.Eventually(t, lease, func() (bool, string) {
+			testservers.Eventually(t, 20*time.Second, func() (bool, string) {
 				return ask[int](t, p.plain, `SELECT count(*) FROM pg_stat_activity
 					WHERE datname = current_database() AND state = 'idle in transaction'`) == 0, "the transaction is still open"
 			})
