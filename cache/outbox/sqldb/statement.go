@@ -224,7 +224,7 @@ func (t text) control(words []string) kind {
 	prepared := len(words) > 1 && words[1] == "prepared"
 	switch words[0] {
 	case "set", "reset", "show", "listen", "unlisten", "notify", "deallocate", "discard",
-		"savepoint", "release", "declare", "fetch", "move", "close":
+		"savepoint", "release", "fetch", "move", "close":
 		return session
 	case "prepare":
 		if len(words) > 1 && words[1] == "transaction" {

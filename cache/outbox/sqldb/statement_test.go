@@ -68,6 +68,7 @@ SELECT * FROM items WHERE id = $1`: reads,
 		`CALL p()`: other, `DO $$ BEGIN COMMIT; END $$`: other, `VACUUM t`: other, `CREATE INDEX CONCURRENTLY i ON t (a)`: other,
 		`CREATE TABLE c AS SELECT f()`: other, `COPY t FROM STDIN`: other, `COMMIT PREPARED 'x'`: other, `REFRESH MATERIALIZED VIEW m`: other,
 		`SELECT 1; SELECT 2`: other, `SELECT 1; DELETE FROM t`: other, `SAVEPOINT a; DELETE FROM t`: other, `LOCK t`: other,
+		`DECLARE c CURSOR WITH HOLD FOR SELECT f()`: other,
 		`nonsense`:                     other,
 		`BEGIN; DELETE FROM t; COMMIT`: unclear, `DELETE FROM t; BEGIN`: unclear, `SELECT 1; end`: unclear,
 
