@@ -13,7 +13,7 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
 # The modules of the library, without what only tests import.
-modules=(cache cache/cacheprom cache/redisstore cache/outbox/postgres cache/outbox/sqlite)
+modules=(cache cache/cacheprom cache/redisstore cache/outbox/postgres cache/outbox/sqldb cache/outbox/sqlite)
 
 # build NAME MOST PACKAGE…: a program that imports the packages of the library.
 build() {
@@ -57,6 +57,7 @@ go version
 build cache-memstore 5 cache cache/memstore
 build cache-redis 8 cache cache/redisstore
 build cache-redis-postgres 14 cache cache/redisstore cache/outbox/postgres
+build cache-sql 8 cache/memstore cache/outbox/sqldb
 build cache-metrics 14 cache cache/memstore cache/cacheprom
 build cache-sqlite 14 cache cache/memstore cache/outbox/sqlite
 
@@ -64,7 +65,7 @@ build cache-sqlite 14 cache cache/memstore cache/outbox/sqlite
 for module in "${modules[@]}"; do
 	echo "-- $module"
 	case $module in
-	cache | cache/cacheprom) (cd "$module" && GOWORK=off go test ./...) || failed=1 ;;
+	cache | cache/cacheprom | cache/outbox/sqldb) (cd "$module" && GOWORK=off go test ./...) || failed=1 ;;
 	cache/outbox/sqlite) (cd "$module" && GOWORK=off go build ./...) || failed=1 ;; # its tests compile all of SQLite
 	*) (cd "$module" && GOWORK=off go vet ./...) || failed=1 ;; # tested with the newest, against servers
 	esac

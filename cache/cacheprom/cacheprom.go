@@ -43,6 +43,7 @@ type Metrics struct {
 	panics              *prometheus.CounterVec
 	downgrades, gaps    prometheus.Counter
 	widened, setAside   prometheus.Counter
+	undelivered         prometheus.Counter
 	breaker, validated  prometheus.Gauge
 	delivered           *prometheus.CounterVec
 	delay               *prometheus.HistogramVec
@@ -103,6 +104,7 @@ func New(r prometheus.Registerer) (*Metrics, error) {
 	}, perQuery)
 	m.downgrades = counter("cache_fence_downgrades_total", "Writes that went on without a fence because the shared tier was out of reach.")
 	m.widened = counter("cache_widened_invalidations_total", "Families that were invalidated in place of tags that the shared tier refused.")
+	m.undelivered = counter("cache_outbox_undelivered_total", "Statements outside of a transaction whose invalidations could not be delivered before they returned.")
 	m.setAside = counter("cache_outbox_set_aside_total", "Outbox rows that could not be delivered for their own sake; their family or everything was invalidated.")
 	m.gaps = counter("cache_near_gaps_total", "Times that changes may have been missed, so that every near answer was dropped.")
 	m.breaker = gauge("cache_breaker_state", "Circuit breaker of the shared tier: 0 closed, 1 half open, 2 open.")
@@ -171,6 +173,8 @@ func (m *Metrics) Observe(_ context.Context, e cache.Event) {
 		m.widened.Add(float64(len(e.Tags)))
 	case outbox.SetAside:
 		m.setAside.Add(float64(e.Rows))
+	case outbox.Undelivered:
+		m.undelivered.Inc()
 	case cache.Unfenced:
 		m.downgrades.Inc()
 	case cache.ChangesMissed:

@@ -98,6 +98,8 @@ func TestMetricsCountWhatIsTooLargeOrRefused(t *testing.T) {
 		q.Served(t.Context(), cache.Served{Status: cache.Bypass, Detail: cache.DetailTooLarge})
 		p.metrics.Observe(t.Context(), cache.Widened{Tags: []cache.Tag{"a:*", "b:*"}})
 		p.metrics.Observe(t.Context(), outbox.SetAside{Row: 7, Rows: 3, Instead: "a:*"})
+		p.metrics.Observe(t.Context(), outbox.Undelivered{Err: errors.New("injected")})
+		p.want(t, 1, "cache_outbox_undelivered_total")
 		p.want(t, 1, "cache_too_large_total", "namespace=rows", "query=one")
 		p.want(t, 1, "cache_bypasses_total", "namespace=rows", "query=one", "reason=too_large")
 		p.want(t, 2, "cache_widened_invalidations_total")

@@ -36,3 +36,12 @@ const (
 	ByWriter = "writer"
 	ByRelay  = "relay"
 )
+
+// Undelivered is the cache.Event of a statement outside of a transaction that took effect, and whose
+// invalidations could not be delivered before it returned: this process serves nothing stored
+// until they are. Other processes may serve the answers of before. It is also that of a write to a
+// database that has no outbox yet.
+type Undelivered struct{ Err error }
+
+// CacheEvent marks Undelivered as a cache.Event.
+func (Undelivered) CacheEvent() {}

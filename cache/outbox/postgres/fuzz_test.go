@@ -10,7 +10,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache"
 )
 
-// The grammar of a template without expressions of its own, but for {id}; see outbox.sql.
+// The grammar of a template without expressions of its own, but for {id}; see outbox.sql of package pgschema.
 // White space is what PostgreSQL takes for it.
 var (
 	templateShape = regexp.MustCompile(`^[\s\v]*([A-Za-z0-9._-]{1,64})((?::(?:\{id\}|[-A-Za-z0-9._~@+=,/])+)*)[\s\v]*$`)

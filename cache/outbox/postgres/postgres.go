@@ -27,22 +27,19 @@ package postgres
 
 import (
 	"context"
-	_ "embed"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/outbox/pgschema"
 )
-
-//go:embed outbox.sql
-var migration string
 
 // Migration returns the SQL that creates the outbox and the functions that watch tables, for
 // any migration tool; goose takes it as it is. It may be applied again, also over an
 // earlier release's, and is best run in one transaction. It documents what it creates.
-func Migration() string { return migration }
+func Migration() string { return pgschema.Migration() }
 
 // Execer is what runs a statement: a *pgxpool.Pool, a *pgx.Conn or a pgx.Tx.
 type Execer interface {
@@ -60,7 +57,7 @@ type Querier interface {
 // replaces only what had that name. It waits for programs that write the table, for 3 seconds
 // at most.
 func Watch(ctx context.Context, db Execer, watch, table string, templates ...string) error {
-	if _, err := db.Exec(ctx, `SELECT cache_watch($1::text, $2::text::regclass, VARIADIC $3::text[])`, watch, table, templates); err != nil {
+	if _, err := db.Exec(ctx, pgschema.Watch, watch, table, templates); err != nil {
 		return fmt.Errorf("watch table %s: %w", table, err)
 	}
 	return nil
@@ -68,7 +65,7 @@ func Watch(ctx context.Context, db Execer, watch, table string, templates ...str
 
 // Unwatch ends a watch of a table. If there is none it does nothing.
 func Unwatch(ctx context.Context, db Execer, watch, table string) error {
-	if _, err := db.Exec(ctx, `SELECT cache_unwatch($1::text, $2::text::regclass)`, watch, table); err != nil {
+	if _, err := db.Exec(ctx, pgschema.Unwatch, watch, table); err != nil {
 		return fmt.Errorf("end the watch of table %s: %w", table, err)
 	}
 	return nil
@@ -83,7 +80,7 @@ type Watching struct {
 
 // Watched returns the watches that are declared, by table and name.
 func Watched(ctx context.Context, db Querier) ([]Watching, error) {
-	rows, err := db.Query(ctx, `SELECT relation::regclass::text AS t, watch, templates FROM cache_watches ORDER BY t, watch`)
+	rows, err := db.Query(ctx, pgschema.Watched)
 	if err != nil {
 		return nil, fmt.Errorf("list watched tables: %w", err)
 	}
@@ -93,9 +90,6 @@ func Watched(ctx context.Context, db Querier) ([]Watching, error) {
 	}
 	return watches, nil
 }
-
-// version is that of cache_version in outbox.sql.
-const version = 2
 
 // Check looks for what keeps changes of watched tables from being recorded: triggers that are
 // missing or disabled, partitions that were attached later, tables that were swapped, an
@@ -110,8 +104,7 @@ func Check(ctx context.Context, db Querier) ([]cache.Finding, error) {
 }
 
 func check(ctx context.Context, db Querier) ([]cache.Finding, error) {
-	// It must not fail, or it would end the transaction that it is asked in.
-	rows, err := db.Query(ctx, `SELECT to_regclass('cache_outbox') IS NOT NULL, to_regprocedure('cache_version()') IS NOT NULL`)
+	rows, err := db.Query(ctx, pgschema.Exists)
 	if err != nil {
 		return nil, err
 	}
@@ -119,28 +112,21 @@ func check(ctx context.Context, db Querier) ([]cache.Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !is.There {
-		return []cache.Finding{{Subject: "outbox", Problem: "it does not exist in the search path", Remedy: "apply Migration()"}}, nil
+	if found := pgschema.Missing(is.There, is.Versioned); found != nil {
+		return found, nil
 	}
-	old := cache.Finding{Subject: "outbox", Problem: "it is of an earlier release", Remedy: "apply Migration(), and declare the watches again"}
-	if !is.Versioned {
-		return []cache.Finding{old}, nil
-	}
-	rows, err = db.Query(ctx, `SELECT cache_version()`)
+	rows, err = db.Query(ctx, pgschema.Version)
 	if err != nil {
 		return nil, err
 	}
-	switch v, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[int]); {
-	case err != nil:
+	v, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[int])
+	if err != nil {
 		return nil, err
-	case v < version:
-		return []cache.Finding{old}, nil
-	case v > version:
-		return []cache.Finding{{
-			Subject: "outbox", Problem: fmt.Sprintf("it is of a later release: version %d, and this program knows %d", v, version), Remedy: "run the later release",
-		}}, nil
 	}
-	rows, err = db.Query(ctx, `SELECT relation || coalesce(' (watch ' || watch || ')', ''), problem, remedy FROM cache_check()`)
+	if found := pgschema.OtherVersion(v); found != nil {
+		return found, nil
+	}
+	rows, err = db.Query(ctx, pgschema.Check)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +147,7 @@ func Record(ctx context.Context, tx Execer, tags ...cache.Tag) error {
 	for i, tag := range tags {
 		names[i] = string(tag)
 	}
-	if _, err := tx.Exec(ctx, `SELECT cache_record(VARIADIC $1::text[])`, names); err != nil {
+	if _, err := tx.Exec(ctx, pgschema.Record, names); err != nil {
 		return fmt.Errorf("record touched tags: %w", err)
 	}
 	return nil

@@ -1,6 +1,6 @@
 -- What a changed row invalidates, table by table, whoever changes it. The tags are those
 -- of internal/learning/tags.go; cache_watch and its templates are documented in
--- cache/outbox/postgres/outbox.sql.
+-- cache/outbox/pgschema/outbox.sql.
 --
 -- One transaction for each table: the lock that a new trigger takes is not held while
 -- waiting for the next.
