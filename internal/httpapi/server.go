@@ -95,6 +95,10 @@ func (s *Server) routes() {
 	s.optionalAuth("GET /courses/{id}/modules/{moduleId}", s.getModule)
 	s.requiredAuth("POST /courses/{id}/enroll", s.enroll)
 
+	s.handle("POST /auth/challenge", s.challenge)
+	s.handle("POST /auth/verify", s.verify)
+	s.requiredAuth("POST /auth/logout", s.logout)
+
 	s.requiredAuth("GET /users/me", s.getProfile)
 	s.requiredAuth("PUT /users/me", s.putProfile)
 	s.requiredAuth("GET /users/me/progress", s.getProgress)

@@ -151,7 +151,9 @@ func TestVerifyRefuses(t *testing.T) {
 		return p.Operations[0].(*txnbuild.ManageData)
 	}
 	feeBump := func() string {
-		parsed, err := txnbuild.TransactionFromXDR(made(func(p *txnbuild.TransactionParams) { p.SourceAccount = &txnbuild.SimpleAccount{AccountID: s.Address(), Sequence: 1} }).Envelope)
+		parsed, err := txnbuild.TransactionFromXDR(made(func(p *txnbuild.TransactionParams) {
+			p.SourceAccount = &txnbuild.SimpleAccount{AccountID: s.Address(), Sequence: 1}
+		}).Envelope)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +212,9 @@ func TestVerifyRefuses(t *testing.T) {
 		{"a text for a memo", made(func(p *txnbuild.TransactionParams) { p.Memo = txnbuild.MemoText("7") }), ErrChallenge},
 		{"a muxed owner", made(func(p *txnbuild.TransactionParams) { auth(p).SourceAccount = muxed }), ErrChallenge},
 		{"another home domain", made(func(p *txnbuild.TransactionParams) { auth(p).Name = "example.com auth" }), ErrChallenge},
-		{"another web auth domain", made(func(p *txnbuild.TransactionParams) { p.Operations[1].(*txnbuild.ManageData).Value = []byte("evil.example") }), ErrChallenge},
+		{"another web auth domain", made(func(p *txnbuild.TransactionParams) {
+			p.Operations[1].(*txnbuild.ManageData).Value = []byte("evil.example")
+		}), ErrChallenge},
 		{"a short nonce", made(func(p *txnbuild.TransactionParams) { auth(p).Value = []byte("short") }), ErrChallenge},
 		{"a payment", made(func(p *txnbuild.TransactionParams) {
 			p.Operations = append(p.Operations, &txnbuild.Payment{Destination: eve.Address(), Amount: "1", Asset: txnbuild.NativeAsset{}, SourceAccount: ada.Address()})
