@@ -12,6 +12,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/httpapi"
+	"github.com/chainlearn/chainlearn/internal/sep10"
 )
 
 // Settings are read as texts and parsed here rather than by the command line's parser,
@@ -112,6 +113,34 @@ func (s secretSettings) check(db databaseConfig, e *settingsError) {
 		e.add("JWT_SECRET", "is missing: give all replicas the same, of at least %d bytes, such as openssl rand -base64 32 prints", httpapi.MinSecret)
 	case s.JWTSecret != "" && len(s.JWTSecret) < httpapi.MinSecret:
 		e.add("JWT_SECRET", "has %d bytes: use at least %d, such as openssl rand -base64 32 prints", len(s.JWTSecret), httpapi.MinSecret)
+	}
+}
+
+// signInSettings are what all replicas need to agree on for wallets to sign in.
+type signInSettings struct {
+	StellarServerKey         string `group:"Settings" placeholder:"KEY" help:"The secret key (S…) that signs challenges for wallets. Required with PostgreSQL, the same for all replicas: chainlearn key prints a fresh one. With the embedded database, one is generated and stored beside it."`
+	StellarNetworkPassphrase string `group:"Settings" placeholder:"TEXT" default:"Test SDF Network ; September 2015" help:"The Stellar network that wallets sign for; default ${default}."`
+	HomeDomain               string `group:"Settings" placeholder:"DOMAIN" default:"localhost" help:"The domain that wallets show their users; default ${default}."`
+	WebAuthDomain            string `group:"Settings" placeholder:"DOMAIN" help:"The domain of the API, where wallets know it. Default: the home domain."`
+}
+
+func (s signInSettings) check(db databaseConfig, e *settingsError) {
+	switch {
+	case s.StellarServerKey == "" && db.path == "":
+		e.add("STELLAR_SERVER_KEY", "is missing: give all replicas the same, such as chainlearn key prints")
+	case s.StellarServerKey != "" && !sep10.ValidKey(s.StellarServerKey):
+		e.add("STELLAR_SERVER_KEY", "is not a secret key of Stellar, which begins with S: use one such as chainlearn key prints")
+	}
+	if strings.TrimSpace(s.StellarNetworkPassphrase) == "" {
+		e.add("STELLAR_NETWORK_PASSPHRASE", "is blank: name the network that wallets sign for")
+	}
+	if err := sep10.CheckDomain(s.HomeDomain); err != nil {
+		e.add("HOME_DOMAIN", "%v", err)
+	}
+	if s.WebAuthDomain != "" {
+		if err := sep10.CheckDomain(s.WebAuthDomain); err != nil {
+			e.add("WEB_AUTH_DOMAIN", "%v", err)
+		}
 	}
 }
 

@@ -61,9 +61,8 @@ type Server struct {
 // New returns an error that names everything that is wrong with the configuration.
 func New(cfg Config) (*Server, error) {
 	cfg.WebAuthDomain = cmp.Or(cfg.WebAuthDomain, cfg.HomeDomain)
-	key, err := keypair.ParseFull(cfg.Key)
 	var errs []error
-	if err != nil {
+	if !ValidKey(cfg.Key) {
 		errs = append(errs, errors.New("Key is not a secret key of Stellar (S…)")) // without quoting it
 	}
 	if cfg.NetworkPassphrase == "" {
@@ -78,8 +77,15 @@ func New(cfg Config) (*Server, error) {
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("sep10: %w", errors.Join(errs...))
 	}
+	key, err := keypair.ParseFull(cfg.Key)
+	if err != nil {
+		return nil, err
+	}
 	return &Server{cfg, key.Address()}, nil
 }
+
+// ValidKey says whether a text is a secret key.
+func ValidKey(key string) bool { return strkey.IsValidEd25519SecretSeed(key) }
 
 // maxDomain is what fits into the name of a data entry, beside " auth".
 const maxDomain = 59
