@@ -38,12 +38,21 @@ func (s secretSettings) tokens(db databaseConfig) (*httpapi.Tokens, error) {
 }
 
 // server returns what challenges for wallets are made and verified with: the key of the settings,
-// or the one beside the embedded database, which is made if need be.
-func (s signInSettings) server(db databaseConfig) (*sep10.Server, error) {
+// or the one beside the embedded database, which is made if need be. Replicas on PostgreSQL share
+// no file. They share the secret of the tokens, so it is derived from that.
+// Decision 45.
+func (s signInSettings) server(db databaseConfig, jwtSecret string) (*sep10.Server, error) {
 	cfg := sep10.Config{
 		Key: s.StellarServerKey, NetworkPassphrase: s.StellarNetworkPassphrase, HomeDomain: s.HomeDomain, WebAuthDomain: s.WebAuthDomain,
 	}
-	if cfg.Key == "" {
+	switch {
+	case cfg.Key != "":
+	case db.path == "":
+		var err error
+		if cfg.Key, err = sep10.DeriveKey([]byte(jwtSecret)); err != nil {
+			return nil, fmt.Errorf("key of the challenges: %w", err)
+		}
+	default:
 		path := db.path + ".stellar-key"
 		key, err := secretBeside(path, func() (string, error) {
 			key, _, err := sep10.NewKey()

@@ -57,7 +57,7 @@ func (s *serveCommand) Run(env *environment) error {
 	db := s.databaseSettings.parse(wrong)
 	s.poolSettings.parse(&db, wrong)
 	s.secretSettings.check(db, wrong)
-	s.signInSettings.check(db, wrong)
+	s.signInSettings.check(wrong)
 	cfg := s.serverSettings.parse(wrong)
 	log := s.logger(env, wrong)
 	if err := wrong.err(); err != nil {
@@ -132,7 +132,7 @@ func (v *service) start(ctx context.Context, s *serveCommand, db databaseConfig,
 	if v.tokens, err = s.tokens(db); err != nil {
 		return err
 	}
-	signIn, err := s.signInSettings.server(db)
+	signIn, err := s.signInSettings.server(db, s.JWTSecret)
 	if err != nil {
 		return err
 	}
@@ -142,9 +142,15 @@ func (v *service) start(ctx context.Context, s *serveCommand, db databaseConfig,
 			return err
 		}
 	}
+	limiter, err := openLimiter(cfg.redisURL, registry, log)
+	if err != nil {
+		return err
+	}
+	v.closers = append(v.closers, limiter.Close)
 	v.http, err = httpapi.New(httpapi.Config{
 		Platform: learning.New(c, v.storage, learning.Config{Near: cfg.near, SignIn: signIn}), Cache: c, Tokens: v.tokens, Metrics: registry, Logger: log,
-		RateLimit: cfg.rateLimit, RateWindow: cfg.rateWindow, TrustedProxies: cfg.trustedProxies, CORSOrigins: cfg.corsOrigins,
+		RateLimit: cfg.rateLimit, RateWindow: cfg.rateWindow, SignInLimit: cfg.signInLimit, Limiter: limiter,
+		TrustedProxies: cfg.trustedProxies, ProxyHeader: cfg.proxyHeader, CORSOrigins: cfg.corsOrigins,
 	})
 	if err != nil {
 		return err

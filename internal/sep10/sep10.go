@@ -10,6 +10,8 @@ package sep10
 
 import (
 	"cmp"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -107,6 +109,22 @@ func NewKey() (key, address string, err error) {
 		return "", "", err
 	}
 	return pair.Seed(), pair.Address(), nil
+}
+
+// DeriveKey returns the secret key that follows from a secret of at least 32 bytes: always the
+// same. The key gives nothing away of the secret.
+func DeriveKey(secret []byte) (string, error) {
+	var seed [32]byte
+	b, err := hkdf.Key(sha256.New, secret, nil, "chainlearn SEP-10 server key", len(seed))
+	if err != nil {
+		return "", err
+	}
+	copy(seed[:], b)
+	pair, err := keypair.FromRawSeed(seed)
+	if err != nil {
+		return "", err
+	}
+	return pair.Seed(), nil
 }
 
 // Address is that of the server's key, which wallets may know as SIGNING_KEY.
