@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -236,7 +237,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"nothing", envelope(""), ErrEnvelope},
 		{"no base64", envelope("?" + valid.Envelope), ErrEnvelope},
 		{"cut off", envelope(base64.StdEncoding.EncodeToString(raw[:len(raw)-5])), ErrEnvelope},
-		{"followed by something", envelope(base64.StdEncoding.EncodeToString(append(raw[:len(raw):len(raw)], 0, 0, 0, 0))), ErrEnvelope},
+		{"followed by something", envelope(base64.StdEncoding.EncodeToString(append(slices.Clip(raw), 0, 0, 0, 0))), ErrEnvelope},
 		{"endless", envelope(strings.Repeat("AAAA", 1<<20)), ErrEnvelope},
 		{"zeros", envelope(strings.Repeat("AAAA", 1<<10)), ErrEnvelope},
 	} {
