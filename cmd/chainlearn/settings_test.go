@@ -198,7 +198,8 @@ func TestStellarKeyIsDerived(t *testing.T) {
 		return s.Address()
 	}
 	one, other := strings.Repeat("s", 32), strings.Repeat("t", 32)
-	if address(one) != address(one) || address(one) == address(other) {
-		t.Errorf("keys of one secret are %s and %s, of another %s", address(one), address(one), address(other))
+	first, again, different := address(one), address(one), address(other)
+	if first != again || first == different {
+		t.Errorf("keys of one secret are %s and %s, of another %s", first, again, different)
 	}
 }
