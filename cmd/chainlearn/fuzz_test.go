@@ -33,7 +33,7 @@ func FuzzSettings(f *testing.F) {
 		logSettings{LogLevel: one(logs), LogFormat: two(logs)}.logger(&environment{stderr: io.Discard}, e)
 		s := serverSettings{
 			Host: one(hosts), Port: one(ports), AdminHost: two(hosts), AdminPort: two(ports), storeSettings: storeSettings{redisURL},
-			RateLimitMax: one(limits), RateLimitWindow: two(limits), TrustedProxies: proxies, CORSOrigins: origins,
+			RateLimitMax: one(limits), RateLimitSignIn: one(limits), RateLimitWindow: two(limits), TrustedProxies: proxies, ProxyHeader: "Forwarded", CORSOrigins: origins,
 		}.parse(e)
 
 		refused := map[string]bool{}
@@ -112,7 +112,7 @@ func FuzzPasswords(f *testing.F) {
 		e := &settingsError{}
 		db := databaseSettings{DatabaseURL: given}.parse(e)
 		poolSettings{DatabaseReplicaURL: given, DatabaseMaxConns: "16"}.parse(&db, e)
-		serverSettings{storeSettings: storeSettings{given}, Port: "0", AdminPort: "0", RateLimitMax: "0", RateLimitWindow: "1s"}.parse(e)
+		serverSettings{storeSettings: storeSettings{given}, Port: "0", AdminPort: "0", RateLimitMax: "0", RateLimitSignIn: "0", RateLimitWindow: "1s", ProxyHeader: "Forwarded"}.parse(e)
 		if strings.Contains(e.Error(), secret) {
 			t.Errorf("%q: the password is told: %v", given, e)
 		}

@@ -50,6 +50,7 @@ type cli struct {
 	Migrate migrateCommand `cmd:"" help:"Bring the database's schema up to date."`
 	Seed    seedCommand    `cmd:"" help:"Fill the database with made-up data."`
 	Token   tokenCommand   `cmd:"" help:"Print a token for a user."`
+	Key     keyCommand     `cmd:"" help:"Print a fresh key for STELLAR_SERVER_KEY."`
 	Cache   cacheCommand   `cmd:"" help:"Look after the cache."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }

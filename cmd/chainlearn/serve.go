@@ -25,6 +25,7 @@ type serveCommand struct {
 	databaseSettings
 	poolSettings
 	secretSettings
+	signInSettings
 	serverSettings
 	logSettings
 	Demo bool `help:"Fill the database with the demonstration catalogue if it is empty, and print a token of the demo learner."`
@@ -56,6 +57,7 @@ func (s *serveCommand) Run(env *environment) error {
 	db := s.databaseSettings.parse(wrong)
 	s.poolSettings.parse(&db, wrong)
 	s.secretSettings.check(db, wrong)
+	s.signInSettings.check(wrong)
 	cfg := s.serverSettings.parse(wrong)
 	log := s.logger(env, wrong)
 	if err := wrong.err(); err != nil {
@@ -130,14 +132,25 @@ func (v *service) start(ctx context.Context, s *serveCommand, db databaseConfig,
 	if v.tokens, err = s.tokens(db); err != nil {
 		return err
 	}
+	signIn, err := s.signInSettings.server(db, s.JWTSecret)
+	if err != nil {
+		return err
+	}
+	log.InfoContext(ctx, "wallets may sign in", "homeDomain", s.HomeDomain, "network", s.StellarNetworkPassphrase, "signingKey", signIn.Address())
 	if s.Demo {
 		if err := seedDemo(ctx, v.storage, log); err != nil {
 			return err
 		}
 	}
+	limiter, err := openLimiter(cfg.redisURL, registry, log)
+	if err != nil {
+		return err
+	}
+	v.closers = append(v.closers, limiter.Close)
 	v.http, err = httpapi.New(httpapi.Config{
-		Platform: learning.New(c, v.storage, learning.Config{Near: cfg.near}), Cache: c, Tokens: v.tokens, Metrics: registry, Logger: log,
-		RateLimit: cfg.rateLimit, RateWindow: cfg.rateWindow, TrustedProxies: cfg.trustedProxies, CORSOrigins: cfg.corsOrigins,
+		Platform: learning.New(c, v.storage, learning.Config{Near: cfg.near, SignIn: signIn}), Cache: c, Tokens: v.tokens, Metrics: registry, Logger: log,
+		RateLimit: cfg.rateLimit, RateWindow: cfg.rateWindow, SignInLimit: cfg.signInLimit, Limiter: limiter,
+		TrustedProxies: cfg.trustedProxies, ProxyHeader: cfg.proxyHeader, CORSOrigins: cfg.corsOrigins,
 	})
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/httpapi"
+	"github.com/chainlearn/chainlearn/internal/sep10"
 )
 
 // Settings are read as texts and parsed here rather than by the command line's parser,
@@ -115,6 +116,31 @@ func (s secretSettings) check(db databaseConfig, e *settingsError) {
 	}
 }
 
+// signInSettings are what all replicas need to agree on for wallets to sign in.
+type signInSettings struct {
+	StellarServerKey         string `group:"Settings" placeholder:"KEY" help:"The secret key (S…) that signs challenges for wallets, the same for all replicas: chainlearn key prints a fresh one. Default: derived from JWT_SECRET. With the embedded database, one is generated and stored beside it."`
+	StellarNetworkPassphrase string `group:"Settings" placeholder:"TEXT" default:"Test SDF Network ; September 2015" help:"The Stellar network that wallets sign for; default ${default}."`
+	HomeDomain               string `group:"Settings" placeholder:"DOMAIN" default:"localhost" help:"The domain that wallets show their users; default ${default}."`
+	WebAuthDomain            string `group:"Settings" placeholder:"DOMAIN" help:"The domain of the API, where wallets know it. Default: the home domain."`
+}
+
+func (s signInSettings) check(e *settingsError) {
+	if s.StellarServerKey != "" && !sep10.ValidKey(s.StellarServerKey) {
+		e.add("STELLAR_SERVER_KEY", "is not a secret key of Stellar, which begins with S: use one such as chainlearn key prints")
+	}
+	if strings.TrimSpace(s.StellarNetworkPassphrase) == "" {
+		e.add("STELLAR_NETWORK_PASSPHRASE", "is blank: name the network that wallets sign for")
+	}
+	if err := sep10.CheckDomain(s.HomeDomain); err != nil {
+		e.add("HOME_DOMAIN", "%v", err)
+	}
+	if s.WebAuthDomain != "" {
+		if err := sep10.CheckDomain(s.WebAuthDomain); err != nil {
+			e.add("WEB_AUTH_DOMAIN", "%v", err)
+		}
+	}
+}
+
 type logSettings struct {
 	LogLevel  string `group:"Settings" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error; default ${default}."`
 	LogFormat string `group:"Settings" default:"text" placeholder:"FORMAT" help:"text or json; default ${default}."`
@@ -160,7 +186,9 @@ type serverSettings struct {
 	AdminPort       string `group:"Settings" default:"3001" placeholder:"PORT" help:"Port of the private listener, 0 for any free one; default ${default}."`
 	RateLimitMax    string `group:"Settings" default:"6000" placeholder:"N" help:"Requests that a learner or an address may send in each window, 0 for no limit; default ${default}."`
 	RateLimitWindow string `group:"Settings" default:"1m" placeholder:"DURATION" help:"Length of the window, such as 30s; default ${default}."`
-	TrustedProxies  string `group:"Settings" placeholder:"CIDR,…" help:"Proxies whose X-Forwarded-For header is believed. Default: none."`
+	RateLimitSignIn string `group:"Settings" default:"60" placeholder:"N" help:"How many of them an address may send to sign in, which takes two, 0 for no limit; default ${default}."`
+	TrustedProxies  string `group:"Settings" placeholder:"CIDR,…" help:"Proxies that are believed about the address they forward for. Default: none."`
+	ProxyHeader     string `group:"Settings" default:"X-Forwarded-For" placeholder:"HEADER" help:"Where the proxies name that address: X-Forwarded-For or Forwarded. The other is ignored: it may come from the client. Default ${default}."`
 	CacheNear       string `group:"Settings" default:"0s" placeholder:"DURATION" help:"Serve the catalogue from this process's memory, without asking Redis. Answers may be stale by at most this duration, such as 1s, and usually by milliseconds. Default ${default}: never stale."`
 	CORSOrigins     string `group:"Settings" name:"cors-origins" placeholder:"ORIGIN,…" help:"Origins whose scripts may read answers, * for all. Default: none."`
 }
@@ -170,8 +198,10 @@ type serverConfig struct {
 	address, adminAddress string
 	redisURL              string
 	rateLimit             int
+	signInLimit           int
 	rateWindow            time.Duration
 	trustedProxies        []netip.Prefix
+	proxyHeader           string
 	corsOrigins           []string
 	near                  time.Duration
 }
@@ -184,10 +214,8 @@ func (s serverSettings) parse(e *settingsError) serverConfig {
 	}
 	s.storeSettings.check(e)
 	var err error
-	const most = 1_000_000_000
-	if c.rateLimit, err = strconv.Atoi(s.RateLimitMax); err != nil || c.rateLimit < 0 || c.rateLimit > most {
-		e.add("RATE_LIMIT_MAX", "is %q: use a number from 0 (no limit) to %d", s.RateLimitMax, most)
-	}
+	c.rateLimit = parseLimit("RATE_LIMIT_MAX", s.RateLimitMax, e)
+	c.signInLimit = parseLimit("RATE_LIMIT_SIGN_IN", s.RateLimitSignIn, e)
 	if c.rateWindow, err = parseWindow(s.RateLimitWindow); err != nil || c.rateWindow < time.Second || c.rateWindow > time.Hour {
 		e.add("RATE_LIMIT_WINDOW", "is %q: use a duration from 1s to 1h; a bare number counts seconds", s.RateLimitWindow)
 	}
@@ -202,6 +230,14 @@ func (s serverSettings) parse(e *settingsError) serverConfig {
 		}
 		c.trustedProxies = append(c.trustedProxies, prefix)
 	}
+	switch {
+	case strings.EqualFold(s.ProxyHeader, httpapi.XForwardedFor):
+		c.proxyHeader = httpapi.XForwardedFor
+	case strings.EqualFold(s.ProxyHeader, httpapi.Forwarded):
+		c.proxyHeader = httpapi.Forwarded
+	default:
+		e.add("PROXY_HEADER", "is %q: use %s or %s, whichever your proxies write", s.ProxyHeader, httpapi.XForwardedFor, httpapi.Forwarded)
+	}
 	for _, origin := range splitList(s.CORSOrigins) {
 		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme == "" || u.Scheme+"://"+u.Host != origin) {
 			e.add("CORS_ORIGINS", "names %q: use * or origins such as https://app.example.org", origin)
@@ -209,6 +245,15 @@ func (s serverSettings) parse(e *settingsError) serverConfig {
 		c.corsOrigins = append(c.corsOrigins, origin)
 	}
 	return c
+}
+
+func parseLimit(name, s string, e *settingsError) int {
+	const most = 1_000_000_000
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || n > most {
+		e.add(name, "is %q: use a number from 0 (no limit) to %d", s, most)
+	}
+	return n
 }
 
 func parsePort(name, s string, e *settingsError) string {

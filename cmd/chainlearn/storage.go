@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
@@ -14,6 +16,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/learning"
 	"github.com/chainlearn/chainlearn/internal/postgres"
+	"github.com/chainlearn/chainlearn/internal/ratelimit"
 	"github.com/chainlearn/chainlearn/internal/seed"
 	"github.com/chainlearn/chainlearn/internal/sqlite"
 )
@@ -81,6 +84,19 @@ func openStore(ctx context.Context, redisURL string, log *slog.Logger) (driver.S
 		return nil, 0, fmt.Errorf("REDIS_URL: %w", err)
 	}
 	return s, 0, nil
+}
+
+// openLimiter is the one place that chooses where requests are counted.
+func openLimiter(redisURL string, metrics prometheus.Registerer, log *slog.Logger) (*ratelimit.Limiter, error) {
+	cfg := ratelimit.Config{Prefix: redisPrefix, Metrics: metrics, Logger: log}
+	if redisURL != "" {
+		options, err := redisstore.ParseURL(redisURL)
+		if err != nil {
+			return nil, fmt.Errorf("REDIS_URL: %w", err)
+		}
+		cfg.Redis = &options
+	}
+	return ratelimit.New(cfg)
 }
 
 type migrateCommand struct {

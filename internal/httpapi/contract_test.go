@@ -236,6 +236,30 @@ func TestRateLimit(t *testing.T) {
 	}
 }
 
+// The sign-in has a quota of its own, which belongs to the address: tokens are no way around it.
+func TestSignInLimit(t *testing.T) {
+	t.Parallel()
+	s := start(t, func(c *httpapi.Config, _ *cache.Config) {
+		c.RateLimit, c.SignInLimit, c.RateWindow = 1000, 3, time.Hour
+	})
+	ask := func(path, user string) response {
+		return s.do(request{method: "POST", path: path, body: `{}`, user: user})
+	}
+	for i, path := range []string{"/auth/challenge", "/auth/verify", "//api/auth/challenge"} {
+		if res := ask(path, ""); res.status != http.StatusBadRequest || !strings.Contains(res.header.Get("RateLimit"), fmt.Sprintf(`"sign-in";r=%d;`, 2-i)) {
+			t.Errorf("request %d: %d %v", i, res.status, res.header)
+		}
+	}
+	for _, user := range []string{"", ada, bob} {
+		if res := ask("/auth/verify", user); res.status != http.StatusTooManyRequests || res.header.Get("Retry-After") != "1200" {
+			t.Errorf("one too many, as %q: %d %v", user, res.status, res.header)
+		}
+	}
+	if res := s.do(request{path: "/courses"}); res.status != http.StatusOK || res.header.Get("RateLimit-Policy") != `"default";q=1000;w=3600` {
+		t.Errorf("the catalogue: %d %v", res.status, res.header)
+	}
+}
+
 func TestCORS(t *testing.T) {
 	t.Parallel()
 	s := start(t, func(c *httpapi.Config, _ *cache.Config) { c.CORSOrigins = []string{"https://app.example"} })

@@ -34,7 +34,7 @@ func (o corsOrigins) setHeaders(h http.Header, r *http.Request) (preflight bool)
 		h.Set("Access-Control-Allow-Origin", origin)
 	}
 	if r.Method != http.MethodOptions || origin == "" || r.Header.Get("Access-Control-Request-Method") == "" {
-		h.Set("Access-Control-Expose-Headers", "Cache-Status, ETag, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, X-Request-Id")
+		h.Set("Access-Control-Expose-Headers", "Cache-Status, ETag, RateLimit, RateLimit-Policy, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, X-Request-Id")
 		return false
 	}
 	h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT")

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stellar/go-stellar-sdk/network"
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/cacheprom"
@@ -29,6 +30,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache/storetest"
 	"github.com/chainlearn/chainlearn/internal/httpapi"
 	"github.com/chainlearn/chainlearn/internal/learning"
+	"github.com/chainlearn/chainlearn/internal/sep10"
 	"github.com/chainlearn/chainlearn/internal/sqlite"
 )
 
@@ -40,6 +42,7 @@ type testService struct {
 	store   *storetest.Faulty
 	cache   *cache.Cache
 	tokens  *httpapi.Tokens
+	storage *sqlite.Storage
 	server  *httpapi.Server
 	metrics *prometheus.Registry
 	api     *httptest.Server
@@ -92,6 +95,11 @@ func startWith(t *testing.T, platform learning.Config, options ...option) *testS
 	must(t, err)
 	s.tokens, err = httpapi.NewTokens(bytes.Repeat([]byte("s"), httpapi.MinSecret))
 	must(t, err)
+	key, _, err := sep10.NewKey()
+	must(t, err)
+	platform.SignIn, err = sep10.New(sep10.Config{Key: key, NetworkPassphrase: network.TestNetworkPassphrase, HomeDomain: "example.org"})
+	must(t, err)
+	s.storage = storage
 	cfg.Platform, cfg.Cache, cfg.Tokens = learning.New(s.cache, storage, platform), s.cache, s.tokens
 	s.server, err = httpapi.New(cfg)
 	must(t, err)
@@ -262,6 +270,7 @@ func (s *testService) token(user string) string {
 type request struct {
 	method, path string // "GET" if empty; the path is under /api/v1 unless it begins with //
 	user         string // whose token to bear
+	token        string // to bear instead
 	body         string
 	header       http.Header
 	ctx          context.Context
@@ -303,6 +312,9 @@ func (s *testService) try(r request) (response, error) {
 		return res, err
 	}
 	maps.Copy(req.Header, r.header)
+	if r.token != "" {
+		req.Header.Set("Authorization", "Bearer "+r.token)
+	}
 	if r.user != "" {
 		req.Header.Set("Authorization", "Bearer "+s.token(r.user))
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/internal/learning"
+	"github.com/chainlearn/chainlearn/internal/ratelimit"
 )
 
 func TestCacheStatusField(t *testing.T) {
@@ -59,59 +60,56 @@ func TestRequestID(t *testing.T) {
 	}
 }
 
-func TestLimiter(t *testing.T) {
+func TestRateHeaders(t *testing.T) {
 	t.Parallel()
-	l := newLimiter(2, time.Minute)
-	now := time.Now()
-	admit := func(client string, at time.Time) (http.Header, error) {
+	all := ratelimit.Policy{Name: "default", Limit: 600, Window: time.Minute}
+	signIn := ratelimit.Policy{Name: "sign-in", Limit: 6, Window: time.Minute}
+	for name, tt := range map[string]struct {
+		decisions            []ratelimit.Decision
+		policy, limit, older string
+	}{
+		"one policy": {
+			[]ratelimit.Decision{{Policy: all, Allowed: true, Remaining: 599, Reset: 100 * time.Millisecond}},
+			`"default";q=600;w=60`, `"default";r=599;t=1`, "600 599 1",
+		},
+		"two": {
+			[]ratelimit.Decision{{Policy: all, Allowed: true, Remaining: 300, Reset: 30 * time.Second}, {Policy: signIn, Allowed: true, Remaining: 2, Reset: 40 * time.Second}},
+			`"default";q=600;w=60, "sign-in";q=6;w=60`, `"default";r=300;t=30, "sign-in";r=2;t=40`, "6 2 40",
+		},
+		"nothing left": {
+			[]ratelimit.Decision{{Policy: signIn, Reset: 55 * time.Second}},
+			`"sign-in";q=6;w=60`, `"sign-in";r=0;t=5`, "6 0 5",
+		},
+	} {
 		h := http.Header{}
-		return h, l.admit(h, client, at)
-	}
-	for i := range 2 {
-		if h, err := admit("a", now); err != nil || h.Get("RateLimit-Remaining") != []string{"1", "0"}[i] || h.Get("RateLimit-Limit") != "2" {
-			t.Fatalf("request %d: %v, %v", i, h, err)
+		writeRateHeaders(h, tt.decisions)
+		older := h.Get("RateLimit-Limit") + " " + h.Get("RateLimit-Remaining") + " " + h.Get("RateLimit-Reset")
+		if h.Get("RateLimit-Policy") != tt.policy || h.Get("RateLimit") != tt.limit || older != tt.older {
+			t.Errorf("%s: %v", name, h)
 		}
-	}
-	h, err := admit("a", now.Add(30*time.Second+time.Millisecond))
-	if p := problemOf(err); err == nil || p.kind != rateLimited || wholeSeconds(p.retryAfter) != 30 || h.Get("RateLimit-Reset") != "30" {
-		t.Errorf("third request: %v, %v", h, err)
-	}
-	if _, err := admit("b", now); err != nil {
-		t.Errorf("another client: %v", err)
-	}
-	if _, err := admit("a", now.Add(time.Minute)); err != nil {
-		t.Errorf("next window: %v", err)
-	}
-}
-
-// A flood of addresses shares one count and grows nothing.
-func TestLimiterIsBounded(t *testing.T) {
-	t.Parallel()
-	l := newLimiter(1, time.Hour)
-	now := time.Now()
-	for i := range maxClients + 10 {
-		var a [4]byte
-		a[0], a[1], a[2], a[3] = byte(i>>24), byte(i>>16), byte(i>>8), byte(i)
-		err := l.admit(http.Header{}, netip.AddrFrom4(a).String(), now)
-		if (err != nil) != (i > maxClients) {
-			t.Fatalf("client %d: %v", i, err)
-		}
-	}
-	if len(l.counts) > maxClients+1 {
-		t.Errorf("%d clients are counted apart", len(l.counts))
 	}
 }
 
 func TestClientAddr(t *testing.T) {
 	t.Parallel()
-	trusting := &Server{cfg: Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}}
+	server := func(cfg Config) *Server {
+		cfg.Platform, cfg.Cache, cfg.Tokens = &learning.Platform{}, &cache.Cache{}, &Tokens{}
+		s, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	none, trusting, forwarded := server(Config{}), server(Config{TrustedProxies: proxies}), server(Config{TrustedProxies: proxies, ProxyHeader: Forwarded})
+	mapped := server(Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")}})
 	for _, tt := range []struct {
 		name, peer string
 		forwarded  []string
 		s          *Server
 		want       string // the key of the limiter
 	}{
-		{"no proxy is trusted", "10.0.0.1:1", []string{"1.2.3.4"}, &Server{}, "10.0.0.1"},
+		{"no proxy is trusted", "10.0.0.1:1", []string{"1.2.3.4"}, none, "10.0.0.1"},
 		{"an untrusted address is not believed", "9.9.9.9:1", []string{"1.2.3.4"}, trusting, "9.9.9.9"},
 		{"a proxy", "10.0.0.1:1", []string{"1.2.3.4"}, trusting, "1.2.3.4"},
 		{"what the client claimed comes first and does not count", "10.0.0.1:1", []string{"6.6.6.6, 1.2.3.4"}, trusting, "1.2.3.4"},
@@ -119,12 +117,32 @@ func TestClientAddr(t *testing.T) {
 		{"rubbish", "10.0.0.1:1", []string{"rubbish"}, trusting, "10.0.0.1"},
 		{"a mapped address", "[::ffff:10.0.0.1]:1", []string{"1.2.3.4"}, trusting, "1.2.3.4"},
 		{"one household of IPv6", "[2001:db8::1]:1", nil, trusting, "2001:db8::/64"},
+		{"with a port", "10.0.0.1:1", []string{"203.0.113.1:40111"}, trusting, "203.0.113.1"},
+		{"IPv6 in brackets", "10.0.0.1:1", []string{"[2001:db8::1]"}, trusting, "2001:db8::/64"},
+		{"IPv6 with a port", "10.0.0.1:1", []string{"[2001:db8:0:1::1]:40111"}, trusting, "2001:db8:0:1::/64"},
+		{"in quotes", "10.0.0.1:1", []string{`"203.0.113.2"`}, trusting, "203.0.113.2"},
+		{"in quotes with a port", "10.0.0.1:1", []string{`"[2001:db8::1]:1"`}, trusting, "2001:db8::/64"},
+		{"mapped into IPv6", "10.0.0.1:1", []string{"::ffff:203.0.113.3"}, trusting, "203.0.113.3"},
+		{"mapped, with a port", "10.0.0.1:1", []string{"[::ffff:203.0.113.3]:7"}, trusting, "203.0.113.3"},
+		{"a second proxy with a port", "10.0.0.1:1", []string{"6.6.6.6, 1.2.3.4:7, 10.0.0.2:8"}, trusting, "1.2.3.4"},
+		{"a network of proxies that is mapped into IPv6", "10.0.0.1:1", []string{"1.2.3.4"}, mapped, "1.2.3.4"},
+		{"an unknown client", "10.0.0.1:1", []string{"unknown"}, trusting, "10.0.0.1"},
+		{"an empty list", "10.0.0.1:1", []string{""}, trusting, "10.0.0.1"},
+		{"Forwarded", "10.0.0.1:1", []string{`for=6.6.6.6, for=192.0.2.60;proto=http;by=203.0.113.43`}, forwarded, "192.0.2.60"},
+		{"Forwarded, two proxies", "10.0.0.1:1", []string{`For="[2001:db8:cafe::17]:4711"`, `proto=https; for=10.0.0.9`}, forwarded, "2001:db8:cafe::/64"},
+		{"Forwarded by a proxy that hides it", "10.0.0.1:1", []string{`for=_hidden`}, forwarded, "10.0.0.1"},
+		{"Forwarded in a header of the other kind", "10.0.0.1:1", []string{`for=1.2.3.4`}, trusting, "10.0.0.1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			r := httptest.NewRequest("GET", "/", nil)
 			r.RemoteAddr = tt.peer
-			r.Header["X-Forwarded-For"] = tt.forwarded
+			r.Header[tt.s.cfg.ProxyHeader] = tt.forwarded
+			for _, other := range []string{XForwardedFor, Forwarded} {
+				if other != tt.s.cfg.ProxyHeader { // which the client may have sent
+					r.Header[other] = []string{"for=7.7.7.7, 7.7.7.7"}
+				}
+			}
 			if got := tt.s.rateKey(r, nil); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}

@@ -31,10 +31,18 @@ func (s *Server) healthRoutes(mux *http.ServeMux, base string) {
 }
 
 func isProbe(path string) bool {
-	for _, base := range []string{"/api/v1", "/api"} {
-		path = strings.TrimPrefix(path, base)
-	}
+	path = withoutBase(path)
 	return path == "/health" || strings.HasPrefix(path, "/health/")
+}
+
+// withoutBase returns a path without the base path that it may have.
+func withoutBase(path string) string {
+	for _, base := range []string{"/api/v1", "/api"} {
+		if rest, found := strings.CutPrefix(path, base); found {
+			return rest
+		}
+	}
+	return path
 }
 
 type health struct {

@@ -50,7 +50,7 @@ func (s *Server) servePublic(rw http.ResponseWriter, r *http.Request) {
 	}
 	scope.claims, scope.badToken = s.cfg.Tokens.fromHeader(r.Header)
 	if !isProbe(r.URL.Path) {
-		if err := s.limiter.admit(w.Header(), s.rateKey(r, scope.claims), began); err != nil {
+		if err := s.admit(w.Header(), r, scope.claims); err != nil {
 			scope.routed = true
 			s.writeProblem(w, r, err)
 			return

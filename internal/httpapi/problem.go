@@ -79,6 +79,8 @@ func problemOf(err error) *problem {
 			p.kind = forbidden
 		case learning.Conflict:
 			p.kind = conflict
+		case learning.Unauthorized:
+			p.kind = unauthorized
 		default:
 			return &problem{kind: internal, message: errInternal.message, err: err}
 		}

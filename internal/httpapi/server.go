@@ -1,7 +1,9 @@
 package httpapi
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/internal/learning"
+	"github.com/chainlearn/chainlearn/internal/ratelimit"
 )
 
 // Config of a Server. Platform, Cache and Tokens are required.
@@ -31,9 +34,15 @@ type Config struct {
 	// send in each RateWindow. Default 0: any number.
 	RateLimit  int
 	RateWindow time.Duration
-	// TrustedProxies are the proxies whose X-Forwarded-For is believed.
-	// Default: none.
+	// SignInLimit is how many of them an address may send to sign in. Default 0: any number.
+	SignInLimit int
+	// Limiter counts requests. Default: in this process alone.
+	Limiter *ratelimit.Limiter
+	// TrustedProxies are the proxies whose ProxyHeader is believed. Default: none.
 	TrustedProxies []netip.Prefix
+	// ProxyHeader is the field in which the proxies name the address they forward for:
+	// XForwardedFor or Forwarded. The other may come from the client. Default XForwardedFor.
+	ProxyHeader string
 	// CORSOrigins may read answers from a browser; "*" is any origin. Default: none.
 	CORSOrigins []string
 }
@@ -47,7 +56,9 @@ type Server struct {
 	cfg         Config
 	platform    *learning.Platform
 	log         *slog.Logger
-	limiter     *limiter
+	limiter     *ratelimit.Limiter
+	quota       ratelimit.Policy // of every request
+	signInQuota ratelimit.Policy // of those that sign in, besides
 	corsOrigins corsOrigins
 	duration    *prometheus.HistogramVec
 	probes      singleflight.Group // of the database, for health
@@ -60,8 +71,22 @@ func New(cfg Config) (*Server, error) {
 	switch {
 	case cfg.Platform == nil, cfg.Cache == nil, cfg.Tokens == nil:
 		return nil, errors.New("httpapi: Platform, Cache and Tokens are required")
-	case cfg.RateLimit > 0 && cfg.RateWindow <= 0:
-		return nil, errors.New("httpapi: RateLimit without a RateWindow")
+	case (cfg.RateLimit > 0 || cfg.SignInLimit > 0) && cfg.RateWindow <= 0:
+		return nil, errors.New("httpapi: RateLimit or SignInLimit without a RateWindow")
+	case cfg.ProxyHeader != "" && cfg.ProxyHeader != XForwardedFor && cfg.ProxyHeader != Forwarded:
+		return nil, fmt.Errorf("httpapi: ProxyHeader is %q: use %s or %s", cfg.ProxyHeader, XForwardedFor, Forwarded)
+	}
+	cfg.ProxyHeader = cmp.Or(cfg.ProxyHeader, XForwardedFor)
+	trusted := make([]netip.Prefix, len(cfg.TrustedProxies))
+	for i, p := range cfg.TrustedProxies {
+		trusted[i] = unmapped(p)
+	}
+	cfg.TrustedProxies = trusted
+	if cfg.Limiter == nil {
+		var err error
+		if cfg.Limiter, err = ratelimit.New(ratelimit.Config{}); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()
@@ -73,7 +98,7 @@ func New(cfg Config) (*Server, error) {
 		cfg:         cfg,
 		platform:    cfg.Platform,
 		log:         cfg.Logger,
-		limiter:     newLimiter(cfg.RateLimit, cfg.RateWindow),
+		limiter:     cfg.Limiter,
 		corsOrigins: newCORSOrigins(cfg.CORSOrigins),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "http_request_duration_seconds",
@@ -82,6 +107,7 @@ func New(cfg Config) (*Server, error) {
 		}, []string{"method", "route", "status"}),
 		mux: http.NewServeMux(),
 	}
+	s.quota, s.signInQuota = quotas(cfg)
 	if err := cfg.Metrics.Register(s.duration); err != nil {
 		return nil, err
 	}
@@ -94,6 +120,10 @@ func (s *Server) routes() {
 	s.optionalAuth("GET /courses/{id}", s.getCourse)
 	s.optionalAuth("GET /courses/{id}/modules/{moduleId}", s.getModule)
 	s.requiredAuth("POST /courses/{id}/enroll", s.enroll)
+
+	s.handle("POST /auth/challenge", s.challenge)
+	s.handle("POST /auth/verify", s.verify)
+	s.requiredAuth("POST /auth/logout", s.logout)
 
 	s.requiredAuth("GET /users/me", s.getProfile)
 	s.requiredAuth("PUT /users/me", s.putProfile)

@@ -4,11 +4,12 @@ package learning
 type Kind uint8
 
 const (
-	Internal  Kind = iota // nothing; the zero Kind
-	Invalid               // mend the request
-	NotFound              // it does not exist, or not for this caller
-	Forbidden             // the caller lacks something named by the message
-	Conflict              // it is already so
+	Internal     Kind = iota // nothing; the zero Kind
+	Invalid                  // mend the request
+	NotFound                 // it does not exist, or not for this caller
+	Forbidden                // the caller lacks something named by the message
+	Conflict                 // it is already so
+	Unauthorized             // the caller has not proved who it is
 )
 
 // Error is a refusal of the domain. Message is written for the learner; Err, if any, is

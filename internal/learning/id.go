@@ -17,6 +17,7 @@ type (
 	QuizID       = ID[Quiz]
 	SubmissionID = ID[Submission]
 	CredentialID = ID[Credential]
+	ChallengeID  = ID[Challenge]
 )
 
 // ModuleID names a module within its course, such as "module-2". It is not a UUID.

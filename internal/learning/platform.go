@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/internal/sep10"
 )
 
 // Platform answers learners' questions, from the cache where it may, and carries out what
@@ -18,6 +19,7 @@ import (
 type Platform struct {
 	storage Storage
 	queries *queries
+	signIn  *sep10.Server // nil: none
 	now     func() time.Time
 }
 
@@ -31,6 +33,9 @@ type Config struct {
 	// process's memory without proof that no other process changed them: usually a
 	// message's time behind, at most this. Default 0: each is checked in the shared cache.
 	Near time.Duration
+	// SignIn makes and verifies the challenges that wallets sign. Default nil: users cannot
+	// sign in, and bear tokens that were issued otherwise.
+	SignIn *sep10.Server
 	// Now tells the time of what learners do. Default time.Now.
 	Now func() time.Time
 }
@@ -45,6 +50,7 @@ func New(c *cache.Cache, s Storage, cfg Config) *Platform {
 	return &Platform{
 		storage: s,
 		queries: defineQueries(c, s, cfg),
+		signIn:  cfg.SignIn,
 		now:     cfg.Now,
 	}
 }

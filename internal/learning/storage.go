@@ -60,6 +60,15 @@ type Tx interface {
 	// the course has a passed submission by the user. It returns whether it did.
 	CompleteCourse(ctx context.Context, user UserID, course CourseID, at time.Time) (bool, error)
 
+	// UseChallenge records that a challenge was signed in with, and forgets a few of those
+	// whose time was over. It fails with ErrExists when the challenge was used before.
+	UseChallenge(ctx context.Context, id ChallengeID, expires, now time.Time) error
+	// EnsureUser returns the user who owns the address, and whether it had to be created.
+	EnsureUser(ctx context.Context, address string, now time.Time) (p Profile, created bool, err error)
+	// RevokeToken puts a token's ID on the revocation list, unless it is there, and forgets a
+	// few of those whose time was over.
+	RevokeToken(ctx context.Context, jti string, expires, now time.Time) error
+
 	// ProfileForUpdate returns a locked user, or ErrNoRow.
 	ProfileForUpdate(ctx context.Context, id UserID) (Profile, error)
 	// UpdateProfile stores the fields that ProfileChange can change, and updated_at.

@@ -109,6 +109,9 @@ SELECT id, stellar_address, display_name, background, learning_goal,
 	profileQuery = profileColumns + `
 FROM users
 WHERE id = $1::uuid`
+	profileByAddressQuery = profileColumns + `
+FROM users
+WHERE stellar_address = $1::text`
 	bearerQuery = profileColumns + `, EXISTS (SELECT FROM revoked_tokens WHERE jti = $2::text)
 FROM users
 WHERE id = $1::uuid`

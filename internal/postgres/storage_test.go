@@ -29,7 +29,7 @@ func TestStorage(t *testing.T) {
 			s := storage(t, url(t), Config{})
 			storagetest.Run(t, func(t *testing.T) storagetest.Harness {
 				// Rules run one after another, and emptying a database is faster than making one.
-				_, err := s.pool.Exec(t.Context(), `TRUNCATE users, courses, revoked_tokens CASCADE; TRUNCATE cache_outbox`)
+				_, err := s.pool.Exec(t.Context(), `TRUNCATE users, courses, revoked_tokens, used_challenges CASCADE; TRUNCATE cache_outbox`)
 				testservers.Must(t, err)
 				return storagetest.Harness{
 					Storage: s,

@@ -65,6 +65,55 @@ func (t *tx) CompleteCourse(ctx context.Context, user learning.UserID, course le
 	return done > 0, rowError(err)
 }
 
+// UseChallenge makes a transaction that uses the same challenge wait, and then fail.
+func (t *tx) UseChallenge(ctx context.Context, id learning.ChallengeID, expires, now time.Time) error {
+	if err := t.deleteExpired(ctx, "used_challenges", now); err != nil {
+		return err
+	}
+	return t.insertRow(ctx, `INSERT INTO used_challenges (id, expires_at) VALUES ($1::uuid, $2) ON CONFLICT DO NOTHING`,
+		id.UUID, expires.UTC())
+}
+
+// EnsureUser looks first: most who sign in have an account, and an insert that finds one
+// costs a dead row. Of two first sign-ins the second waits for the first to commit and then
+// finds its row, in a statement of its own.
+func (t *tx) EnsureUser(ctx context.Context, address string, now time.Time) (p learning.Profile, created bool, err error) {
+	find := func() error {
+		return rowError(t.QueryRow(ctx, profileByAddressQuery, address).Scan(profileFields(&p)...))
+	}
+	if err := find(); !errors.Is(err, learning.ErrNoRow) {
+		return p, false, err
+	}
+	err = t.insertRow(ctx, `
+INSERT INTO users (id, stellar_address, created_at, updated_at) VALUES ($1::uuid, $2::text, $3, $3)
+ON CONFLICT DO NOTHING`, learning.NewID[learning.Profile]().UUID, address, now.UTC())
+	if err != nil && !errors.Is(err, learning.ErrExists) {
+		return p, false, err
+	}
+	return p, err == nil, find()
+}
+
+func (t *tx) RevokeToken(ctx context.Context, jti string, expires, now time.Time) error {
+	if err := t.deleteExpired(ctx, "revoked_tokens", now); err != nil {
+		return err
+	}
+	_, err := t.Exec(ctx, `INSERT INTO revoked_tokens (jti, expires_at) VALUES ($1::text, $2) ON CONFLICT DO NOTHING`, jti, expires.UTC())
+	return rowError(err)
+}
+
+// deleteExpired deletes a few rows whose time was over, but for those that another
+// transaction is deleting.
+func (t *tx) deleteExpired(ctx context.Context, table string, now time.Time) error {
+	_, err := t.Exec(ctx, deleteExpiredQuery(table), now.UTC(), expiredBatch)
+	return rowError(err)
+}
+
+func deleteExpiredQuery(table string) string {
+	return `
+DELETE FROM ` + table + ` WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM ` + table + ` WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2::int FOR UPDATE SKIP LOCKED))`
+}
+
 func (t *tx) ProfileForUpdate(ctx context.Context, id learning.UserID) (learning.Profile, error) {
 	var p learning.Profile
 	err := t.QueryRow(ctx, profileQuery+` FOR NO KEY UPDATE`, id.UUID).Scan(profileFields(&p)...)
@@ -229,17 +278,14 @@ WHERE user_id = $1::uuid AND endpoint = $2::text AND key = $3::text AND expires_
 	return r, nil
 }
 
-// expiredKeyBatch is how many expired keys go each time one comes, so that the table shrinks
+// expiredBatch is how many expired rows go each time one comes, so that the table shrinks
 // and no request pays for all of them.
-const expiredKeyBatch = 10
+const expiredBatch = 10
 
 // StoreResponse fails with learning.ErrExists while a response is stored under the key.
 func (t *tx) StoreResponse(ctx context.Context, key learning.IdempotencyKey, r learning.StoredResponse, now time.Time) error {
 	var b pgx.Batch
-	b.Queue(`
-DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM idempotency_keys WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2::int FOR UPDATE SKIP LOCKED))`,
-		now.UTC(), expiredKeyBatch)
+	b.Queue(deleteExpiredQuery("idempotency_keys"), now.UTC(), expiredBatch)
 	var stored int64
 	b.Queue(`
 INSERT INTO idempotency_keys AS k (key, user_id, endpoint, request_hash, response_status, response_body, created_at, expires_at)

@@ -157,6 +157,9 @@ SELECT id, stellar_address, display_name, background, learning_goal, pace, langu
 	profileQuery = profileColumns + `
 FROM users
 WHERE id = ?1`
+	profileByAddressQuery = profileColumns + `
+FROM users
+WHERE stellar_address = ?1`
 	bearerQuery = profileColumns + `, EXISTS (SELECT 1 FROM revoked_tokens WHERE jti = ?2)
 FROM users
 WHERE id = ?1`

@@ -44,6 +44,42 @@ func (t *tx) CompleteCourse(ctx context.Context, user learning.UserID, course le
 	return n > 0, err
 }
 
+// UseChallenge is for one writer at a time, as every statement here.
+func (t *tx) UseChallenge(ctx context.Context, id learning.ChallengeID, expires, now time.Time) error {
+	if err := t.deleteExpired(ctx, "used_challenges", now); err != nil {
+		return err
+	}
+	return t.execOne(ctx, `INSERT INTO used_challenges (id, expires_at) VALUES (?1, ?2)`, id, formatTime(expires))
+}
+
+func (t *tx) EnsureUser(ctx context.Context, address string, now time.Time) (learning.Profile, bool, error) {
+	created, err := t.exec(ctx, `
+INSERT INTO users (id, stellar_address, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)
+ON CONFLICT (stellar_address) DO NOTHING`, learning.NewID[learning.Profile](), address, formatTime(now))
+	if err != nil {
+		return learning.Profile{}, false, err
+	}
+	p, err := scanProfile(t.QueryRowContext(ctx, profileByAddressQuery, address))
+	return p, created > 0, rowError(err)
+}
+
+func (t *tx) RevokeToken(ctx context.Context, jti string, expires, now time.Time) error {
+	if err := t.deleteExpired(ctx, "revoked_tokens", now); err != nil {
+		return err
+	}
+	_, err := t.exec(ctx, `INSERT INTO revoked_tokens (jti, expires_at) VALUES (?1, ?2) ON CONFLICT (jti) DO NOTHING`, jti, formatTime(expires))
+	return err
+}
+
+// deleteExpired deletes a few rows whose time was over.
+func (t *tx) deleteExpired(ctx context.Context, table string, now time.Time) error {
+	_, err := t.exec(ctx, `
+DELETE FROM `+table+` WHERE rowid IN (
+    SELECT rowid FROM `+table+` WHERE julianday(expires_at) <= julianday(?1) ORDER BY julianday(expires_at) LIMIT ?2)`,
+		formatTime(now), expiredBatch)
+	return err
+}
+
 func (t *tx) ProfileForUpdate(ctx context.Context, id learning.UserID) (learning.Profile, error) {
 	p, err := scanProfile(t.QueryRowContext(ctx, profileQuery, id))
 	return p, rowError(err)
@@ -189,9 +225,9 @@ WHERE user_id = ?1 AND endpoint = ?2 AND key = ?3 AND julianday(expires_at) > ju
 	return r, rowError(err)
 }
 
-// expiredKeyBatch is how many expired keys go each time one comes, so that the table shrinks
+// expiredBatch is how many expired rows go each time one comes, so that the table shrinks
 // and no request pays for all of them.
-const expiredKeyBatch = 10
+const expiredBatch = 10
 
 // StoreResponse fails with learning.ErrExists while a response is stored under the key.
 func (t *tx) StoreResponse(ctx context.Context, key learning.IdempotencyKey, r learning.StoredResponse, now time.Time) error {
@@ -199,7 +235,7 @@ func (t *tx) StoreResponse(ctx context.Context, key learning.IdempotencyKey, r l
 DELETE FROM idempotency_keys WHERE rowid IN (
     SELECT rowid FROM idempotency_keys WHERE julianday(expires_at) <= julianday(?1) ORDER BY julianday(expires_at) LIMIT ?2
 ) OR user_id = ?3 AND endpoint = ?4 AND key = ?5 AND julianday(expires_at) <= julianday(?1)`,
-		formatTime(now), expiredKeyBatch, key.User, key.Endpoint, key.Key); err != nil {
+		formatTime(now), expiredBatch, key.User, key.Endpoint, key.Key); err != nil {
 		return err
 	}
 	return t.execOne(ctx, `
