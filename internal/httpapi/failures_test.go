@@ -103,7 +103,7 @@ func TestDatabaseTrouble(t *testing.T) {
 		{method: "POST", path: "/courses/" + golang + "/enroll", user: ada},
 	} {
 		res := s.do(r)
-		if res.status != http.StatusServiceUnavailable || res.body.Error != "OVERLOADED" || res.header.Get("Retry-After") == "" {
+		if res.status != http.StatusServiceUnavailable || res.body.Error != "UNAVAILABLE" || res.header.Get("Retry-After") == "" {
 			t.Errorf("%s %s: %d %s", r.method, r.path, res.status, res.raw)
 		}
 		if strings.Contains(string(res.raw), "table") {

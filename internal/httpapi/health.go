@@ -3,9 +3,12 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
 // phase of the server's life.
@@ -43,7 +46,7 @@ type health struct {
 }
 
 type checks struct {
-	Database string `json:"database"` // ok, down
+	Database string `json:"database"` // ok, read-only, down
 	Cache    string `json:"cache"`    // ok, recovering, down
 }
 
@@ -68,8 +71,11 @@ func (s *Server) readiness(w http.ResponseWriter, r *http.Request) {
 	})
 	if err != nil {
 		h.Status, h.Checks.Database, status = "unavailable", "down", http.StatusServiceUnavailable
-		s.log.WarnContext(r.Context(), "database does not answer", "err", err)
+		if errors.Is(err, learning.ErrReadOnly) {
+			h.Checks.Database = "read-only"
+		}
 	}
+	s.reportDatabase(r.Context(), h.Checks.Database, err)
 	switch s.phase.Load() {
 	case phaseStarting:
 		h.Status, status = "starting", http.StatusServiceUnavailable
@@ -77,6 +83,18 @@ func (s *Server) readiness(w http.ResponseWriter, r *http.Request) {
 		h.Status, status = "stopping", http.StatusServiceUnavailable
 	}
 	answerProbe(w, r, status, h)
+}
+
+// reportDatabase logs that the state of the database has changed, once and not with each probe.
+func (s *Server) reportDatabase(ctx context.Context, state string, err error) {
+	before := s.databaseState.Swap(&state)
+	switch {
+	case before != nil && *before == state || before == nil && err == nil:
+	case err == nil:
+		s.log.InfoContext(ctx, "the database may be read and written again, this process is ready")
+	default:
+		s.log.WarnContext(ctx, "this process reports that it is not ready", "database", state, "err", err)
+	}
 }
 
 func answerProbe(w http.ResponseWriter, r *http.Request, status int, h health) {

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -31,6 +32,9 @@ type Config struct {
 	// send in each RateWindow. Default 0: any number.
 	RateLimit  int
 	RateWindow time.Duration
+	// BodyTimeout is how long the body of a request may take to arrive. It must be well below the
+	// write timeout of the listener, or a client whose body is late gets no answer. Default 10 s.
+	BodyTimeout time.Duration
 	// TrustedProxies are the proxies whose X-Forwarded-For is believed.
 	// Default: none.
 	TrustedProxies []netip.Prefix
@@ -52,7 +56,9 @@ type Server struct {
 	duration    *prometheus.HistogramVec
 	probes      singleflight.Group // of the database, for health
 	phase       atomic.Int32       // a phase
-	mux         *http.ServeMux
+	// databaseState is what a probe said last; nil before the first.
+	databaseState atomic.Pointer[string]
+	mux           *http.ServeMux
 }
 
 // New returns a Server that is not ready yet: see Ready.
@@ -69,6 +75,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	cfg.BodyTimeout = cmp.Or(cfg.BodyTimeout, 10*time.Second)
 	s := &Server{
 		cfg:         cfg,
 		platform:    cfg.Platform,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
@@ -26,6 +27,7 @@ type Storage struct {
 	relay               *outbox.Relay // nil without a cache, or with NoRelay
 	log                 *outboxsqlite.Log
 	lock                *os.File
+	refused             atomic.Bool // the last write was refused for want of room, or as the file may not be written
 }
 
 var _ learning.Storage = (*Storage)(nil)
@@ -60,21 +62,6 @@ func (s *Storage) Close() error {
 		s.lock = nil
 	}
 	return errors.Join(errs...)
-}
-
-// Ping says whether the file can be read.
-func (s *Storage) Ping(ctx context.Context) error {
-	var n int
-	if err := s.readPool.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema`).Scan(&n); err != nil {
-		return fmt.Errorf("ping: %w", err)
-	}
-	return nil
-}
-
-// Write runs fn in a transaction that excludes every other writer. Do not call Write in fn:
-// it would wait for itself.
-func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx learning.Tx) error) error {
-	return s.db.Write(ctx, func(ctx context.Context, t *sql.Tx) error { return fn(ctx, &tx{t}) })
 }
 
 // tx implements learning.Tx. Its reads need no locks: there is one writer at a time.

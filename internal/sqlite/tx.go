@@ -45,7 +45,8 @@ func (t *tx) CompleteCourse(ctx context.Context, user learning.UserID, course le
 }
 
 func (t *tx) ProfileForUpdate(ctx context.Context, id learning.UserID) (learning.Profile, error) {
-	p, err := scanProfile(t.QueryRowContext(ctx, profileQuery, id))
+	var p learning.Profile
+	err := t.QueryRowContext(ctx, profileQuery, id).Scan(profileFields(&p)...)
 	return p, rowError(err)
 }
 
