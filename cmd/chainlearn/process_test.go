@@ -76,7 +76,7 @@ func command(t *testing.T, dir string, env map[string]string, args ...string) *e
 	}
 	cmd := exec.CommandContext(t.Context(), path, args...)
 	cmd.Dir = dir
-	cmd.Env = []string{asProgram + "=1", "PORT=0", "ADMIN_PORT=0", "HOST=127.0.0.1", "RATE_LIMIT_MAX=0"}
+	cmd.Env = []string{asProgram + "=1", "PORT=0", "ADMIN_PORT=0", "HOST=127.0.0.1", "RATE_LIMIT_MAX=0", "SHUTDOWN_DELAY=0s"}
 	for name, value := range env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}

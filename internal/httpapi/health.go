@@ -24,13 +24,36 @@ const (
 // Until then, and again after Stopping, it says that it may not; it answers nonetheless.
 func (s *Server) Ready() { s.phase.CompareAndSwap(phaseStarting, phaseReady) }
 
-// Stopping makes the server report that it wants no more requests.
+// Stopping makes the server report that it wants no more requests. It answers those that come all
+// the same, and tells their clients to use the connection for no more.
 func (s *Server) Stopping() { s.phase.Store(phaseStopping) }
 
 func (s *Server) healthRoutes(mux *http.ServeMux, base string) {
 	mux.HandleFunc("GET "+base+"/health/live", s.liveness)
 	mux.HandleFunc("GET "+base+"/health/ready", s.readiness)
 	mux.HandleFunc("GET "+base+"/health", s.readiness)
+}
+
+// Starting returns the handler of a process that is about to have a Server, while its database is
+// opened and migrated: it is alive and not ready, and every other request is to come again.
+func Starting() http.Handler {
+	mux := http.NewServeMux()
+	for _, base := range []string{"", "/api", "/api/v1"} {
+		mux.HandleFunc("GET "+base+"/health/live", func(w http.ResponseWriter, r *http.Request) {
+			answerProbe(w, r, http.StatusOK, health{Status: "ok"})
+		})
+		for _, path := range []string{"/health/ready", "/health"} {
+			mux.HandleFunc("GET "+base+path, func(w http.ResponseWriter, r *http.Request) {
+				answerProbe(w, r, http.StatusServiceUnavailable, health{Status: "starting"})
+			})
+		}
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		setSecurityHeaders(w.Header())
+		p := &problem{kind: unavailable, message: "The service is starting", retryAfter: unavailableRetry}
+		p.write(w, requestID(r))
+	})
+	return mux
 }
 
 func isProbe(path string) bool {

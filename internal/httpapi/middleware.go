@@ -43,6 +43,9 @@ func (s *Server) servePublic(rw http.ResponseWriter, r *http.Request) {
 
 	setSecurityHeaders(w.Header())
 	w.Header().Set("X-Request-Id", scope.requestID)
+	if s.phase.Load() == phaseStopping {
+		w.Header().Set("Connection", "close")
+	}
 	if s.corsOrigins.setHeaders(w.Header(), r) && s.hasRoute(r, r.Header.Get("Access-Control-Request-Method")) {
 		scope.routed = true
 		w.WriteHeader(http.StatusNoContent)

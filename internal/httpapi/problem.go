@@ -117,6 +117,10 @@ func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error)
 	if p.kind.status >= http.StatusInternalServerError {
 		scope.err = err
 	}
+	p.write(w, scope.requestID)
+}
+
+func (p *problem) write(w http.ResponseWriter, requestID string) {
 	h := w.Header()
 	switch {
 	case p.retryAfter > 0 || p.kind.status == http.StatusServiceUnavailable:
@@ -130,7 +134,7 @@ func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error)
 		Message    string              `json:"message"`
 		Details    map[string][]string `json:"details,omitempty"`
 		RequestID  string              `json:"requestId"`
-	}{p.kind.status, p.kind.code, p.message, p.details, scope.requestID})
+	}{p.kind.status, p.kind.code, p.message, p.details, requestID})
 	if err != nil { // strings always encode
 		panic(err)
 	}

@@ -105,7 +105,7 @@ WHERE id = ?1 AND is_active = 1`
 func (s *Storage) CourseDetail(ctx context.Context, id learning.CourseID) (learning.CourseDetail, error) {
 	var c learning.CourseDetail
 	var modules []learning.ModuleRow
-	err := readRow(ctx, s.statements.courseDetail, []any{id}, 
+	err := readRow(ctx, s.statements.courseDetail, []any{id},
 		&c.ID, &c.Title, &c.Description, &c.Difficulty, &c.ContentHash, utcTime{&c.CreatedAt}, &c.EnrolledCount, jsonColumn{&modules})
 	if err != nil {
 		return learning.CourseDetail{}, fmt.Errorf("course %s: %w", id, err)
@@ -187,7 +187,7 @@ FROM (SELECT count(*) AS courses, count(completed_at) AS completed FROM enrollme
 
 func (s *Storage) Progress(ctx context.Context, id learning.UserID) (learning.Progress, error) {
 	var p learning.Progress
-	err := readRow(ctx, s.statements.progress, []any{id}, 
+	err := readRow(ctx, s.statements.progress, []any{id},
 		&p.EnrolledCourses, &p.CompletedCourses, &p.TotalQuizScore, &p.CredentialsEarned, &p.RewardsClaimed)
 	if err != nil {
 		return learning.Progress{}, fmt.Errorf("progress of %s: %w", id, err)
@@ -217,7 +217,7 @@ LEFT JOIN courses c ON c.id = q.course_id`
 
 func (s *Storage) RewardHistory(ctx context.Context, p learning.RewardParams) (learning.RewardPage, error) {
 	var page learning.RewardPage
-	err := readRow(ctx, s.statements.rewards, []any{p.User, p.Limit, (p.Page-1)*p.Limit}, &page.Total, jsonColumn{&page.Rewards})
+	err := readRow(ctx, s.statements.rewards, []any{p.User, p.Limit, (p.Page - 1) * p.Limit}, &page.Total, jsonColumn{&page.Rewards})
 	if err != nil {
 		return learning.RewardPage{}, fmt.Errorf("rewards of %s: %w", p.User, err)
 	}

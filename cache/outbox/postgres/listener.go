@@ -149,7 +149,7 @@ func (e *listener) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 	defer cancel()
 	pool := e.pool.Config()
 	config := pool.ConnConfig
-	config.OnNotification = nil // the caller's own, if there is one, would take them away
+	config.OnNotification = nil    // the caller's own, if there is one, would take them away
 	if pool.BeforeConnect != nil { // such as for a password that rotates
 		if err := pool.BeforeConnect(ctx, config); err != nil {
 			return nil, err
