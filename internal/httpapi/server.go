@@ -59,6 +59,7 @@ type Server struct {
 	// databaseState is what a probe said last; nil before the first.
 	databaseState atomic.Pointer[string]
 	mux           *http.ServeMux
+	registered    []string // routes, by handle
 }
 
 // New returns a Server that is not ready yet: see Ready.
@@ -94,6 +95,14 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.routes()
 	return s, nil
+}
+
+// Routes returns the routes of the API as "METHOD /path", without their base path, and those of health
+// among them.
+func Routes() []string {
+	s := &Server{mux: http.NewServeMux()}
+	s.routes()
+	return append(s.registered, "GET /health", "GET /health/live", "GET /health/ready")
 }
 
 func (s *Server) routes() {
