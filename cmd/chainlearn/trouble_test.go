@@ -35,7 +35,11 @@ type apiAnswer struct {
 	err    error
 }
 
-func (r apiRequest) send(ctx context.Context, api string) (a apiAnswer) {
+func (r apiRequest) send(ctx context.Context, api string) apiAnswer {
+	return r.sendWith(ctx, http.DefaultClient, api)
+}
+
+func (r apiRequest) sendWith(ctx context.Context, client *http.Client, api string) (a apiAnswer) {
 	began := time.Now()
 	defer func() { a.took = time.Since(began) }()
 	req, err := http.NewRequestWithContext(ctx, r.method(), api+r.path, strings.NewReader(r.body))
@@ -45,7 +49,7 @@ func (r apiRequest) send(ctx context.Context, api string) (a apiAnswer) {
 	if r.token != "" {
 		req.Header.Set("Authorization", "Bearer "+r.token)
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return apiAnswer{err: err}
 	}
