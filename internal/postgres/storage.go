@@ -66,6 +66,21 @@ func (s *Storage) Close() error {
 	return errors.Join(errs...)
 }
 
+// Write runs fn in a transaction. Do not call Write in fn: the transactions would wait for
+// each other's locks.
+func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx learning.Tx) error) error {
+	err := repeated(ctx, func(ctx context.Context) error { // nothing was committed, unless the outcome is unknown
+		return s.db.Write(ctx, func(ctx context.Context, t pgx.Tx) error { return fn(ctx, &tx{t}) })
+	})
+	switch {
+	case err == nil:
+		s.refused.Store(false)
+	case refusesWrites(err):
+		s.refused.Store(true)
+	}
+	return unavailable(ctx, err)
+}
+
 // load asks a question whose answer is one row, of the replica if it has caught up.
 func (s *Storage) load(ctx context.Context, query string, args []any, fields ...any) error {
 	if s.replica != nil {

@@ -146,18 +146,3 @@ func (s *Storage) Ping(ctx context.Context) error {
 	s.refused.Store(false) // it was written, or is refused for another reason, which says nothing
 	return unavailable(ctx, err)
 }
-
-// Write runs fn in a transaction. Do not call Write in fn: the transactions would wait for
-// each other's locks.
-func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx learning.Tx) error) error {
-	err := repeated(ctx, func(ctx context.Context) error { // nothing was committed, unless the outcome is unknown
-		return s.db.Write(ctx, func(ctx context.Context, t pgx.Tx) error { return fn(ctx, &tx{t}) })
-	})
-	switch {
-	case err == nil:
-		s.refused.Store(false)
-	case refusesWrites(err):
-		s.refused.Store(true)
-	}
-	return unavailable(ctx, err)
-}

@@ -64,6 +64,19 @@ func (s *Storage) Close() error {
 	return errors.Join(errs...)
 }
 
+// Write runs fn in a transaction that excludes every other writer. Do not call Write in fn:
+// it would wait for itself.
+func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx learning.Tx) error) error {
+	err := s.db.Write(ctx, func(ctx context.Context, t *sql.Tx) error { return fn(ctx, &tx{t}) })
+	switch {
+	case err == nil:
+		s.refused.Store(false)
+	case refusesWrites(err):
+		s.refused.Store(true)
+	}
+	return unavailable(ctx, err)
+}
+
 // tx implements learning.Tx. Its reads need no locks: there is one writer at a time.
 type tx struct{ *sql.Tx }
 

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 
@@ -84,18 +83,5 @@ func (s *Storage) Ping(ctx context.Context) error {
 		return fmt.Errorf("ping: %w: %w", learning.ErrReadOnly, err)
 	}
 	s.refused.Store(false) // it was written, or is refused for another reason, which says nothing
-	return unavailable(ctx, err)
-}
-
-// Write runs fn in a transaction that excludes every other writer. Do not call Write in fn:
-// it would wait for itself.
-func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx learning.Tx) error) error {
-	err := s.db.Write(ctx, func(ctx context.Context, t *sql.Tx) error { return fn(ctx, &tx{t}) })
-	switch {
-	case err == nil:
-		s.refused.Store(false)
-	case refusesWrites(err):
-		s.refused.Store(true)
-	}
 	return unavailable(ctx, err)
 }
