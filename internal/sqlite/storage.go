@@ -27,6 +27,7 @@ type Storage struct {
 	relay               *outbox.Relay // nil without a cache, or with NoRelay
 	log                 *outboxsqlite.Log
 	lock                *os.File
+	writeTimeout        time.Duration
 	refused             atomic.Bool // the last write was refused for want of room, or as the file may not be written
 }
 
@@ -67,7 +68,11 @@ func (s *Storage) Close() error {
 // Write runs fn in a transaction that excludes every other writer. Do not call Write in fn:
 // it would wait for itself.
 func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx learning.Tx) error) error {
-	err := s.db.Write(ctx, func(ctx context.Context, t *sql.Tx) error { return fn(ctx, &tx{t}) })
+	// Writes wait in line for the one connection that writes, which waits for other programs: the line
+	// may take no longer than the first in it.
+	limited, cancel := context.WithTimeout(ctx, s.writeTimeout)
+	defer cancel()
+	err := s.db.Write(limited, func(ctx context.Context, t *sql.Tx) error { return fn(ctx, &tx{t}) })
 	switch {
 	case err == nil:
 		s.refused.Store(false)
