@@ -18,6 +18,12 @@ var (
 	// told. Get does not return it: it answers from the source.
 	ErrUnavailable = errors.New("cache: shared tier unavailable")
 
+	// ErrTransient is matched by the error of a Load that failed for a reason that may be over
+	// at once, such as a lost connection. Those who waited for the load get the error, and it is
+	// not remembered: whoever asks next loads again. Wrap it, or an error of your own around it.
+	// A load that outlasted its deadline is not remembered either.
+	ErrTransient = errors.New("cache: transient failure")
+
 	// ErrLoadTimeout is in the LoadError of a load that outlasted its deadline.
 	ErrLoadTimeout = errors.New("cache: load took longer than its deadline")
 
@@ -32,7 +38,8 @@ var (
 )
 
 // LoadError is returned when a query's Load failed: to everyone who waited for it, and,
-// for a moment that grows with repeated failures, to those who ask next. Those who waited
+// for a moment that grows with repeated failures, to those who ask next, unless the failure is
+// transient (ErrTransient). Those who waited
 // can reach the loader's own error through errors.Is and errors.As; another process
 // knows only its text.
 type LoadError struct {

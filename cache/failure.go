@@ -2,6 +2,7 @@ package cache
 
 import (
 	"encoding/binary"
+	"errors"
 	"math"
 	"strings"
 	"sync"
@@ -18,6 +19,12 @@ const (
 	longestError    = 1024 // bytes
 	rememberedError = 1024 // errors kept in process, per query
 )
+
+// transient says whether a failure is not to be remembered. It says nothing about the answer, and
+// another process that remembers its text only could not tell its callers what it was.
+func transient(err error) bool {
+	return errors.Is(err, ErrTransient) || errors.Is(err, ErrLoadTimeout)
+}
 
 func holdAfter(failures uint64) time.Duration {
 	if failures >= 7 { // 100 ms · 2⁶ is beyond the longest

@@ -3,6 +3,7 @@ package cache_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -247,4 +248,37 @@ func TestRevisionsKeepApart(t *testing.T) {
 		}
 		wantLoads(t, s, 2)
 	})
+}
+
+// A failure that says nothing about the answer is that of those who waited for it: no later caller gets
+// it, in this process or in another, which would only have its text.
+func TestTransientFailuresAreNotRemembered(t *testing.T) {
+	for name, failure := range map[string]error{
+		"transient": fmt.Errorf("connection lost: %w", cache.ErrTransient),
+		"timeout":   cache.ErrLoadTimeout,
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				s, processes := newSource(), newFleet(t, 2)
+				var queries []*cache.Cached[int, string]
+				for _, p := range processes {
+					queries = append(queries, cache.Define(p.Cache, s.query()))
+				}
+				for range 3 {
+					s.fail(failure)
+					if _, err := queries[0].Get(t.Context(), 1); !errors.Is(err, failure) {
+						t.Fatalf("got %v, want the loader's error", err)
+					}
+					synctest.Wait()
+					if _, err := queries[1].Get(t.Context(), 1); !errors.Is(err, failure) {
+						t.Fatalf("another process got %v, want the loader's own error", err)
+					}
+				}
+				synctest.Wait()
+				s.fail(nil)
+				mustGet(t, queries[1], 1, "one")
+				mustGet(t, queries[0], 1, "one")
+			})
+		})
+	}
 }

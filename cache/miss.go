@@ -306,7 +306,7 @@ func (d *Cached[P, V]) fillFor(ctx context.Context, r *request[P], guard driver.
 	fill := driver.Fill{Key: r.key, Token: token, Tags: r.tags}
 	if a.err != nil {
 		var e *LoadError
-		if errors.As(a.err, &e) {
+		if errors.As(a.err, &e) && !transient(e.Err) {
 			failures, _ := decodeFailure(failure)
 			fill.Failure = encodeFailure(failures+1, e.Err)
 			fill.Hold = jitter(holdAfter(failures + 1))

@@ -23,7 +23,8 @@ type Observer interface {
 
 // QueryObserver is told what becomes of the answers of one query.
 type QueryObserver interface {
-	// Served is called once for each answer that a caller got, also for an error.
+	// Served is called once for each answer that a caller got, also for an error. The warmer is no
+	// caller.
 	Served(ctx context.Context, s Served)
 
 	// Observe is told of everything else that happens to the query's answers.
@@ -176,7 +177,7 @@ func (d *Cached[P, V]) served(ctx context.Context, status Status, detail string,
 }
 
 func (d *Cached[P, V]) servedAt(ctx context.Context, at time.Time, status Status, detail string, err error) {
-	if d.observer == nil {
+	if d.observer == nil || ctx.Value(warmerKey{}) != nil {
 		return
 	}
 	if err != nil && errors.Is(err, ErrNotFound) {

@@ -10,8 +10,10 @@ import (
 
 // Warm loads what the queries with a Warm function want warm, unless it is in the cache
 // and fresh already. It returns when all of it was tried, with every error there was.
-// Call it before a process takes requests.
+// Call it before a process takes requests. What it asks for is no caller's: it is loaded, and not
+// counted as a miss.
 func (c *Cache) Warm(ctx context.Context) error {
+	ctx = asWarmer(ctx)
 	c.mu.Lock()
 	defined := c.defined
 	c.mu.Unlock()
@@ -21,6 +23,12 @@ func (c *Cache) Warm(ctx context.Context) error {
 	}
 	return errors.Join(errs...)
 }
+
+type warmerKey struct{}
+
+// asWarmer returns a context whose answers no caller gets. Warm may ask for answers with it, too, to
+// know which are to be warm.
+func asWarmer(ctx context.Context) context.Context { return context.WithValue(ctx, warmerKey{}, true) }
 
 func (d *Cached[P, V]) warm(ctx context.Context) error {
 	return d.eachWarm(ctx, func(p P) error {
@@ -63,6 +71,7 @@ func (d *Cached[P, V]) warmParameters(ctx context.Context) ([]P, error) {
 
 // keepWarm loads the warm answers again every WarmEvery, until ctx ends.
 func (d *Cached[P, V]) keepWarm(ctx context.Context) {
+	ctx = asWarmer(ctx)
 	for pause(ctx, jitter(d.q.WarmEvery)) {
 		if !d.myTurn(ctx) {
 			continue

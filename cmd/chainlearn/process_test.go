@@ -76,7 +76,7 @@ func command(t *testing.T, dir string, env map[string]string, args ...string) *e
 	}
 	cmd := exec.CommandContext(t.Context(), path, args...)
 	cmd.Dir = dir
-	cmd.Env = []string{asProgram + "=1", "PORT=0", "ADMIN_PORT=0", "HOST=127.0.0.1", "RATE_LIMIT_MAX=0"}
+	cmd.Env = []string{asProgram + "=1", "PORT=0", "ADMIN_PORT=0", "HOST=127.0.0.1", "RATE_LIMIT_MAX=0", "SHUTDOWN_DELAY=0s"}
 	for name, value := range env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
@@ -124,13 +124,18 @@ func serve(t *testing.T, dir string, env map[string]string, args ...string) *pro
 // stop sends a signal and checks that the service ends well and in time.
 func (p *process) stop(signal os.Signal) {
 	p.t.Helper()
+	p.stopWithin(signal, 5*time.Second)
+}
+
+func (p *process) stopWithin(signal os.Signal, limit time.Duration) {
+	p.t.Helper()
 	began := time.Now()
 	if err := p.cmd.Process.Signal(signal); err != nil {
 		p.t.Fatal(err)
 	}
 	select {
 	case err := <-p.ended:
-		if took := time.Since(began); err != nil || took > 5*time.Second {
+		if took := time.Since(began); err != nil || took > limit {
 			p.t.Errorf("the service ended after %v with %v\n%s", took, err, p.stderr)
 		}
 	case <-time.After(20 * time.Second):

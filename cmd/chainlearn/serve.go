@@ -7,8 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,8 +40,8 @@ const (
 	warmTimeout = 10 * time.Second
 	// checkTimeout bounds the check of how the cache is wired, which is logged.
 	checkTimeout = 5 * time.Second
-	// drainTimeout is for requests in hand when the service is told to stop, and
-	// stopTimeout for everything until it has stopped.
+	// drainTimeout is for requests in hand when the service takes no more, and
+	// stopTimeout for everything from then until it has stopped.
 	drainTimeout = 3 * time.Second
 	stopTimeout  = 4500 * time.Millisecond
 )
@@ -73,7 +76,14 @@ func (s *serveCommand) Run(env *environment) error {
 		}
 	}
 	if env.ctx.Err() != nil {
-		log.Info("stopping")
+		delay := cfg.shutdownDelay
+		if strings.HasPrefix(context.Cause(env.ctx).Error(), os.Interrupt.String()) {
+			delay = 0 // someone at a terminal, not an orchestrator
+		}
+		log.Info("stopping", "shutdown_delay", delay)
+		if err == nil {
+			svc.announce(delay)
+		}
 		if errors.Is(err, context.Canceled) {
 			err = nil // told to stop while it was starting
 		}
@@ -105,6 +115,11 @@ func (v *service) start(ctx context.Context, s *serveCommand, db databaseConfig,
 	if v.private, err = v.listen(ctx, "ADMIN_PORT", cfg.adminAddress); err != nil {
 		return err
 	}
+	// Probes are answered while the database is migrated, which takes as long as it takes.
+	v.serveErrors = make(chan error, 2)
+	public, private := newHandlerSwitch(), newHandlerSwitch()
+	v.serve(v.api, public, 30*time.Second, log)
+	v.serve(v.private, private, 5*time.Minute, log) // a profile takes as long as it is told to
 	store, storeTimeout, err := openStore(ctx, cfg.redisURL, log)
 	if err != nil {
 		return err
@@ -159,9 +174,8 @@ func (v *service) start(ctx context.Context, s *serveCommand, db databaseConfig,
 	v.check(ctx, c, log)
 
 	// Requests are answered from here on, but none are asked for before the warming.
-	v.serveErrors = make(chan error, 2)
-	v.serve(v.api, v.http.Public(), 30*time.Second, log)
-	v.serve(v.private, v.http.Private(), 5*time.Minute, log) // a profile takes as long as it is told to
+	public.to(v.http.Public())
+	private.to(v.http.Private())
 	warming, cancel := context.WithTimeout(ctx, warmTimeout)
 	defer cancel()
 	if err := c.Warm(warming); err != nil {
@@ -202,6 +216,21 @@ func (v *service) listen(ctx context.Context, setting, address string) (net.List
 	return l, nil
 }
 
+// handlerSwitch answers by one handler and then by another.
+type handlerSwitch struct{ handler atomic.Pointer[http.Handler] }
+
+func newHandlerSwitch() *handlerSwitch {
+	s := &handlerSwitch{}
+	s.to(httpapi.Starting())
+	return s
+}
+
+func (s *handlerSwitch) to(h http.Handler) { s.handler.Store(&h) }
+
+func (s *handlerSwitch) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	(*s.handler.Load()).ServeHTTP(w, r)
+}
+
 func (v *service) serve(l net.Listener, h http.Handler, writeTimeout time.Duration, log *slog.Logger) {
 	srv := &http.Server{
 		Handler:           h,
@@ -218,6 +247,18 @@ func (v *service) serve(l net.Listener, h http.Handler, writeTimeout time.Durati
 			v.serveErrors <- fmt.Errorf("serve %s: %w", l.Addr(), err)
 		}
 	}()
+}
+
+// announce reports that the service wants no more requests, and goes on answering them for a time: in
+// it, balancers notice. One that is still sent requests when the listener closes loses them.
+func (v *service) announce(delay time.Duration) {
+	v.http.Stopping()
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-v.serveErrors: // nothing is accepted any more
+	}
 }
 
 // stop finishes the requests in hand and closes everything, within stopTimeout.

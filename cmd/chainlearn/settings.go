@@ -190,6 +190,7 @@ type serverSettings struct {
 	TrustedProxies  string `group:"Settings" placeholder:"CIDR,…" help:"Proxies that are believed about the address they forward for. Default: none."`
 	ProxyHeader     string `group:"Settings" default:"X-Forwarded-For" placeholder:"HEADER" help:"Where the proxies name that address: X-Forwarded-For or Forwarded. The other is ignored: it may come from the client. Default ${default}."`
 	CacheNear       string `group:"Settings" default:"0s" placeholder:"DURATION" help:"Serve the catalogue from this process's memory, without asking Redis. Answers may be stale by at most this duration, such as 1s, and usually by milliseconds. Default ${default}: never stale."`
+	ShutdownDelay   string `group:"Settings" default:"3s" placeholder:"DURATION" help:"How long the service goes on answering after SIGTERM and reports that it is not ready, so that balancers notice; default ${default}. Ctrl-C does not wait."`
 	CORSOrigins     string `group:"Settings" name:"cors-origins" placeholder:"ORIGIN,…" help:"Origins whose scripts may read answers, * for all. Default: none."`
 }
 
@@ -204,6 +205,7 @@ type serverConfig struct {
 	proxyHeader           string
 	corsOrigins           []string
 	near                  time.Duration
+	shutdownDelay         time.Duration
 }
 
 func (s serverSettings) parse(e *settingsError) serverConfig {
@@ -218,6 +220,9 @@ func (s serverSettings) parse(e *settingsError) serverConfig {
 	c.signInLimit = parseLimit("RATE_LIMIT_SIGN_IN", s.RateLimitSignIn, e)
 	if c.rateWindow, err = parseWindow(s.RateLimitWindow); err != nil || c.rateWindow < time.Second || c.rateWindow > time.Hour {
 		e.add("RATE_LIMIT_WINDOW", "is %q: use a duration from 1s to 1h; a bare number counts seconds", s.RateLimitWindow)
+	}
+	if c.shutdownDelay, err = time.ParseDuration(s.ShutdownDelay); err != nil || c.shutdownDelay < 0 || c.shutdownDelay > 5*time.Minute {
+		e.add("SHUTDOWN_DELAY", "is %q: use a duration from 0s to 5m", s.ShutdownDelay)
 	}
 	c.near = parseStaleness("CACHE_NEAR", s.CacheNear, e)
 	for _, proxy := range splitList(s.TrustedProxies) {

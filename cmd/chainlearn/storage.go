@@ -67,6 +67,10 @@ func openStorage(ctx context.Context, db databaseConfig, cached cacheOptions, lo
 	return s, nil
 }
 
+// tagLife is how long Redis keeps the version of a tag at the least. A client may ask for any number of
+// courses that do not exist, and each has a tag. That of an answer lives on: twice as long as the answer.
+const tagLife = time.Minute
+
 // redisPrefix begins the keys of every release of this program.
 const redisPrefix = "chainlearn:"
 
@@ -79,7 +83,7 @@ func openStore(ctx context.Context, redisURL string, log *slog.Logger) (driver.S
 		// asking the database instead would make it busier.
 		return memstore.New(memstore.Config{}), time.Second, nil
 	}
-	s, err := redisstore.Open(ctx, redisstore.Config{URL: redisURL, Prefix: redisPrefix, Logger: log})
+	s, err := redisstore.Open(ctx, redisstore.Config{URL: redisURL, Prefix: redisPrefix, TagLife: tagLife, Logger: log})
 	if err != nil {
 		return nil, 0, fmt.Errorf("REDIS_URL: %w", err)
 	}

@@ -1,9 +1,7 @@
 package httpapi
 
 import (
-	"errors"
 	"net/http"
-	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/internal/learning"
@@ -45,10 +43,12 @@ func (s *Server) authenticate(r *http.Request) (principal, error) {
 	return principal{scope.claims.user, bearer}, nil
 }
 
+// tokenCheckUnavailable is 503 whatever err is: a defect of ours says nothing about the token either.
 func tokenCheckUnavailable(err error) error {
-	retry := time.Second
-	if e, ok := errors.AsType[*cache.OverloadError](err); ok {
-		retry = e.RetryAfter
+	p := *problemOf(err)
+	if p.kind.status != http.StatusServiceUnavailable {
+		p.kind, p.retryAfter = unavailable, unavailableRetry
 	}
-	return &problem{kind: overloaded, message: "The token cannot be checked at the moment", retryAfter: retry, err: err}
+	p.message, p.details, p.err = "The token cannot be checked at the moment", nil, err
+	return &p
 }

@@ -15,8 +15,8 @@ func newCORSOrigins(list []string) corsOrigins {
 	return corsOrigins{slices.Contains(list, "*"), list}
 }
 
-// setHeaders sets the CORS headers and says whether the request was a preflight, which has its
-// whole answer with them. Tokens travel in a header that scripts set themselves, never in
+// setHeaders sets the CORS headers and says whether the request is a preflight, which has its
+// whole answer with them if there is such a route. Tokens travel in a header that scripts set themselves, never in
 // cookies, so credentials need no permission.
 func (o corsOrigins) setHeaders(h http.Header, r *http.Request) (preflight bool) {
 	if len(o.allowed) == 0 {
@@ -38,7 +38,7 @@ func (o corsOrigins) setHeaders(h http.Header, r *http.Request) (preflight bool)
 		return false
 	}
 	h.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT")
-	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, If-None-Match, X-Request-Id")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Cache-Control, Content-Type, If-Match, If-None-Match, X-Request-Id")
 	h.Set("Access-Control-Max-Age", "600")
 	return true
 }

@@ -8,7 +8,7 @@ import (
 
 func (s *Server) listCourses(r *http.Request, viewer learning.UserID) (reply, error) {
 	errs := fieldErrors{}
-	q := query(r, errs)
+	q := query(r)
 	p := learning.ListParams{Difficulty: difficultyOf(q, errs)}
 	p.Page, p.Limit = pageOf(q, errs)
 	if err := errs.err(); err != nil {

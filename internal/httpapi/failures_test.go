@@ -103,7 +103,7 @@ func TestDatabaseTrouble(t *testing.T) {
 		{method: "POST", path: "/courses/" + golang + "/enroll", user: ada},
 	} {
 		res := s.do(r)
-		if res.status != http.StatusServiceUnavailable || res.body.Error != "OVERLOADED" || res.header.Get("Retry-After") == "" {
+		if res.status != http.StatusServiceUnavailable || res.body.Error != "UNAVAILABLE" || res.header.Get("Retry-After") == "" {
 			t.Errorf("%s %s: %d %s", r.method, r.path, res.status, res.raw)
 		}
 		if strings.Contains(string(res.raw), "table") {
@@ -144,6 +144,29 @@ func TestMetricsTellTheTruth(t *testing.T) {
 	res := s.do(request{path: "//metrics"})
 	if res.status != http.StatusNotFound {
 		t.Errorf("the public listener shows metrics: %d", res.status)
+	}
+}
+
+// What is warmed at the start is no miss: the hit rate is that of clients.
+func TestWarmingIsNoMiss(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	must(t, s.cache.Warm(t.Context()))
+	if n := s.metric(`cache_loads_total{namespace="courses",query="list",result="found"}`); n == "0" || n == "" {
+		t.Errorf("%q pages were loaded", n)
+	}
+	s.get("/courses", "")
+	s.get("/courses?page=2", "")
+	for series, want := range map[string]string{
+		`cache_misses_total{namespace="courses",query="list"}`:              "0",
+		`cache_misses_total{namespace="courses",query="count"}`:             "0",
+		`cache_hits_total{namespace="courses",query="list",tier="shared"}`:  "2",
+		`cache_hits_total{namespace="courses",query="count",tier="shared"}`: "1",
+		`cache_hit_rate{namespace="courses",query="list"}`:                  "1",
+	} {
+		if got := s.metric(series); got != want {
+			t.Errorf("%s is %s, want %s", series, got, want)
+		}
 	}
 }
 

@@ -26,7 +26,7 @@ func FuzzCanonicalQuery(f *testing.F) {
 		errs := fieldErrors{}
 		r := httptest.NewRequest("GET", "/", nil)
 		r.URL = &url.URL{Path: "/", RawQuery: raw}
-		q := query(r, errs)
+		q := query(r)
 		p := learning.ListParams{Difficulty: difficultyOf(q, errs)}
 		p.Page, p.Limit = pageOf(q, errs)
 		return p, errs

@@ -3,9 +3,12 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
 // phase of the server's life.
@@ -21,13 +24,36 @@ const (
 // Until then, and again after Stopping, it says that it may not; it answers nonetheless.
 func (s *Server) Ready() { s.phase.CompareAndSwap(phaseStarting, phaseReady) }
 
-// Stopping makes the server report that it wants no more requests.
+// Stopping makes the server report that it wants no more requests. It answers those that come all
+// the same, and tells their clients to use the connection for no more.
 func (s *Server) Stopping() { s.phase.Store(phaseStopping) }
 
 func (s *Server) healthRoutes(mux *http.ServeMux, base string) {
 	mux.HandleFunc("GET "+base+"/health/live", s.liveness)
 	mux.HandleFunc("GET "+base+"/health/ready", s.readiness)
 	mux.HandleFunc("GET "+base+"/health", s.readiness)
+}
+
+// Starting returns the handler of a process that is about to have a Server, while its database is
+// opened and migrated: it is alive and not ready, and every other request is to come again.
+func Starting() http.Handler {
+	mux := http.NewServeMux()
+	for _, base := range []string{"", "/api", "/api/v1"} {
+		mux.HandleFunc("GET "+base+"/health/live", func(w http.ResponseWriter, r *http.Request) {
+			answerProbe(w, r, http.StatusOK, health{Status: "ok"})
+		})
+		for _, path := range []string{"/health/ready", "/health"} {
+			mux.HandleFunc("GET "+base+path, func(w http.ResponseWriter, r *http.Request) {
+				answerProbe(w, r, http.StatusServiceUnavailable, health{Status: "starting"})
+			})
+		}
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		setSecurityHeaders(w.Header())
+		p := &problem{kind: unavailable, message: "The service is starting", retryAfter: unavailableRetry}
+		p.write(w, requestID(r))
+	})
+	return mux
 }
 
 func isProbe(path string) bool {
@@ -51,7 +77,7 @@ type health struct {
 }
 
 type checks struct {
-	Database string `json:"database"` // ok, down
+	Database string `json:"database"` // ok, read-only, down
 	Cache    string `json:"cache"`    // ok, recovering, down
 }
 
@@ -76,8 +102,11 @@ func (s *Server) readiness(w http.ResponseWriter, r *http.Request) {
 	})
 	if err != nil {
 		h.Status, h.Checks.Database, status = "unavailable", "down", http.StatusServiceUnavailable
-		s.log.WarnContext(r.Context(), "database does not answer", "err", err)
+		if errors.Is(err, learning.ErrReadOnly) {
+			h.Checks.Database = "read-only"
+		}
 	}
+	s.reportDatabase(r.Context(), h.Checks.Database, err)
 	switch s.phase.Load() {
 	case phaseStarting:
 		h.Status, status = "starting", http.StatusServiceUnavailable
@@ -85,6 +114,18 @@ func (s *Server) readiness(w http.ResponseWriter, r *http.Request) {
 		h.Status, status = "stopping", http.StatusServiceUnavailable
 	}
 	answerProbe(w, r, status, h)
+}
+
+// reportDatabase logs that the state of the database has changed, once and not with each probe.
+func (s *Server) reportDatabase(ctx context.Context, state string, err error) {
+	before := s.databaseState.Swap(&state)
+	switch {
+	case before != nil && *before == state || before == nil && err == nil:
+	case err == nil:
+		s.log.InfoContext(ctx, "the database may be read and written again, this process is ready")
+	default:
+		s.log.WarnContext(ctx, "this process reports that it is not ready", "database", state, "err", err)
+	}
 }
 
 func answerProbe(w http.ResponseWriter, r *http.Request, status int, h health) {

@@ -27,7 +27,7 @@ func (s *Server) claimReward(r *http.Request, me principal) (reply, error) {
 func (s *Server) rewardHistory(r *http.Request, me principal) (reply, error) {
 	errs := fieldErrors{}
 	p := learning.RewardParams{User: me.id}
-	p.Page, p.Limit = pageOf(query(r, errs), errs)
+	p.Page, p.Limit = pageOf(query(r), errs)
 	if err := errs.err(); err != nil {
 		return reply{}, err
 	}

@@ -43,7 +43,10 @@ func (s *Server) servePublic(rw http.ResponseWriter, r *http.Request) {
 
 	setSecurityHeaders(w.Header())
 	w.Header().Set("X-Request-Id", scope.requestID)
-	if s.corsOrigins.setHeaders(w.Header(), r) {
+	if s.phase.Load() == phaseStopping {
+		w.Header().Set("Connection", "close")
+	}
+	if s.corsOrigins.setHeaders(w.Header(), r) && s.hasRoute(r, r.Header.Get("Access-Control-Request-Method")) {
 		scope.routed = true
 		w.WriteHeader(http.StatusNoContent)
 		return
@@ -56,6 +59,7 @@ func (s *Server) servePublic(rw http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	limitBodyTime(w, r, s.cfg.BodyTimeout)
 	s.mux.ServeHTTP(w, r)
 	if scope.routed {
 		return
@@ -73,6 +77,14 @@ func (s *Server) servePublic(rw http.ResponseWriter, r *http.Request) {
 	w.Header().Del("Location")
 	w.status = 0
 	s.writeProblem(w, r, err)
+}
+
+// hasRoute says whether there is a route for the method at the request's path.
+func (s *Server) hasRoute(r *http.Request, method string) bool {
+	asked := *r
+	asked.Method = method
+	_, pattern := s.mux.Handler(&asked)
+	return pattern != ""
 }
 
 // hasNoCache says whether the client asks for a validated answer (Cache-Control: no-cache,
@@ -117,7 +129,10 @@ func (s *Server) observe(r *http.Request, w *responseRecorder, took time.Duratio
 	s.duration.WithLabelValues(methodLabel(r.Method), route, strconv.Itoa(w.status)).Observe(took.Seconds())
 
 	level := slog.LevelInfo
-	if w.status >= 500 {
+	switch {
+	case isProbe(r.URL.Path): // what a probe found is said once, see reportDatabase
+		level = slog.LevelDebug
+	case w.status >= 500:
 		level = slog.LevelError
 	}
 	ctx := context.WithoutCancel(r.Context())

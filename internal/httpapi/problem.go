@@ -30,6 +30,7 @@ var (
 	rateLimited      = problemKind{http.StatusTooManyRequests, "RATE_LIMITED"}
 	internal         = problemKind{http.StatusInternalServerError, "INTERNAL_ERROR"}
 	overloaded       = problemKind{http.StatusServiceUnavailable, "OVERLOADED"}
+	unavailable      = problemKind{http.StatusServiceUnavailable, "UNAVAILABLE"}
 )
 
 // problem is an error as clients see it; err is for the log.
@@ -89,30 +90,42 @@ func problemOf(err error) *problem {
 	if e, ok := errors.AsType[*cache.OverloadError](err); ok {
 		return &problem{kind: overloaded, message: "The service is overloaded", retryAfter: e.RetryAfter, err: err}
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, cache.ErrLoadTimeout) {
+	if errors.Is(err, cache.ErrClosed) {
+		return &problem{kind: unavailable, message: "The service is stopping", retryAfter: time.Second, err: err}
+	}
+	if errors.Is(err, cache.ErrLoadTimeout) || errors.Is(err, context.DeadlineExceeded) {
 		return &problem{kind: overloaded, message: "The service took too long to answer", retryAfter: time.Second, err: err}
 	}
-	if errors.Is(err, cache.ErrClosed) {
-		return &problem{kind: overloaded, message: "The service is stopping", retryAfter: time.Second, err: err}
+	if errors.Is(err, learning.ErrUnavailable) {
+		return &problem{kind: unavailable, message: "The service cannot reach its database, or write to it, at the moment", retryAfter: unavailableRetry, err: err}
 	}
 	return &problem{kind: internal, message: errInternal.message, err: err}
 }
 
+// unavailableRetry is what clients are told to wait: a server restarts in seconds.
+const unavailableRetry = 2 * time.Second
+
 // writeProblem answers with err.
 func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error) {
 	scope := requestScopeOf(r)
-	if errors.Is(r.Context().Err(), context.Canceled) { // the client has disconnected and reads no answer
+	p := problemOf(err)
+	// The client has disconnected and reads no answer. It is also said to have when its body does
+	// not arrive in time, and then it reads what was wrong.
+	if errors.Is(r.Context().Err(), context.Canceled) && p.kind.status >= http.StatusInternalServerError {
 		scope.err = err
 		w.WriteHeader(statusClientGone)
 		return
 	}
-	p := problemOf(err)
 	if p.kind.status >= http.StatusInternalServerError {
 		scope.err = err
 	}
+	p.write(w, scope.requestID)
+}
+
+func (p *problem) write(w http.ResponseWriter, requestID string) {
 	h := w.Header()
 	switch {
-	case p.retryAfter > 0 || p.kind == overloaded:
+	case p.retryAfter > 0 || p.kind.status == http.StatusServiceUnavailable:
 		h.Set("Retry-After", strconv.Itoa(wholeSeconds(p.retryAfter)))
 	case p.kind == unauthorized:
 		h.Set("WWW-Authenticate", "Bearer")
@@ -123,7 +136,7 @@ func (s *Server) writeProblem(w http.ResponseWriter, r *http.Request, err error)
 		Message    string              `json:"message"`
 		Details    map[string][]string `json:"details,omitempty"`
 		RequestID  string              `json:"requestId"`
-	}{p.kind.status, p.kind.code, p.message, p.details, scope.requestID})
+	}{p.kind.status, p.kind.code, p.message, p.details, requestID})
 	if err != nil { // strings always encode
 		panic(err)
 	}

@@ -69,6 +69,7 @@ func (s *Server) handle(route string, f func(r *http.Request) (reply, error)) {
 		}
 		s.writeReply(w, r, route, rep)
 	})
+	s.registered = append(s.registered, route)
 	s.mux.Handle(method+" /api"+path, h)
 	s.mux.Handle(method+" /api/v1"+path, h)
 }

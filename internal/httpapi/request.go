@@ -9,7 +9,9 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/chainlearn/chainlearn/internal/learning"
@@ -17,6 +19,33 @@ import (
 
 // maxBody is the most bytes of a request's body.
 const maxBody = 100 << 10
+
+// limitBodyTime bounds the time in which the request's body arrives. Without it the server would
+// wait for a body that no handler reads, before it sends the answer, until no answer may be sent.
+func limitBodyTime(w http.ResponseWriter, r *http.Request, limit time.Duration) {
+	if r.ContentLength == 0 {
+		return
+	}
+	c := http.NewResponseController(w)
+	if c.SetReadDeadline(time.Now().Add(limit)) == nil { // else there is no connection, as in a test
+		r.Body = &timedBody{r.Body, c}
+	}
+}
+
+// timedBody takes the deadline back when the body has arrived. From then on the server reads to see
+// whether the client leaves, and the deadline would look as if it had.
+type timedBody struct {
+	io.ReadCloser
+	c *http.ResponseController
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		_ = b.c.SetReadDeadline(time.Time{}) // it was set before
+	}
+	return n, err
+}
 
 // fieldErrors collects what is wrong with a request, so that a client learns of everything at
 // once.
@@ -54,11 +83,18 @@ func checkModuleID(id string) string {
 	return ""
 }
 
-// query parses the query part of the address. Unknown parameters are ignored.
-func query(r *http.Request, errs fieldErrors) url.Values {
+// query parses the query part of the address. Unknown parameters are ignored, whatever they look
+// like. A parameter that cannot be decoded has its text as it was sent, which is no value of ours.
+func query(r *http.Request) url.Values {
 	q, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		errs["query"] = append(errs["query"], "is malformed: "+err.Error())
+	if err == nil {
+		return q
+	}
+	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		if _, err := url.ParseQuery(pair); err != nil {
+			name, value, _ := strings.Cut(pair, "=")
+			q.Add(name, value)
+		}
 	}
 	return q
 }
@@ -159,7 +195,44 @@ func (o object) optionalText(name string) (s string, given bool) {
 		o.addError(name, "must be a text")
 		return "", false
 	}
+	// The decoder replaces what is no character by U+FFFD, and something else would be stored than
+	// was sent.
+	if strings.ContainsRune(s, utf8.RuneError) && !isUnicode(raw) {
+		o.addError(name, "must be Unicode: it has invalid UTF-8, or half of a surrogate pair")
+		return "", false
+	}
 	return s, true
+}
+
+// isUnicode says whether a JSON string, which has been decoded once, has none but characters: valid
+// UTF-8, and surrogates in pairs.
+func isUnicode(raw []byte) bool {
+	if !utf8.Valid(raw) {
+		return false
+	}
+	escape := func(i int) rune { // the code unit of the escape at i, or -1
+		if i+6 > len(raw) || raw[i] != '\\' || raw[i+1] != 'u' {
+			return -1
+		}
+		n, err := strconv.ParseUint(string(raw[i+2:i+6]), 16, 16)
+		if err != nil {
+			return -1
+		}
+		return rune(n)
+	}
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '\\' {
+			continue
+		}
+		if unit := escape(i); utf16.IsSurrogate(unit) {
+			if utf16.DecodeRune(unit, escape(i+6)) == utf8.RuneError {
+				return false
+			}
+			i += 6
+		}
+		i++ // what is escaped is no backslash of its own
+	}
+	return true
 }
 
 // requiredText returns a field that must be there.

@@ -38,6 +38,9 @@ type Config struct {
 	SignInLimit int
 	// Limiter counts requests. Default: in this process alone.
 	Limiter *ratelimit.Limiter
+	// BodyTimeout is how long the body of a request may take to arrive. It must be well below the
+	// write timeout of the listener, or a client whose body is late gets no answer. Default 10 s.
+	BodyTimeout time.Duration
 	// TrustedProxies are the proxies whose ProxyHeader is believed. Default: none.
 	TrustedProxies []netip.Prefix
 	// ProxyHeader is the field in which the proxies name the address they forward for:
@@ -63,7 +66,10 @@ type Server struct {
 	duration    *prometheus.HistogramVec
 	probes      singleflight.Group // of the database, for health
 	phase       atomic.Int32       // a phase
-	mux         *http.ServeMux
+	// databaseState is what a probe said last; nil before the first.
+	databaseState atomic.Pointer[string]
+	mux           *http.ServeMux
+	registered    []string // routes, by handle
 }
 
 // New returns a Server that is not ready yet: see Ready.
@@ -94,6 +100,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	cfg.BodyTimeout = cmp.Or(cfg.BodyTimeout, 10*time.Second)
 	s := &Server{
 		cfg:         cfg,
 		platform:    cfg.Platform,
@@ -113,6 +120,14 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.routes()
 	return s, nil
+}
+
+// Routes returns the routes of the API as "METHOD /path", without their base path, and those of health
+// among them.
+func Routes() []string {
+	s := &Server{mux: http.NewServeMux()}
+	s.routes()
+	return append(s.registered, "GET /health", "GET /health/live", "GET /health/ready")
 }
 
 func (s *Server) routes() {

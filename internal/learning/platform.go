@@ -58,7 +58,7 @@ func New(c *cache.Cache, s Storage, cfg Config) *Platform {
 // timestamp is the time of a write, as precise as clients are told and databases keep.
 func (p *Platform) timestamp() time.Time { return p.now().UTC().Truncate(time.Millisecond) }
 
-// Ping says whether the database answers.
+// Ping says whether the database may be read and written; see Storage.
 func (p *Platform) Ping(ctx context.Context) error { return p.storage.Ping(ctx) }
 
 // Anonymous is a viewer without an account. No account has this ID.

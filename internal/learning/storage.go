@@ -3,12 +3,16 @@ package learning
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
+
+	"github.com/chainlearn/chainlearn/cache"
 )
 
 // Storage keeps the platform's data. Packages sqlite and postgres implement it and share
 // one suite, storagetest. It is safe for concurrent use. A row that does not exist is
-// ErrNoRow; every other error is trouble with the database.
+// ErrNoRow; trouble that may pass, such as a database that cannot be reached, matches
+// ErrUnavailable; every other error is a defect.
 type Storage interface {
 	Reads
 
@@ -20,7 +24,8 @@ type Storage interface {
 	// changes nothing outside of tx.
 	Write(ctx context.Context, fn func(ctx context.Context, tx Tx) error) error
 
-	// Ping says whether the database answers.
+	// Ping says whether the database may be read and written. ErrReadOnly says that it can be
+	// read only.
 	Ping(ctx context.Context) error
 }
 
@@ -107,4 +112,10 @@ var (
 	ErrNoRow = errors.New("no such row")
 	// ErrExists says that a unique row exists already.
 	ErrExists = errors.New("row exists already")
+	// ErrUnavailable says that the database, or what a write needs, could not be reached or was
+	// too busy, and that the same may succeed a moment later. The cache does not remember it.
+	ErrUnavailable = fmt.Errorf("the database is unavailable: %w", cache.ErrTransient)
+	// ErrReadOnly is ErrUnavailable of a database that takes no writes: it was set so, or its disk
+	// is full.
+	ErrReadOnly = fmt.Errorf("it takes no writes: %w", ErrUnavailable)
 )

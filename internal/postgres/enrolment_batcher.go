@@ -79,24 +79,29 @@ func (b *enrolmentBatcher) query(ctx context.Context, all ...*enrolmentRequest) 
 		}
 		results[i] = enrolments{}
 	}
-	rows, err := b.pool.Query(ctx, enrolledQuery, numbers, courses, users)
-	if err != nil {
-		return nil, err
-	}
-	var n int
-	var course learning.CourseID
-	_, err = pgx.ForEachRow(rows, []any{&n, &course.UUID}, func() error {
-		results[n-1][course] = true
-		return nil
+	err := repeated(ctx, func(ctx context.Context) error {
+		rows, err := b.pool.Query(ctx, enrolledQuery, numbers, courses, users)
+		if err != nil {
+			return err
+		}
+		var n int
+		var course learning.CourseID
+		_, err = pgx.ForEachRow(rows, []any{&n, &course.UUID}, func() error {
+			results[n-1][course] = true // the same again, if the statement is repeated half way
+			return nil
+		})
+		return err
 	})
 	return results, err
 }
 
 // Enrolled asks the primary: the statement is cheap, and a learner must see their own writes.
 func (s *Storage) Enrolled(ctx context.Context, user learning.UserID, courses []learning.CourseID) (map[learning.CourseID]bool, error) {
-	in, err := s.enrolmentBatcher.Do(ctx, &enrolmentRequest{user, courses}, struct{}{})
+	limited, cancel := context.WithTimeout(ctx, s.readTimeout)
+	defer cancel()
+	in, err := s.enrolmentBatcher.Do(limited, &enrolmentRequest{user, courses}, struct{}{})
 	if err != nil {
-		return nil, fmt.Errorf("enrolments of %s: %w", user, err)
+		return nil, fmt.Errorf("enrolments of %s: %w", user, unavailable(ctx, err))
 	}
 	return in, nil
 }

@@ -85,9 +85,11 @@ func upgradeWatches(ctx context.Context, db *sql.DB) error {
 // does it and the others wait.
 func migrate(ctx context.Context, cfg *pgx.ConnConfig, log *slog.Logger) error {
 	cfg = cfg.Copy()
-	cfg.Tracer = nil // OnQuery does not report migrations
-	if _, set := cfg.RuntimeParams["statement_timeout"]; set {
-		cfg.RuntimeParams["statement_timeout"] = "0" // an index takes as long as it takes
+	cfg.Tracer = nil                                                      // OnQuery does not report migrations
+	for _, limit := range []string{"statement_timeout", "lock_timeout"} { // an index takes as long as it takes
+		if _, set := cfg.RuntimeParams[limit]; set {
+			cfg.RuntimeParams[limit] = "0"
+		}
 	}
 	// Statements run once: nothing to prepare, and nothing for a proxy to trip over.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec

@@ -44,8 +44,11 @@ type Config struct {
 	MaxConns int
 	// ConnectTimeout bounds the opening of a connection. Default 5 s.
 	ConnectTimeout time.Duration
-	// ReadTimeout is how long the server works on one question. Default 10 s.
+	// ReadTimeout is how long one question may take, with the wait for a connection. Default 5 s.
 	ReadTimeout time.Duration
+	// LockTimeout is how long a statement waits for a lock, such as of a table that another
+	// session changes. Default 2 s.
+	LockTimeout time.Duration
 
 	// Logger receives what an operator should know, and how migrations come along.
 	// Default: discarded.
@@ -61,7 +64,8 @@ func (c Config) withDefaults() Config {
 	c.ReplicaWait = cmp.Or(c.ReplicaWait, 20*time.Millisecond)
 	c.MaxConns = cmp.Or(c.MaxConns, 16)
 	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)
-	c.ReadTimeout = cmp.Or(c.ReadTimeout, 10*time.Second)
+	c.ReadTimeout = cmp.Or(c.ReadTimeout, 5*time.Second)
+	c.LockTimeout = cmp.Or(c.LockTimeout, 2*time.Second)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.Relay.Logger = cmp.Or(c.Relay.Logger, c.Logger)
 	return c
@@ -72,7 +76,7 @@ func (c Config) validate() error {
 	for _, f := range []struct {
 		name  string
 		value time.Duration
-	}{{"ReplicaWait", c.ReplicaWait}, {"ConnectTimeout", c.ConnectTimeout}, {"ReadTimeout", c.ReadTimeout}} {
+	}{{"ReplicaWait", c.ReplicaWait}, {"ConnectTimeout", c.ConnectTimeout}, {"ReadTimeout", c.ReadTimeout}, {"LockTimeout", c.LockTimeout}} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("%s is negative: %s", f.name, f.value))
 		}
@@ -102,7 +106,7 @@ func openStorage(ctx context.Context, url string, cfg Config) (_ *Storage, err e
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	s := &Storage{goroutines: newGoroutineGroup()}
+	s := &Storage{goroutines: newGoroutineGroup(), readTimeout: cfg.ReadTimeout}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -144,7 +148,7 @@ func openStorage(ctx context.Context, url string, cfg Config) (_ *Storage, err e
 	}
 	limits := s.db.Limits()
 	cfg.Logger.InfoContext(ctx, "database is open", "host", s.pool.Config().ConnConfig.Host, "database", s.pool.Config().ConnConfig.Database,
-		"max_conns", cfg.MaxConns, "replica", cfg.ReplicaURL != "", "read_timeout", cfg.ReadTimeout,
+		"max_conns", cfg.MaxConns, "replica", cfg.ReplicaURL != "", "read_timeout", cfg.ReadTimeout, "lock_timeout", cfg.LockTimeout,
 		"write_statement_timeout", limits.Statement, "write_idle_timeout", limits.Idle, "write_transaction_timeout", limits.Transaction)
 	return s, nil
 }
@@ -156,6 +160,7 @@ func connect(ctx context.Context, url string, cfg Config) (*pgxpool.Pool, error)
 		return nil, err // pgx leaves the password out of it
 	}
 	config.MaxConns = int32(min(cfg.MaxConns, 1<<15))
+	config.PrepareConn = prepareConn
 	config.MaxConnLifetimeJitter = 5 * time.Minute // of an hour: not all at once
 	config.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
 	if cfg.OnQuery != nil {
@@ -167,6 +172,7 @@ func connect(ctx context.Context, url string, cfg Config) (*pgxpool.Pool, error)
 
 	settings := map[string]string{
 		"statement_timeout": strconv.FormatInt(cfg.ReadTimeout.Milliseconds(), 10),
+		"lock_timeout":      strconv.FormatInt(cfg.LockTimeout.Milliseconds(), 10),
 		// A caller that leaves closes its connection; the server is to notice and stop working.
 		"client_connection_check_interval": "1000",
 		// Each statement is to see what was committed before it; see replica.
@@ -181,8 +187,8 @@ func connect(ctx context.Context, url string, cfg Config) (*pgxpool.Pool, error)
 		for name := range settings {
 			delete(params, name)
 		}
-		cfg.Logger.WarnContext(ctx, "a proxy refuses startup parameters: give the role a statement_timeout, "+
-			"or the server will not limit how long it works on a question", "err", e.Message)
+		cfg.Logger.WarnContext(ctx, "a proxy refuses startup parameters: give the role a statement_timeout and a lock_timeout, "+
+			"or the server will not limit how long it works on a question and waits for a lock", "err", e.Message)
 		pool, err = dial(ctx, config)
 	}
 	if err != nil || strings.Contains(config.ConnString(), "default_query_exec_mode") {

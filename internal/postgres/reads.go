@@ -79,7 +79,7 @@ func (s *Storage) CourseDetail(ctx context.Context, id learning.CourseID) (learn
 	err := s.load(ctx, courseDetailQuery, []any{id.UUID},
 		&c.ID.UUID, &c.Title, &c.Description, &c.Difficulty, &c.ContentHash, utcTime{&c.CreatedAt}, &c.EnrolledCount, &modules)
 	if err != nil {
-		return learning.CourseDetail{}, fmt.Errorf("course %s: %w", id, rowError(err))
+		return learning.CourseDetail{}, fmt.Errorf("course %s: %w", id, err)
 	}
 	c.IsActive = true
 	c.Modules = learning.ModulesInOrder(modules)
@@ -96,7 +96,7 @@ SELECT EXISTS (
 
 func (s *Storage) CompletedModule(ctx context.Context, user learning.UserID, course learning.CourseID, module learning.ModuleID) (bool, error) {
 	var done bool
-	if err := s.pool.QueryRow(ctx, completedModuleQuery, user.UUID, course.UUID, string(module)).Scan(&done); err != nil {
+	if err := s.readRow(ctx, completedModuleQuery, []any{user.UUID, course.UUID, string(module)}, &done); err != nil {
 		return false, fmt.Errorf("completion of module %q of course %s by %s: %w", module, course, user, err)
 	}
 	return done, nil
@@ -124,8 +124,8 @@ func profileFields(p *learning.Profile) []any {
 
 func (s *Storage) Profile(ctx context.Context, id learning.UserID) (learning.Profile, error) {
 	var p learning.Profile
-	if err := s.pool.QueryRow(ctx, profileQuery, id.UUID).Scan(profileFields(&p)...); err != nil {
-		return learning.Profile{}, fmt.Errorf("user %s: %w", id, rowError(err))
+	if err := s.readRow(ctx, profileQuery, []any{id.UUID}, profileFields(&p)...); err != nil {
+		return learning.Profile{}, fmt.Errorf("user %s: %w", id, err)
 	}
 	return p, nil
 }
@@ -199,8 +199,8 @@ func (s *Storage) Credentials(ctx context.Context, id learning.UserID) ([]learni
 // Bearer asks the primary, as Profile does: a replica would first have to report its
 // WAL position.
 func (s *Storage) Bearer(ctx context.Context, id learning.UserID, jti string) (p learning.Profile, revoked bool, err error) {
-	if err := s.pool.QueryRow(ctx, bearerQuery, id.UUID, jti).Scan(append(profileFields(&p), &revoked)...); err != nil {
-		return learning.Profile{}, false, fmt.Errorf("user %s: %w", id, rowError(err))
+	if err := s.readRow(ctx, bearerQuery, []any{id.UUID, jti}, append(profileFields(&p), &revoked)...); err != nil {
+		return learning.Profile{}, false, fmt.Errorf("user %s: %w", id, err)
 	}
 	return p, revoked, nil
 }

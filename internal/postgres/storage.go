@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
@@ -27,6 +28,8 @@ type Storage struct {
 	log              *outboxpostgres.Log
 	db               *outboxpostgres.DB
 	relay            *outbox.Relay // nil without a cache, or with NoRelay
+	readTimeout      time.Duration // of a question
+	refused          atomic.Bool   // the last write was refused for want of room, or as the server is read-only
 }
 
 var _ learning.Storage = (*Storage)(nil)
@@ -63,18 +66,19 @@ func (s *Storage) Close() error {
 	return errors.Join(errs...)
 }
 
-// Ping says whether the database answers.
-func (s *Storage) Ping(ctx context.Context) error {
-	if err := s.pool.Ping(ctx); err != nil {
-		return fmt.Errorf("ping: %w", err)
-	}
-	return nil
-}
-
 // Write runs fn in a transaction. Do not call Write in fn: the transactions would wait for
 // each other's locks.
 func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx learning.Tx) error) error {
-	return s.db.Write(ctx, func(ctx context.Context, t pgx.Tx) error { return fn(ctx, &tx{t}) })
+	err := repeated(ctx, func(ctx context.Context) error { // nothing was committed, unless the outcome is unknown
+		return s.db.Write(ctx, func(ctx context.Context, t pgx.Tx) error { return fn(ctx, &tx{t}) })
+	})
+	switch {
+	case err == nil:
+		s.refused.Store(false)
+	case refusesWrites(err):
+		s.refused.Store(true)
+	}
+	return unavailable(ctx, err)
 }
 
 // load asks a question whose answer is one row, of the replica if it has caught up.
@@ -82,10 +86,10 @@ func (s *Storage) load(ctx context.Context, query string, args []any, fields ...
 	if s.replica != nil {
 		ok, err := s.replica.load(ctx, query, args, fields)
 		if ok {
-			return err
+			return unavailable(ctx, rowError(err))
 		}
 	}
-	return s.pool.QueryRow(ctx, query, args...).Scan(fields...)
+	return s.readRow(ctx, query, args, fields...)
 }
 
 // rowError gives the database's errors the names the domain knows.

@@ -58,8 +58,8 @@ type Config struct {
 	// those are more.
 	Readers int
 
-	// BusyTimeout is how long a write waits for another process to finish its own.
-	// Default 5 s.
+	// BusyTimeout is how long a write waits for another process to finish its own, and how long
+	// it may take in all. Default 5 s.
 	BusyTimeout time.Duration
 
 	// OnQuery, if set, is called with every statement that is sent to the database,
@@ -95,7 +95,7 @@ func openStorage(ctx context.Context, path string, cfg Config) (_ *Storage, err 
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	s := &Storage{}
+	s := &Storage{writeTimeout: cfg.BusyTimeout}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())

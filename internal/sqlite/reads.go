@@ -43,6 +43,11 @@ func (s *Storage) prepare(ctx context.Context) error {
 	return nil
 }
 
+// readRow asks a question whose answer is one row.
+func readRow(ctx context.Context, stmt *sql.Stmt, args []any, fields ...any) error {
+	return unavailable(ctx, rowError(stmt.QueryRowContext(ctx, args...).Scan(fields...)))
+}
+
 // listCoursesQuery is the page of courses that match a condition, and how many do. The page comes
 // as one JSON array: a page past the end has no rows that could bear the total.
 func listCoursesQuery(condition string) string {
@@ -69,7 +74,7 @@ func (s *Storage) ListCourses(ctx context.Context, p learning.ListParams) (learn
 		stmt, args = s.statements.listCoursesOf, append(args, p.Difficulty)
 	}
 	var page learning.CoursePage
-	err := stmt.QueryRowContext(ctx, args...).Scan(&page.Total, jsonColumn{&page.Courses})
+	err := readRow(ctx, stmt, args, &page.Total, jsonColumn{&page.Courses})
 	if err != nil {
 		return learning.CoursePage{}, fmt.Errorf("list courses: %w", err)
 	}
@@ -82,7 +87,7 @@ func (s *Storage) CountCourses(ctx context.Context, d learning.Difficulty) (int,
 		stmt, args = s.statements.countCoursesOf, []any{d}
 	}
 	var n int
-	if err := stmt.QueryRowContext(ctx, args...).Scan(&n); err != nil {
+	if err := readRow(ctx, stmt, args, &n); err != nil {
 		return 0, fmt.Errorf("count courses: %w", err)
 	}
 	return n, nil
@@ -100,10 +105,10 @@ WHERE id = ?1 AND is_active = 1`
 func (s *Storage) CourseDetail(ctx context.Context, id learning.CourseID) (learning.CourseDetail, error) {
 	var c learning.CourseDetail
 	var modules []learning.ModuleRow
-	err := s.statements.courseDetail.QueryRowContext(ctx, id).Scan(
+	err := readRow(ctx, s.statements.courseDetail, []any{id},
 		&c.ID, &c.Title, &c.Description, &c.Difficulty, &c.ContentHash, utcTime{&c.CreatedAt}, &c.EnrolledCount, jsonColumn{&modules})
 	if err != nil {
-		return learning.CourseDetail{}, fmt.Errorf("course %s: %w", id, rowError(err))
+		return learning.CourseDetail{}, fmt.Errorf("course %s: %w", id, err)
 	}
 	c.IsActive = true
 	c.Modules = learning.ModulesInOrder(modules)
@@ -121,7 +126,7 @@ func (s *Storage) Enrolled(ctx context.Context, user learning.UserID, courses []
 		return nil, fmt.Errorf("enrolments of %s: %w", user, err)
 	}
 	var found []learning.CourseID
-	if err := s.statements.enrolled.QueryRowContext(ctx, user, string(ids)).Scan(jsonColumn{&found}); err != nil {
+	if err := readRow(ctx, s.statements.enrolled, []any{user, string(ids)}, jsonColumn{&found}); err != nil {
 		return nil, fmt.Errorf("enrolments of %s: %w", user, err)
 	}
 	in := make(map[learning.CourseID]bool, len(found))
@@ -145,7 +150,7 @@ SELECT EXISTS (
 
 func (s *Storage) CompletedModule(ctx context.Context, user learning.UserID, course learning.CourseID, module learning.ModuleID) (bool, error) {
 	var done bool
-	if err := s.statements.completedModule.QueryRowContext(ctx, user, course, module).Scan(&done); err != nil {
+	if err := readRow(ctx, s.statements.completedModule, []any{user, course, module}, &done); err != nil {
 		return false, fmt.Errorf("completion of module %q of course %s by %s: %w", module, course, user, err)
 	}
 	return done, nil
@@ -169,15 +174,10 @@ func profileFields(p *learning.Profile) []any {
 	return []any{&p.ID, &p.StellarAddress, &p.DisplayName, &p.Background, &p.LearningGoal, &p.Pace, &p.Language, &p.Credits, utcTime{&p.CreatedAt}}
 }
 
-func scanProfile(row *sql.Row) (p learning.Profile, err error) {
-	err = row.Scan(profileFields(&p)...)
-	return p, err
-}
-
 func (s *Storage) Profile(ctx context.Context, id learning.UserID) (learning.Profile, error) {
-	p, err := scanProfile(s.statements.profile.QueryRowContext(ctx, id))
-	if err != nil {
-		return learning.Profile{}, fmt.Errorf("user %s: %w", id, rowError(err))
+	var p learning.Profile
+	if err := readRow(ctx, s.statements.profile, []any{id}, profileFields(&p)...); err != nil {
+		return learning.Profile{}, fmt.Errorf("user %s: %w", id, err)
 	}
 	return p, nil
 }
@@ -190,7 +190,7 @@ FROM (SELECT count(*) AS courses, count(completed_at) AS completed FROM enrollme
 
 func (s *Storage) Progress(ctx context.Context, id learning.UserID) (learning.Progress, error) {
 	var p learning.Progress
-	err := s.statements.progress.QueryRowContext(ctx, id).Scan(
+	err := readRow(ctx, s.statements.progress, []any{id},
 		&p.EnrolledCourses, &p.CompletedCourses, &p.TotalQuizScore, &p.CredentialsEarned, &p.RewardsClaimed)
 	if err != nil {
 		return learning.Progress{}, fmt.Errorf("progress of %s: %w", id, err)
@@ -220,7 +220,7 @@ LEFT JOIN courses c ON c.id = q.course_id`
 
 func (s *Storage) RewardHistory(ctx context.Context, p learning.RewardParams) (learning.RewardPage, error) {
 	var page learning.RewardPage
-	err := s.statements.rewards.QueryRowContext(ctx, p.User, p.Limit, (p.Page-1)*p.Limit).Scan(&page.Total, jsonColumn{&page.Rewards})
+	err := readRow(ctx, s.statements.rewards, []any{p.User, p.Limit, (p.Page - 1) * p.Limit}, &page.Total, jsonColumn{&page.Rewards})
 	if err != nil {
 		return learning.RewardPage{}, fmt.Errorf("rewards of %s: %w", p.User, err)
 	}
@@ -240,15 +240,15 @@ WHERE k.user_id = ?1`
 
 func (s *Storage) Credentials(ctx context.Context, id learning.UserID) ([]learning.Credential, error) {
 	var list []learning.Credential
-	if err := s.statements.credentials.QueryRowContext(ctx, id).Scan(jsonColumn{&list}); err != nil {
+	if err := readRow(ctx, s.statements.credentials, []any{id}, jsonColumn{&list}); err != nil {
 		return nil, fmt.Errorf("credentials of %s: %w", id, err)
 	}
 	return list, nil
 }
 
 func (s *Storage) Bearer(ctx context.Context, id learning.UserID, jti string) (p learning.Profile, revoked bool, err error) {
-	if err := s.statements.bearer.QueryRowContext(ctx, id, jti).Scan(append(profileFields(&p), &revoked)...); err != nil {
-		return learning.Profile{}, false, fmt.Errorf("user %s: %w", id, rowError(err))
+	if err := readRow(ctx, s.statements.bearer, []any{id, jti}, append(profileFields(&p), &revoked)...); err != nil {
+		return learning.Profile{}, false, fmt.Errorf("user %s: %w", id, err)
 	}
 	return p, revoked, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
@@ -26,6 +27,8 @@ type Storage struct {
 	relay               *outbox.Relay // nil without a cache, or with NoRelay
 	log                 *outboxsqlite.Log
 	lock                *os.File
+	writeTimeout        time.Duration
+	refused             atomic.Bool // the last write was refused for want of room, or as the file may not be written
 }
 
 var _ learning.Storage = (*Storage)(nil)
@@ -62,19 +65,21 @@ func (s *Storage) Close() error {
 	return errors.Join(errs...)
 }
 
-// Ping says whether the file can be read.
-func (s *Storage) Ping(ctx context.Context) error {
-	var n int
-	if err := s.readPool.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema`).Scan(&n); err != nil {
-		return fmt.Errorf("ping: %w", err)
-	}
-	return nil
-}
-
 // Write runs fn in a transaction that excludes every other writer. Do not call Write in fn:
 // it would wait for itself.
 func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx learning.Tx) error) error {
-	return s.db.Write(ctx, func(ctx context.Context, t *sql.Tx) error { return fn(ctx, &tx{t}) })
+	// Writes wait in line for the one connection that writes, which waits for other programs: the line
+	// may take no longer than the first in it.
+	limited, cancel := context.WithTimeout(ctx, s.writeTimeout)
+	defer cancel()
+	err := s.db.Write(limited, func(ctx context.Context, t *sql.Tx) error { return fn(ctx, &tx{t}) })
+	switch {
+	case err == nil:
+		s.refused.Store(false)
+	case refusesWrites(err):
+		s.refused.Store(true)
+	}
+	return unavailable(ctx, err)
 }
 
 // tx implements learning.Tx. Its reads need no locks: there is one writer at a time.

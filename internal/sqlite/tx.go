@@ -59,7 +59,8 @@ ON CONFLICT (stellar_address) DO NOTHING`, learning.NewID[learning.Profile](), a
 	if err != nil {
 		return learning.Profile{}, false, err
 	}
-	p, err := scanProfile(t.QueryRowContext(ctx, profileByAddressQuery, address))
+	var p learning.Profile
+	err = t.QueryRowContext(ctx, profileByAddressQuery, address).Scan(profileFields(&p)...)
 	return p, created > 0, rowError(err)
 }
 
@@ -81,7 +82,8 @@ DELETE FROM `+table+` WHERE rowid IN (
 }
 
 func (t *tx) ProfileForUpdate(ctx context.Context, id learning.UserID) (learning.Profile, error) {
-	p, err := scanProfile(t.QueryRowContext(ctx, profileQuery, id))
+	var p learning.Profile
+	err := t.QueryRowContext(ctx, profileQuery, id).Scan(profileFields(&p)...)
 	return p, rowError(err)
 }
 

@@ -147,8 +147,14 @@ func (e *listener) wake() {
 func (e *listener) listen(ctx context.Context) (_ *pgx.Conn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	config := e.pool.Config().ConnConfig
-	config.OnNotification = nil // the caller's own, if there is one, would take them away
+	pool := e.pool.Config()
+	config := pool.ConnConfig
+	config.OnNotification = nil    // the caller's own, if there is one, would take them away
+	if pool.BeforeConnect != nil { // such as for a password that rotates
+		if err := pool.BeforeConnect(ctx, config); err != nil {
+			return nil, err
+		}
+	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err

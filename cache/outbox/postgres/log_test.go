@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -307,4 +308,25 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+// The connection that listens is made as those of the pool are, such as with a password that rotates.
+func TestListenerConnectsAsThePoolDoes(t *testing.T) {
+	t.Parallel()
+	config, err := pgxpool.ParseConfig(database(t))
+	testservers.Must(t, err)
+	user := config.ConnConfig.User
+	config.ConnConfig.User = "outdated"
+	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		c.User = user
+		return nil
+	}
+	p, err := pgxpool.NewWithConfig(t.Context(), config)
+	testservers.Must(t, err)
+	t.Cleanup(p.Close)
+	l := openLog(t, p, nil)
+	testservers.Eventually(t, 10*time.Second, func() (bool, string) {
+		err := l.Wait(t.Context())
+		return err == nil, fmt.Sprint(err)
+	})
 }
