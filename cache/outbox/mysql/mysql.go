@@ -160,10 +160,13 @@ var _ outbox.Log = (*Log)(nil)
 // blob is a literal of bytes, which means the same in every mode and character set.
 func blob[T ~string | ~[]byte](b T) string { return "X'" + hex.EncodeToString([]byte(b)) + "'" }
 
-// age of a row in microseconds. A clock that was set back leaves rows of the future, and any program
-// may have recorded no time at all. How old they are cannot be told, and no clock may hide a row, so
-// they are as old as can be.
-const age = `COALESCE(IF(o.recorded_at > UTC_TIMESTAMP(6), NULL, TIMESTAMPDIFF(MICROSECOND, o.recorded_at, UTC_TIMESTAMP(6))), 3600000000)`
+// age of a row in microseconds, up to ten years. A clock that was set back leaves rows of the future, and any
+// program may have recorded no time at all. How old they are cannot be told, NULL, and no clock may hide a row: a
+// relay takes them at once, and Drain does not take them for rows of after its beginning.
+const (
+	age     = `IF(o.recorded_at > UTC_TIMESTAMP(6), NULL, LEAST(TIMESTAMPDIFF(MICROSECOND, o.recorded_at, UTC_TIMESTAMP(6)), 315360000000000))`
+	someAge = `COALESCE(` + age + `, 3600000000)`
+)
 
 // missing is the condition that a consumer has not got row o.
 func missing(consumer string) string {
@@ -310,8 +313,8 @@ func (l *Log) Deliver(ctx context.Context, consumer string, grace time.Duration,
 	// the database, answers both questions.
 	statement := `SELECT 0, '', NULL, 0, 0 FROM cache_consumers WHERE name = ` + blob(consumer) + `
 UNION ALL
-(SELECT o.id, o.tag, o.mark, o.touches, ` + age + ` FROM cache_outbox o
-	WHERE ` + missing(consumer) + ` AND (o.mark IS NULL OR LEFT(o.mark, 8) <> ` + blob(own[:]) + ` OR ` + age + ` >= ` + strconv.FormatInt(grace.Microseconds(), 10) + `)
+(SELECT o.id, o.tag, o.mark, o.touches, ` + someAge + ` FROM cache_outbox o
+	WHERE ` + missing(consumer) + ` AND (o.mark IS NULL OR LEFT(o.mark, 8) <> ` + blob(own[:]) + ` OR COALESCE(` + age + ` >= ` + strconv.FormatInt(grace.Microseconds(), 10) + `, TRUE))
 	ORDER BY o.id LIMIT ` + strconv.Itoa(most) + `)`
 	var rows []outbox.Row
 	var got []delivered
@@ -488,7 +491,7 @@ const countedRows = 100_000
 func (l *Log) Backlog(ctx context.Context, consumer string) (int, time.Duration, error) {
 	var rows int
 	var oldest int64
-	err := queryRow(ctx, l.db, `SELECT COUNT(*), COALESCE(MAX(age), 0) FROM (SELECT `+age+` AS age FROM cache_outbox o WHERE `+missing(consumer)+`
+	err := queryRow(ctx, l.db, `SELECT COUNT(*), COALESCE(MAX(age), 0) FROM (SELECT `+someAge+` AS age FROM cache_outbox o WHERE `+missing(consumer)+`
 		ORDER BY o.id LIMIT `+strconv.Itoa(countedRows)+`) AS counted`, &rows, &oldest)
 	if err != nil {
 		return 0, 0, fmt.Errorf("count outbox: %w", err)

@@ -135,6 +135,7 @@ CREATE PROCEDURE IF NOT EXISTS cache_touch(IN t VARBINARY(201))
     MODIFIES SQL DATA
 BEGIN
     DECLARE place INT;
+    DECLARE this BIGINT;
     DECLARE done BOOLEAN DEFAULT FALSE;
     IF t IS NOT NULL THEN
         IF NOT (@cache_time <=> CAST(UTC_TIMESTAMP(6) AS CHAR)) OR @cache_seen IS NULL OR @cache_count IS NULL THEN
@@ -148,9 +149,9 @@ BEGIN
             SET place = COALESCE(LOCATE(CONCAT(';', t, ' '), @cache_seen), 0);
         END IF;
         IF place > 0 THEN
-            UPDATE cache_outbox SET touches = touches + 1
-            WHERE id = CAST(SUBSTRING_INDEX(SUBSTRING(@cache_seen, place + LENGTH(t) + 2, 20), ';', 1) AS SIGNED)
-                AND tag = t AND mark <=> @cache_mark;
+            -- By the primary key, and no other index: what an UPDATE reads it locks.
+            SET this = CAST(SUBSTRING_INDEX(SUBSTRING(@cache_seen, place + LENGTH(t) + 2, 20), ';', 1) AS SIGNED);
+            UPDATE cache_outbox SET touches = touches + 1 WHERE id = this AND tag = t AND COALESCE(mark, '') = COALESCE(@cache_mark, '');
             SET done = ROW_COUNT() > 0;
         END IF;
         IF NOT done THEN
@@ -169,7 +170,7 @@ END;
 CREATE PROCEDURE IF NOT EXISTS cache_record(IN t LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin)
     MODIFIES SQL DATA
 BEGIN
-    IF t IS NOT NULL AND t <> '*' AND (LENGTH(t) > 200
+    IF t IS NOT NULL AND NOT (t = '*' AND LENGTH(t) = 1) AND (LENGTH(t) > 200
         OR t REGEXP '[^-A-Za-z0-9._~@+=,/%#*:]'
         OR t NOT REGEXP '^[A-Za-z0-9._-]{1,64}(:[*]|:#[0-9a-f]{64}|(:(%|([-A-Za-z0-9._~@+=,/]|%[0-9A-F]{2})+))+)?$'
         OR t REGEXP '%(2[B-F]|3[0-9D]|4[0-9A-F]|5[0-9AF]|6[1-9A-F]|7[0-9AE])')

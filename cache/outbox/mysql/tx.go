@@ -165,11 +165,16 @@ func (t *Tx) release(ctx context.Context) {
 		defer close(closed)
 		defer cancel()
 		defer end()
-		_, err := conn.ExecContext(limited, ClosingSQL)
+		var err error
 		if tx != nil {
-			if undone := rollback(tx); err == nil {
-				err = undone
+			// Through the transaction: a connection that turns out to be lost here would wait for its end.
+			if _, err = tx.ExecContext(limited, ClosingSQL); err == nil {
+				err = rollback(tx)
+			} else {
+				_ = rollback(tx)
 			}
+		} else {
+			_, err = conn.ExecContext(limited, ClosingSQL)
 		}
 		if err != nil {
 			discard(conn)

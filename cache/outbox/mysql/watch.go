@@ -53,7 +53,8 @@ import (
 // spelled otherwise is refused, and the error says what to write instead: BOOLEAN columns, which hold 0
 // and 1; DECIMAL, FLOAT, BIT, TIME and JSON; and texts whose collation takes different texts for
 // equal. Collations that end in _bin are accepted. Most of them ignore spaces at the end: a
-// reader must ask for the text as it is stored.
+// reader must ask for the text as it is stored. An expression that makes a text of a TIMESTAMP does so in the
+// time zone of the session that writes.
 //
 // # What no trigger sees
 //
@@ -87,7 +88,10 @@ func Watch(ctx context.Context, db Conn, watch, table string, templates ...strin
 		if err != nil {
 			return err
 		}
-		for _, statement := range w.statements(found) {
+		// Before the triggers are there, so that TRUNCATE is seen from here on. Without an answer a relay
+		// notes the first number that it sees, and invalidates what may have gone before.
+		now, _ := incarnations(ctx, db)
+		for _, statement := range w.statements(found, now[strings.ToLower(fileName(w.table.name))]) {
 			if _, err := db.ExecContext(ctx, statement); err != nil && !isCode(err, triggerExists) {
 				return err
 			}
@@ -115,7 +119,7 @@ func WatchSQL(ctx context.Context, db Conn, watch, table string, templates ...st
 		}
 		var b strings.Builder
 		b.WriteString("SET @cache_sql_mode = @@SESSION.sql_mode;\nSET SESSION sql_mode = " + text(sqlMode) + ";\n")
-		for _, s := range w.statements(found) {
+		for _, s := range w.statements(found, "") {
 			if strings.HasPrefix(s, "CREATE TRIGGER") {
 				s = strings.Replace(s, "CREATE TRIGGER", "CREATE TRIGGER IF NOT EXISTS", 1)
 				s = "-- +goose StatementBegin\n" + s + ";\n-- +goose StatementEnd"
@@ -374,16 +378,15 @@ func (w *tableWatch) templatesJSON() string {
 }
 
 // statements that make the watch of what was found. The new triggers come before the others go.
-func (w *tableWatch) statements(found []foundTrigger) (list []string) {
+func (w *tableWatch) statements(found []foundTrigger, incarnation string) (list []string) {
 	wanted := w.triggers()
 	for _, t := range wanted {
 		if !slices.ContainsFunc(found, func(f foundTrigger) bool { return f.trigger.name == t.name }) {
 			list = append(list, t.sql(w.table.ident()))
 		}
 	}
-	// Without an incarnation: a relay notes it, and invalidates what may have gone before it did.
-	list = append(list, fmt.Sprintf(`INSERT INTO cache_watches (watch, watched, templates) VALUES (%s, %s, %s)
-ON DUPLICATE KEY UPDATE templates = %[3]s, incarnation = NULL`, text(w.name), text(w.table.name), text(w.templatesJSON())))
+	list = append(list, fmt.Sprintf(`INSERT INTO cache_watches (watch, watched, templates, incarnation) VALUES (%s, %s, %s, NULLIF(%s, ''))
+ON DUPLICATE KEY UPDATE templates = %[3]s`, text(w.name), text(w.table.name), text(w.templatesJSON()), text(incarnation)))
 	for _, f := range found {
 		if !slices.ContainsFunc(wanted, func(t trigger) bool { return f.trigger.name == t.name }) {
 			list = append(list, "DROP TRIGGER IF EXISTS "+f.name)

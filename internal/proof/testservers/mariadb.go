@@ -367,3 +367,11 @@ func (m *MariaDB) Close() error {
 	}
 	return err
 }
+
+// DataFile writes a file that the server may read, and returns its path.
+func (m *MariaDB) DataFile(tb testing.TB, name, text string) string {
+	tb.Helper()
+	path := m.dir.file(name)
+	Must(tb, os.WriteFile(path, []byte(text), 0o644))
+	return path
+}
