@@ -7,7 +7,7 @@
 // of writers that died on the way, that could not reach the shared tier, or that know
 // nothing of it.
 //
-// The package knows no database. Packages outbox/sqlite and outbox/postgres adapt it.
+// The package knows no database. Packages outbox/sqlite, outbox/postgres and outbox/mysql adapt it.
 package outbox
 
 import (

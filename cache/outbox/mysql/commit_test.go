@@ -308,10 +308,10 @@ func TestFailedBumpIsDeliveredByARelay(t *testing.T) {
 }
 
 func TestLateFence(t *testing.T) {
-	const lease = 2 * time.Second
+	const lease = 10 * time.Second // of which the server ends a session that is silent for 4 s
 	for _, c := range []struct {
 		name  string
-		slow  int // fences that take most of the lease
+		slow  int // fences that take a quarter of the lease
 		value int // in the end
 		want  error
 	}{{"renewed", 1, 1, nil}, {"late again", 2, 0, outbox.ErrLateFence}} {
@@ -329,8 +329,8 @@ func TestLateFence(t *testing.T) {
 				}}
 			})
 			p.warm(0, 1)
-			p.store.Delay(lease*3/4, storetest.OpFence)
-			err := p.db(outbox.Options{CommitTime: lease / 2}).Write(t.Context(), set(1, 1))
+			p.store.Delay(lease/4, storetest.OpFence)
+			err := p.db(outbox.Options{CommitTime: lease * 8 / 10}).Write(t.Context(), set(1, 1))
 			if !errors.Is(err, c.want) || fences != 2 {
 				t.Fatalf("error %v after %d fences, want %v after 2", err, fences, c.want)
 			}
