@@ -95,13 +95,10 @@ func checkWatches(ctx context.Context, db Conn) (findings []cache.Finding, err e
 			add("its templates cannot be read: "+d.broken.Error(), again)
 			return nil
 		}
-		w, err := parseWatch(ctx, db, d.watch, d.table, d.templates)
-		if err != nil {
-			if ctx.Err() != nil {
-				return err
-			}
-			add(strings.TrimSpace(err.Error()), "do as it says, or declare the watch again with templates for the table as it is now")
-			return nil
+		w, broken := parseWatch(ctx, db, d.watch, d.table, d.templates)
+		if broken != nil {
+			add(strings.TrimSpace(broken.Error()), "do as it says, or declare the watch again with templates for the table as it is now")
+			return ctx.Err()
 		}
 		problem, err := w.differs(ctx, db)
 		if err != nil {

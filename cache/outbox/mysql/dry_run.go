@@ -2,8 +2,10 @@ package mysql
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/chainlearn/chainlearn/cache"
 )
@@ -36,9 +38,9 @@ func (db *DB) DryRun(ctx context.Context, table string) (p cache.DryRun, err err
 		if _, err := conn.ExecContext(ctx, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"); err != nil {
 			return err
 		}
-		defer conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 		p, err = dryRun(ctx, conn, table)
-		return err
+		_, undone := conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+		return errors.Join(err, undone)
 	})
 	if err != nil {
 		return cache.DryRun{}, fmt.Errorf("dry run of table %s: %w", table, err)
@@ -62,9 +64,12 @@ func dryRun(ctx context.Context, db Conn, name string) (p cache.DryRun, err erro
 	if err != nil {
 		return p, err
 	}
-	by := "" // the first rows, each time the same
-	for i, column := range order {
-		by += map[bool]string{true: " ORDER BY ", false: ", "}[i == 0] + ident(column)
+	by := ""
+	if len(order) > 0 { // the first rows, each time the same
+		for i := range order {
+			order[i] = ident(order[i])
+		}
+		by = " ORDER BY " + strings.Join(order, ", ")
 	}
 	var statements []string
 	err = declarations(ctx, db, func(d declaration) error {

@@ -79,7 +79,7 @@ func describe(ctx context.Context, db Conn, name string) (*table, error) {
 		return nil, err
 	}
 	const acts = ` NOT IN ('RESTRICT', 'NO ACTION')`
-	err = query(ctx, db, `SELECT referenced_table_name, delete_rule`+acts+`, update_rule`+acts+` FROM information_schema.referential_constraints
+	err = query(ctx, db, `SELECT IF(unique_constraint_schema = DATABASE(), referenced_table_name, CONCAT(unique_constraint_schema, '.', referenced_table_name)), delete_rule`+acts+`, update_rule`+acts+` FROM information_schema.referential_constraints
 		WHERE constraint_schema = DATABASE() AND table_name = `+text(t.name)+` AND (delete_rule`+acts+` OR update_rule`+acts+`) ORDER BY constraint_name`, func(scan func(...any) error) error {
 		var p parent
 		err := scan(&p.name, &p.deletes, &p.moves)

@@ -35,15 +35,18 @@ func (l *Log) compareIncarnations(ctx context.Context) error {
 		return err
 	}
 	now, err := incarnations(ctx, l.db)
+	if err != nil && codeOf(err) == 0 {
+		return err // the connection, not the rights
+	}
+	l.mu.Lock()
+	said := l.blind
+	l.blind = err != nil
+	l.mu.Unlock()
 	if err != nil {
-		l.mu.Lock()
-		said := l.blind
-		l.blind = true
-		l.mu.Unlock()
-		if !said && ctx.Err() == nil {
+		if !said {
 			l.logger.WarnContext(ctx, "TRUNCATE of a watched table is not seen: apply the outbox's schema with an account that has the privilege PROCESS, and grant EXECUTE on its routines to this one", "err", err)
 		}
-		return ctx.Err()
+		return nil
 	}
 	for _, w := range list {
 		is, known := now[strings.ToLower(fileName(w.table))]

@@ -47,7 +47,7 @@ const (
 // Touched returns the rows that the transaction with a mark has recorded so far. Its error matches
 // ErrImplicitCommit if the transaction has ended.
 func Touched(ctx context.Context, db Conn, mark driver.Mark) (rows []outbox.Row, err error) {
-	if _, err := db.ExecContext(ctx, "RELEASE "+BegunSQL); isCode(err, noSavepoint) {
+	if _, err := db.ExecContext(ctx, "RELEASE "+BegunSQL); isCode(err, noSavepoint) || errors.Is(err, sql.ErrTxDone) {
 		return nil, fmt.Errorf("%w: %w", ErrImplicitCommit, outbox.ErrUnknownOutcome)
 	} else if err != nil {
 		return nil, fmt.Errorf("read touched tags: %w", err)

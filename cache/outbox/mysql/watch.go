@@ -30,7 +30,8 @@ import (
 // It is spelled as cache.T spells it for the same values: T("stock", "north", 7). An expression is
 // a column, or SQL over the columns. In a SELECT the row goes by the table's name
 // (enrollments.course_id), and each row of its result is a tag; a SELECT deeper in an
-// expression gives one. NULL means no tag. Expressions hold no braces.
+// expression gives one. NULL means no tag. Expressions hold no braces. An expression that reads another row
+// sees it as of now, and locks it where there is a binary log whose format is not ROW.
 //
 // It may end with the events that concern it, as in CREATE TRIGGER; the default is all three:
 //

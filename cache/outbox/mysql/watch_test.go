@@ -223,6 +223,11 @@ func TestWatchEvents(t *testing.T) {
 	f.records(`INSERT INTO c VALUES (6, 'b', NULL, 5, 0) ON DUPLICATE KEY UPDATE title = 'b'`, "all:5", "title:5", "titles")
 	f.records(`DELETE FROM c WHERE n IN (1, 5)`, "all:4", "all:5", "title:4", "title:5", "gone:4:1", "gone:5:5", "titles")
 
+	// Without a trigger for DELETE, REPLACE may be an update to the server, and is seen all the same.
+	f.watch("a", "c", "new:{courseid} ON INSERT")
+	f.records(`REPLACE INTO c VALUES (8, 'a', NULL, 2, 0)`, "new:8")
+	f.records(`UPDATE c SET courseId = 2`)
+
 	// Another program's watch of the table is another's, and declaring one again replaces it.
 	f.watch("b", "c", "b:{n}")
 	f.watch("a", "c", "a:{n}")
