@@ -93,7 +93,7 @@ func checkWatches(ctx context.Context, db Conn) (findings []cache.Finding, err e
 		}
 		if d.broken != nil {
 			add("its templates cannot be read: "+d.broken.Error(), again)
-			return nil
+			return ctx.Err()
 		}
 		w, broken := parseWatch(ctx, db, d.watch, d.table, d.templates)
 		if broken != nil {
