@@ -385,17 +385,18 @@ func (l *Log) done(ctx context.Context, consumer string, rows []delivered) error
 // leaves alone what others are about to delete, or its own transaction still touches.
 func (l *Log) delete(ctx context.Context, consumer string, rows []delivered) error {
 	return l.inTx(ctx, func(tx *sql.Tx) error {
-		ids, err := scanStrings(tx.QueryContext(ctx, `SELECT o.id FROM cache_outbox o
+		ids, err := scanStrings(tx.QueryContext(ctx, `SELECT o.id FROM cache_outbox o FORCE INDEX (PRIMARY)
 			WHERE o.id IN (`+idsOf(rows)+`) AND o.touches <= `+touchesOf(rows)+` AND `+gotByOthers(consumer)+`
 			ORDER BY o.id FOR UPDATE SKIP LOCKED`))
 		if err != nil || len(ids) == 0 {
 			return err
 		}
+		// With the index, or a small table is scanned whole, and the scan waits for rows of open transactions.
 		list := strings.Join(ids, ",")
-		if _, err := tx.ExecContext(ctx, `DELETE FROM cache_outbox WHERE id IN (`+list+`)`); err != nil {
+		if _, err := tx.ExecContext(ctx, `DELETE o FROM cache_outbox o FORCE INDEX (PRIMARY) WHERE o.id IN (`+list+`)`); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM cache_delivered WHERE row_id IN (`+list+`)`)
+		_, err = tx.ExecContext(ctx, `DELETE d FROM cache_delivered d FORCE INDEX (PRIMARY) WHERE d.row_id IN (`+list+`)`)
 		return err
 	})
 }

@@ -149,9 +149,9 @@ BEGIN
             SET place = COALESCE(LOCATE(CONCAT(';', t, ' '), @cache_seen), 0);
         END IF;
         IF place > 0 THEN
-            -- By the primary key, and no other index: what an UPDATE reads it locks.
+            -- By the primary key, whatever the optimizer thinks of a small table: what an UPDATE reads it locks.
             SET this = CAST(SUBSTRING_INDEX(SUBSTRING(@cache_seen, place + LENGTH(t) + 2, 20), ';', 1) AS SIGNED);
-            UPDATE cache_outbox SET touches = touches + 1 WHERE id = this AND tag = t AND COALESCE(mark, '') = COALESCE(@cache_mark, '');
+            UPDATE cache_outbox FORCE INDEX (PRIMARY) SET touches = touches + 1 WHERE id = this AND tag = t AND COALESCE(mark, '') = COALESCE(@cache_mark, '');
             SET done = ROW_COUNT() > 0;
         END IF;
         IF NOT done THEN
