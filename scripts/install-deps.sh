@@ -11,6 +11,9 @@ any() { for program; do if have "$program"; then return 0; fi; done; return 1; }
 have_postgres() {
 	compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || have initdb || have "${POSTGRES_BIN_DIR:-/nowhere}/initdb"
 }
+have_mariadb() { # the same place
+	if [ -n "${MARIADBD_BIN:-}" ]; then have "$MARIADBD_BIN"; else any mariadbd /usr/sbin/mariadbd; fi
+}
 have_pgbouncer() { # Debian puts it where the PATH of users does not lead
 	if [ -n "${PGBOUNCER_BIN:-}" ]; then have "$PGBOUNCER_BIN"; else any pgbouncer /usr/sbin/pgbouncer; fi
 }
@@ -23,6 +26,7 @@ have make || need make "runs the targets of the Makefile"
 have "$(go env CC)" || need "gcc libc6-dev" "the race detector is linked with it"
 have "${REDIS_SERVER_BIN:-redis-server}" || need redis-server "the tests of the shared tier"
 have_postgres || need postgresql "the tests of storage and invalidation"
+have_mariadb || need mariadb-server "the tests of the outbox in MariaDB"
 have_pgbouncer || need pgbouncer "the tests behind a connection pooler"
 any chromium chromium-browser google-chrome || need chromium "the tests of the dashboard"
 
@@ -69,6 +73,6 @@ echo "Installed."
 # Nor may they start with the next boot, where nobody asked for them.
 if [ -d /run/systemd/system ]; then
 	for package in "${packages[@]}"; do
-		case $package in redis-server | postgresql | pgbouncer) systemctl disable --quiet "$package" || true ;; esac
+		case $package in redis-server | postgresql | pgbouncer | mariadb-server) systemctl disable --quiet "$package" || true ;; esac
 	done
 fi

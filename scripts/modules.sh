@@ -13,7 +13,7 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
 # The modules of the library, without what only tests import.
-modules=(cache cache/cacheprom cache/redisstore cache/outbox/postgres cache/outbox/sqldb cache/outbox/sqlite)
+modules=(cache cache/cacheprom cache/redisstore cache/outbox/postgres cache/outbox/sqldb cache/outbox/sqlite cache/outbox/mysql)
 
 # build NAME MOST PACKAGE…: a program that imports the packages of the library.
 build() {
@@ -60,6 +60,7 @@ build cache-redis-postgres 14 cache cache/redisstore cache/outbox/postgres
 build cache-sql 8 cache/memstore cache/outbox/sqldb
 build cache-metrics 14 cache cache/memstore cache/cacheprom
 build cache-sqlite 14 cache cache/memstore cache/outbox/sqlite
+build cache-mysql 8 cache cache/memstore cache/outbox/mysql
 
 # Each module by itself, at the versions that its own go.mod names.
 for module in "${modules[@]}"; do

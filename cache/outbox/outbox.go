@@ -7,8 +7,8 @@
 // of writers that died on the way, that could not reach the shared tier, or that know
 // nothing of it.
 //
-// The package knows no database. Packages outbox/postgres, outbox/sqldb and
-// outbox/sqlite adapt it.
+// The package knows no database. Packages outbox/postgres, outbox/sqldb, outbox/sqlite and
+// outbox/mysql adapt it.
 package outbox
 
 import (

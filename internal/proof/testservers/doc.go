@@ -1,4 +1,4 @@
-// Package testservers starts real Redis, PostgreSQL and PgBouncer servers for tests,
+// Package testservers starts real Redis, PostgreSQL, PgBouncer and MariaDB servers for tests,
 // benchmarks and the soak run, and breaks them on demand: killed, frozen,
 // restarted empty, failed over, cut off in the middle of a reply.
 //

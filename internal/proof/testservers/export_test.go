@@ -8,3 +8,6 @@ func (p *Postgres) Home() string { return p.dir.path }
 
 // Home returns the directory of a server.
 func (r *Redis) Home() string { return r.dir.path }
+
+// Home returns the directory of a server.
+func (m *MariaDB) Home() string { return m.dir.path }

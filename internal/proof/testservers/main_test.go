@@ -42,11 +42,15 @@ func startAndWait() error {
 		if err != nil {
 			return err
 		}
+		m, err := testservers.OpenMariaDB(ctx, testservers.MariaDBConfig{})
+		if err != nil {
+			return err
+		}
 		for _, s := range []interface {
 			PIDs() ([]int, error)
 			Home() string
 			Freeze() error
-		}{r, p} {
+		}{r, p, m} {
 			pids, err := s.PIDs()
 			if err != nil {
 				return err
@@ -77,6 +81,7 @@ func TestServersDieWithTheirProcess(t *testing.T) {
 	t.Parallel()
 	testservers.SharedRedis(t)    // skips where there is none
 	testservers.SharedPostgres(t) // skips where there is none
+	testservers.SharedMariaDB(t)  // skips where there is none
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), childEnv+"=1")
 	child.Stderr = os.Stderr
@@ -97,8 +102,8 @@ func TestServersDieWithTheirProcess(t *testing.T) {
 		}
 	}()
 
-	if len(left.PIDs) < 6 {
-		t.Fatalf("the child named the processes %v, want two Redis servers and two PostgreSQL servers with children", left.PIDs)
+	if len(left.PIDs) < 8 {
+		t.Fatalf("the child named the processes %v, want two Redis servers, two MariaDB servers, and two PostgreSQL servers with children", left.PIDs)
 	}
 	testservers.Eventually(t, 20*time.Second, func() (bool, string) {
 		for _, pid := range left.PIDs {
@@ -114,13 +119,14 @@ func TestCloseLeavesNothing(t *testing.T) {
 	t.Parallel()
 	r := testservers.StartRedis(t, testservers.RedisConfig{})
 	p := testservers.StartPostgres(t, testservers.PostgresConfig{})
+	m := testservers.StartMariaDB(t, testservers.MariaDBConfig{})
 	connect(t, p.URL())
 	for _, s := range []interface {
 		PIDs() ([]int, error)
 		Home() string
 		Freeze() error
 		Close() error
-	}{r, p} {
+	}{r, p, m} {
 		pids, err := s.PIDs()
 		testservers.Must(t, err)
 		testservers.Must(t, s.Freeze()) // the state that is hardest to end

@@ -13,3 +13,6 @@ func pids(p *process, err error) ([]int, error) {
 	all, err := children(p.pid())
 	return append(all, p.pid()), err
 }
+
+// PIDs returns the process of a running server.
+func (m *MariaDB) PIDs() ([]int, error) { return pids(m.process()) }

@@ -64,6 +64,7 @@ func (o *sharedServer[S]) close() error {
 var (
 	sharedRedis    sharedServer[*Redis]
 	sharedPostgres sharedServer[*Postgres]
+	sharedMariaDB  sharedServer[*MariaDB]
 )
 
 // SharedRedis returns the one Redis server of this test process, for tests that
@@ -90,6 +91,19 @@ func SharedPostgres(tb testing.TB) *Postgres {
 	})
 }
 
+// SharedMariaDB returns the one MariaDB server of this test process; each test asks it for a Database. A
+// test that breaks a server starts one of its own. TestMain must use [Main].
+func SharedMariaDB(tb testing.TB) *MariaDB {
+	tb.Helper()
+	return sharedMariaDB.get(tb, func(ctx context.Context) (*MariaDB, error) {
+		m, err := OpenMariaDB(ctx, MariaDBConfig{})
+		if err == nil {
+			m.shared = true
+		}
+		return m, err
+	})
+}
+
 func closeShared() error {
-	return errors.Join(sharedRedis.close(), sharedPostgres.close())
+	return errors.Join(sharedRedis.close(), sharedPostgres.close(), sharedMariaDB.close())
 }
