@@ -50,6 +50,7 @@ func TestGetManyTakesOneRoundTripAndOneLoad(t *testing.T) {
 		b, c := &batches{source: newSource()}, newCache(t)
 		q := cache.Define(c.Cache, b.query())
 		mustGet(t, q, 2, "two") // loaded alone
+		synctest.Wait()         // and stored
 		reads, claims, settles := c.store.Calls(storetest.OpRead), c.store.Calls(storetest.OpClaim), c.store.Calls(storetest.OpSettle)
 		results, err := q.GetMany(t.Context(), []int{1, 2, 99, 3, 1})
 		if err != nil {
