@@ -236,6 +236,9 @@ func (c *Cache) Purge(ctx context.Context, pattern string) (int, error) {
 	if err == nil {
 		_, err = c.cfg.Store.Purge(ctx, partNamespace+":*:"+pattern) // the parts of large entries
 	}
+	if c.keepsValues() {
+		c.changes.forget() // they are what the store holds
+	}
 	if err != nil {
 		return n, fmt.Errorf("purge %q: %w", pattern, err)
 	}

@@ -109,6 +109,23 @@ func mustLookupAny(t *testing.T, q *cache.Cached[int, string], id int) {
 	}
 }
 
+// What is purged is loaded again, also where values are kept.
+func TestPurgeInProcessTakesValues(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s := newSource()
+		c, q, _ := inProcess(t, s, nil)
+		for range 3 {
+			mustGet(t, q, 1, "one")
+		}
+		synctest.Wait() // until it is stored
+		s.set(1, "uno") // which nothing has told of
+		if _, err := c.Purge(t.Context(), "*"); err != nil {
+			t.Fatal(err)
+		}
+		mustGet(t, q, 1, "uno")
+	})
+}
+
 // Large values count for more, so that a few thousand of them do not fill the process.
 func TestLargeValuesInProcessCountForMore(t *testing.T) {
 	virtual(t, func(t *testing.T) {

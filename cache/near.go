@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/maypok86/otter/v2"
+
+	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 const (
@@ -73,6 +75,12 @@ func newNear[P comparable, V any](c *Cache, bound time.Duration, size int) *near
 			},
 		}),
 	}
+}
+
+// keepsValues says whether answers are kept as values unasked: those of a store in process.
+func (c *Cache) keepsValues() bool {
+	store, ok := c.cfg.Store.(driver.ExactWatcher)
+	return ok && store.ReportsAtOnce()
 }
 
 // get returns the answer for p if it is provably not older than the bound.

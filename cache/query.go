@@ -13,8 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/chainlearn/chainlearn/cache/driver"
 )
 
 // Query describes an answer once: what it is called, what distinguishes one from another,
@@ -154,7 +152,7 @@ var queryName = regexp.MustCompile(`^[a-z0-9._-]+:[a-z0-9._-]+$`)
 // Stores keep these beside the entries, under the same prefix.
 var reservedNamespaces = []string{"tag", "lease", "warm", partNamespace, definedNamespace}
 
-func (q Query[P, V]) validate(exact bool) error {
+func (q Query[P, V]) validate(keepsValues bool) error {
 	var errs []error
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	namespace, _, _ := strings.Cut(q.Name, ":")
@@ -211,7 +209,7 @@ func (q Query[P, V]) validate(exact bool) error {
 			wrong("ContextKeys[%d] is of type %T, and no key of a context: use a type that can be compared", i, key)
 		}
 	}
-	if q.Near == 0 && q.NearSize > 0 && !exact {
+	if q.Near == 0 && q.NearSize > 0 && !keepsValues {
 		wrong("NearSize is %d, but Near is 0: nothing is kept near", q.NearSize)
 	}
 	if q.WarmEvery > 0 && q.Warm == nil {
@@ -240,9 +238,7 @@ type Cached[P comparable, V any] struct {
 // Define adds a query to c. It panics if the definition is malformed, naming everything
 // that is wrong, or if c already has a query of the name: both are mistakes in the program.
 func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
-	store, ok := c.cfg.Store.(driver.ExactWatcher)
-	exact := ok && store.ReportsAtOnce()
-	if err := q.validate(exact); err != nil {
+	if err := q.validate(c.keepsValues()); err != nil {
 		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
 	}
 	q = q.withDefaults(c.cfg)
@@ -258,7 +254,7 @@ func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
 	if err := c.define(q.Name, d); err != nil {
 		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
 	}
-	if q.Near > 0 || exact && comparedByValue(reflect.TypeFor[P]()) {
+	if q.Near > 0 || c.keepsValues() && comparedByValue(reflect.TypeFor[P]()) {
 		d.near = newNear[P, V](c, q.Near, q.NearSize)
 		c.watch()
 	}
