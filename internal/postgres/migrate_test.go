@@ -226,8 +226,8 @@ func TestNewerDatabaseIsRefused(t *testing.T) {
 	execute(t, url, `INSERT INTO `+versionTable+` (version_id, is_applied) VALUES (999, true)`)
 	_, err := Open(t.Context(), url, Config{})
 	newer, ok := errors.AsType[*NewerError](err)
-	if !ok || newer.Found != 999 || newer.Known != 7 {
-		t.Errorf("got %v, want a NewerError with 999 and 7", err)
+	if !ok || newer.Found != 999 || newer.Known != 8 {
+		t.Errorf("got %v, want a NewerError with 999 and 8", err)
 	}
 }
 

@@ -115,6 +115,10 @@ func TestShared(t *testing.T) {
 	processes := []*Limiter{limiter(t, cfg), limiter(t, cfg)}
 	for _, l := range processes {
 		l.timeout = 30 * time.Second // of a busy machine
+		testservers.Eventually(t, 10*time.Second, func() (bool, string) {
+			_, ok := l.allowShared(t.Context(), Policy{"q", 1000, time.Second}, "q:a")
+			return ok, "Redis is not asked"
+		})
 	}
 	p := Policy{"p", 20, time.Hour}
 	var allowed, refused atomic.Int32
@@ -142,7 +146,7 @@ func TestShared(t *testing.T) {
 	if d := processes[0].Allow(t.Context(), p, "b"); !d.Allowed || d.Remaining != 19 || d.Reset > 3*time.Minute+time.Second {
 		t.Errorf("another client: %+v", d)
 	}
-	keys, err := server.Do(t.Context(), "KEYS", cfg.Prefix+"*").AsStrSlice()
+	keys, err := server.Do(t.Context(), "KEYS", cfg.Prefix+"*:p:*").AsStrSlice()
 	if err != nil || len(keys) != 2 {
 		t.Errorf("keys are %v, %v", keys, err)
 	}

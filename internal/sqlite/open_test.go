@@ -88,7 +88,7 @@ func TestOpenRefusesAndLeavesUntouched(t *testing.T) {
 				}
 				withSchema(t, path, `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9001, 1)`)
 			},
-			says: "has schema version 9001 and this program knows 3: run the newer release",
+			says: "has schema version 9001 and this program knows 4: run the newer release",
 		},
 		{
 			name:  "directory",
