@@ -167,7 +167,7 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 // ready says whether the database has an outbox. Until it has, as before its migration, what is written
 // here needs no protocol, and is said.
 func (c *conn) ready(ctx context.Context) (bool, error) {
-	ready, err := c.core.dialect.ready(ctx, c)
+	ready, err := c.core.dialect.Ready(ctx, c)
 	if err == nil && !ready {
 		c.core.undelivered(ctx, errNoOutbox)
 	}
@@ -237,16 +237,18 @@ func (c *conn) plan(ctx context.Context, query string) (plan, error) {
 	if c.state == plainTx {
 		return asItIs, nil
 	}
-	kind := c.core.dialect.kindOf(ctx, c, query)
+	kind := c.core.dialect.KindOf(ctx, c, query)
 	switch c.state {
 	case manualTx:
 		switch kind {
-		case commitsTx:
+		case CommitsTx:
 			c.state = outside
 			return deliver, nil
-		case rollsTxBack:
+		case BeginsTx:
+			return deliver, nil // some servers commit what was open
+		case RollsTxBack:
 			c.state = outside
-		case unclear:
+		case Unclear:
 			c.state = unknown
 			return deliver, nil
 		}
@@ -255,29 +257,32 @@ func (c *conn) plan(ctx context.Context, query string) (plan, error) {
 		return deliver, nil
 	}
 	switch kind {
-	case reads, session, rollsTxBack:
+	case Reads, Session, RollsTxBack:
 		return asItIs, nil
-	case beginsTx:
+	case BeginsTx:
 		c.state = manualTx
 		return asItIs, nil
-	case unclear:
+	case Unclear:
 		c.state = unknown
 	}
 	ready, err := c.ready(ctx)
 	if err != nil || !ready {
 		return asItIs, err
 	}
-	if kind == writes {
+	if kind == Writes {
 		return inOwnTx, nil
 	}
 	return deliver, nil
 }
 
 // noting returns run, after which the state is right also if it fails: what state the statement was to
-// lead to is not certain then.
+// lead to is not certain then. Nor is it whether the server has ended the transaction.
 func noting[T any](c *conn, before state, run func() (T, error)) func() (T, error) {
 	return func() (T, error) {
 		result, err := run()
+		if c.tx != nil {
+			c.tx.undone = err != nil && c.core.dialect.Undone(err)
+		}
 		switch {
 		case c.state == before:
 		case errors.Is(err, driver.ErrSkip):
@@ -489,8 +494,8 @@ func (c *conn) innerPrepare(ctx context.Context, query string) (driver.Stmt, err
 	return s, err
 }
 
-// send implements session.
-func (c *conn) send(ctx context.Context, statements ...string) (driver.Result, error) {
+// Send implements Sender.
+func (c *conn) Send(ctx context.Context, statements ...string) (driver.Result, error) {
 	if c.execs() {
 		if result, err := c.innerExec(ctx, strings.Join(statements, "; "), nil); !errors.Is(err, driver.ErrSkip) {
 			return result, err
@@ -510,8 +515,8 @@ func (c *conn) send(ctx context.Context, statements ...string) (driver.Result, e
 	return result, nil
 }
 
-// ask implements session.
-func (c *conn) ask(ctx context.Context, query string, each func(row []driver.Value) error) (err error) {
+// Ask implements Sender.
+func (c *conn) Ask(ctx context.Context, query string, each func(row []driver.Value) error) (err error) {
 	found, err := c.innerQuery(ctx, query, nil)
 	if errors.Is(err, driver.ErrSkip) {
 		prepared, err := c.innerPrepare(ctx, query)
@@ -544,7 +549,7 @@ func (c *conn) begin(ctx context.Context, level sql.IsolationLevel) (*tx, error)
 	c.bad = true // until it is known to have begun, or not
 	// Not by BeginTx of the driver: many end the transaction when the context does that they were given
 	// there, if need be in the middle of COMMIT. And this way the mark travels with BEGIN.
-	if err := c.core.dialect.begin(ctx, c, level, t.mark); err != nil {
+	if err := c.core.dialect.Begin(ctx, c, level, t.mark, c.core.lease); err != nil {
 		if errors.Is(err, errIsolation) {
 			c.bad = false
 		}

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -110,22 +112,29 @@ func (r *oldRows) Next(dest []driver.Value) error {
 // simple is a dialect in which the first word of a statement is its kind.
 type simple struct{}
 
-func (simple) ready(context.Context, sender) (bool, error) { return true, nil }
-func (simple) kindOf(_ context.Context, _ sender, query string) kind {
+func (simple) Ready(context.Context, Sender) (bool, error) { return true, nil }
+func (simple) KindOf(_ context.Context, _ Sender, query string) Kind {
 	if strings.HasPrefix(query, "write") {
-		return writes
+		return Writes
 	}
-	return reads
+	return Reads
 }
-func (simple) begin(ctx context.Context, s sender, _ sql.IsolationLevel, _ cachedriver.Mark) error {
-	_, err := s.send(ctx, "BEGIN")
+func (simple) Begin(ctx context.Context, s Sender, _ sql.IsolationLevel, _ cachedriver.Mark, _ time.Duration) error {
+	_, err := s.Send(ctx, "BEGIN")
 	return err
 }
-func (simple) touched(ctx context.Context, s sender, mark cachedriver.Mark, _ limits) ([]outbox.Row, error) {
-	_, err := s.send(ctx, "touched")
+func (simple) Touched(ctx context.Context, s Sender, mark cachedriver.Mark, _ time.Duration) ([]outbox.Row, error) {
+	_, err := s.Send(ctx, "touched")
 	return []outbox.Row{{ID: 1, Tag: "a:1", Mark: mark}}, err
 }
-func (simple) undone(err error) bool { return errors.Is(err, errRefused) }
+func (simple) Undone(err error) bool { return errors.Is(err, errRefused) }
+func (simple) Rollback(ctx context.Context, s Sender, check bool) error {
+	_, err := s.Send(ctx, "ROLLBACK")
+	return err
+}
+func (simple) Committed(context.Context, Sender) error                   { return nil }
+func (simple) Log(*sql.DB, *slog.Logger) outbox.Log                      { return nil }
+func (simple) Source(*sql.DB, *cache.Cache, outbox.Options) cache.Source { return nil }
 
 var errRefused = errors.New("refused")
 
@@ -303,13 +312,13 @@ func TestWhichErrorsOfCommitLeaveTheOutcomeOpen(t *testing.T) {
 	t.Parallel()
 	p := &postgres{}
 	for _, err := range []error{sqlError("23503"), sqlError("40001"), sqlError("25P03"), sqlError("57014"), sqlError("P0001"), fmt.Errorf("x: %w", sqlError("40P01"))} {
-		if !p.undone(err) {
+		if !p.Undone(err) {
 			t.Errorf("%v: nothing was committed", err)
 		}
 	}
 	for _, err := range []error{sqlError("57P01"), sqlError("08006"), sqlError("40003"), sqlError("25P04"), sqlError("XX000"), sqlError("53100"), sqlError("58030"), sqlError(""), sqlError("MY001"),
 		driver.ErrBadConn, io.EOF, context.DeadlineExceeded} {
-		if p.undone(err) {
+		if p.Undone(err) {
 			t.Errorf("%v: the outcome is open", err)
 		}
 	}
