@@ -308,6 +308,11 @@ type delivered struct {
 // Deliver hands rows that the consumer has not got to bump, and notes that it has got them. See Log.
 func (l *Log) Deliver(ctx context.Context, consumer string, grace time.Duration, most int, bump func(context.Context, []outbox.Row) error) (int, error) {
 	l.note(consumer)
+	if grace == 0 { // a drain, which is to find all that was committed before
+		if err := l.compareIncarnations(ctx, 0); err != nil {
+			return 0, fmt.Errorf("read outbox: %w", err)
+		}
+	}
 	own := outbox.MarkOf(consumer)
 	// The row of a consumer that is registered comes first, so that one statement, and so one state of
 	// the database, answers both questions.
@@ -525,7 +530,7 @@ func (l *Log) Wait(ctx context.Context) error {
 	statement := `SELECT ` + strings.Join(due, ` OR `)
 	for {
 		began := time.Now()
-		if err := l.compareIncarnations(ctx); err != nil {
+		if err := l.compareIncarnations(ctx, incarnationsEvery); err != nil {
 			return fmt.Errorf("watch outbox: %w", err)
 		}
 		var left bool
