@@ -73,9 +73,10 @@ func (d *dialect) KindOf(_ context.Context, _ sqldb.Sender, query string) sqldb.
 	return kindOf(query)
 }
 
-// Begin sends OpeningSQL before the transaction begins, since neither variable is one of the transaction.
-func (d *dialect) Begin(ctx context.Context, s sqldb.Sender, level sql.IsolationLevel, mark driver.Mark, lease time.Duration) error {
-	statements := []string{OpeningSQL(mark, lease), "START TRANSACTION", BegunSQL}
+// Begin sets the mark before the transaction begins: a variable is the session's. Unlike OpeningSQL it limits no
+// wait yet: a program may do what it likes between two statements.
+func (d *dialect) Begin(ctx context.Context, s sqldb.Sender, level sql.IsolationLevel, mark driver.Mark, _ time.Duration) error {
+	statements := []string{markSQL(mark), "START TRANSACTION", BegunSQL}
 	switch level {
 	case sql.LevelDefault:
 	case sql.LevelReadUncommitted, sql.LevelReadCommitted, sql.LevelRepeatableRead, sql.LevelSerializable:
@@ -104,8 +105,8 @@ func release(ctx context.Context, s sqldb.Sender) error {
 	return err
 }
 
-// Touched is as the function Touched.
-func (d *dialect) Touched(ctx context.Context, s sqldb.Sender, mark driver.Mark, _ time.Duration) (rows []outbox.Row, err error) {
+// Touched is as the function Touched. If there is something to fence, it sets the limit of OpeningSQL.
+func (d *dialect) Touched(ctx context.Context, s sqldb.Sender, mark driver.Mark, lease time.Duration) (rows []outbox.Row, err error) {
 	if err := release(ctx, s); err != nil {
 		return nil, err
 	}
@@ -117,10 +118,13 @@ func (d *dialect) Touched(ctx context.Context, s sqldb.Sender, mark driver.Mark,
 		rows = append(rows, outbox.Row{ID: id, Tag: cache.Tag(asText(row[1])), Mark: mark})
 		return nil
 	})
+	if err == nil && len(rows) > 0 {
+		_, err = s.Send(ctx, "SET SESSION wait_timeout = "+waitTimeout(lease))
+	}
 	return rows, err
 }
 
-// Rollback undoes the transaction, and OpeningSQL.
+// Rollback undoes the transaction, and what is the session's.
 func (d *dialect) Rollback(ctx context.Context, s sqldb.Sender, check bool) error {
 	var ended error
 	if check {
@@ -131,7 +135,7 @@ func (d *dialect) Rollback(ctx context.Context, s sqldb.Sender, check bool) erro
 	return errors.Join(ended, sendEach(ctx, s, "ROLLBACK", ClosingSQL))
 }
 
-// Committed undoes OpeningSQL.
+// Committed undoes what is the session's.
 func (d *dialect) Committed(ctx context.Context, s sqldb.Sender) error {
 	return sendEach(ctx, s, ClosingSQL)
 }

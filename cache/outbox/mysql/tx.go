@@ -28,12 +28,20 @@ var ErrImplicitCommit = errors.New("outbox: a statement has committed the transa
 // OpeningSQL returns the statement that gives rows the mark of the coming transaction, and has the server end the
 // session if it is silent for four tenths of a fence's lease, at least a second.
 func OpeningSQL(mark driver.Mark, lease time.Duration) string {
+	return markSQL(mark) + ", SESSION wait_timeout = " + waitTimeout(lease)
+}
+
+func markSQL(mark driver.Mark) string {
 	literal := "NULL"
 	if mark != driver.NoMark {
 		literal = blob(mark[:])
 	}
-	return "SET @cache_wait_timeout = @@SESSION.wait_timeout, @cache_mark = " + literal + ", SESSION wait_timeout = " +
-		strconv.Itoa(max(1, int(lease*4/10/time.Second)))
+	return "SET @cache_wait_timeout = @@SESSION.wait_timeout, @cache_mark = " + literal
+}
+
+// waitTimeout is in whole seconds.
+func waitTimeout(lease time.Duration) string {
+	return strconv.Itoa(max(1, int(lease*4/10/time.Second)))
 }
 
 const (

@@ -50,6 +50,7 @@ type conn struct {
 	state state
 	tx    *tx  // that is open and goes through the protocol, or nil
 	given bool // DriverConn has handed out the driver's connection
+	skips bool // the driver has refused arguments of a statement that was not prepared
 	bad   bool // whether a transaction is open on the server is not known: not to be used again
 }
 
@@ -294,8 +295,9 @@ func noting[T any](c *conn, before state, run func() (T, error)) func() (T, erro
 	}
 }
 
-// exec runs a statement that returns no rows, in one of three ways.
-func (c *conn) exec(ctx context.Context, query string, run func() (driver.Result, error)) (driver.Result, error) {
+// exec runs a statement that returns no rows, in one of three ways. If it is skippable, database/sql prepares it
+// where the driver says driver.ErrSkip.
+func (c *conn) exec(ctx context.Context, query string, skippable bool, run func() (driver.Result, error)) (driver.Result, error) {
 	before := c.state
 	plan, err := c.plan(ctx, query)
 	if err != nil {
@@ -304,6 +306,9 @@ func (c *conn) exec(ctx context.Context, query string, run func() (driver.Result
 	run = noting(c, before, run)
 	switch plan {
 	case inOwnTx:
+		if skippable && c.skips {
+			return nil, driver.ErrSkip
+		}
 		t, err := c.begin(ctx, sql.LevelDefault)
 		if err != nil {
 			return nil, err
@@ -312,6 +317,8 @@ func (c *conn) exec(ctx context.Context, query string, run func() (driver.Result
 		defer t.abandon() // run may panic
 		result, err := run()
 		if err != nil {
+			// Next time database/sql prepares it at once, instead of after a transaction in vain.
+			c.skips = c.skips || skippable && errors.Is(err, driver.ErrSkip)
 			t.undo(ctx)
 			return nil, err
 		}
@@ -333,7 +340,7 @@ func (c *conn) exec(ctx context.Context, query string, run func() (driver.Result
 // committed before the first is handed out: a program may well use them before it closes
 // them, and wait for a lock that the transaction holds. What is too large for that is committed
 // when the rows are closed; so is the outbox delivered.
-func (c *conn) query(ctx context.Context, query string, run func() (driver.Rows, error)) (driver.Rows, error) {
+func (c *conn) query(ctx context.Context, query string, skippable bool, run func() (driver.Rows, error)) (driver.Rows, error) {
 	before := c.state
 	plan, err := c.plan(ctx, query)
 	if err != nil {
@@ -342,6 +349,9 @@ func (c *conn) query(ctx context.Context, query string, run func() (driver.Rows,
 	run = noting(c, before, run)
 	switch plan {
 	case inOwnTx:
+		if skippable && c.skips {
+			return nil, driver.ErrSkip
+		}
 		t, err := c.begin(ctx, sql.LevelDefault)
 		if err != nil {
 			return nil, err
@@ -355,6 +365,8 @@ func (c *conn) query(ctx context.Context, query string, run func() (driver.Rows,
 		}()
 		found, err := run()
 		if err != nil {
+			// Next time database/sql prepares it at once, instead of after a transaction in vain.
+			c.skips = c.skips || skippable && errors.Is(err, driver.ErrSkip)
 			t.undo(ctx)
 			return nil, err
 		}
@@ -393,7 +405,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	if !c.execs() {
 		return nil, driver.ErrSkip
 	}
-	return c.exec(ctx, query, func() (driver.Result, error) { return c.innerExec(ctx, query, args) })
+	return c.exec(ctx, query, len(args) > 0, func() (driver.Result, error) { return c.innerExec(ctx, query, args) })
 }
 
 // QueryContext implements driver.QueryerContext.
@@ -401,7 +413,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	if !c.queries() {
 		return nil, driver.ErrSkip
 	}
-	return c.query(ctx, query, func() (driver.Rows, error) { return c.innerQuery(ctx, query, args) })
+	return c.query(ctx, query, len(args) > 0, func() (driver.Rows, error) { return c.innerQuery(ctx, query, args) })
 }
 
 func (c *conn) execs() bool {

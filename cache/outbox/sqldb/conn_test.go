@@ -30,6 +30,7 @@ type server struct {
 	mu     sync.Mutex
 	sent   []string                 // guarded by mu
 	opened int                      // guarded by mu
+	skips  bool                     // arguments are for prepared statements
 	on     func(query string) error // may panic
 }
 
@@ -48,6 +49,9 @@ func (s *server) Connect(context.Context) (driver.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.opened++
+	if s.skips {
+		return skippingConn{oldConn{s}}, nil
+	}
 	return oldConn{s}, nil
 }
 
@@ -59,6 +63,16 @@ type oldConn struct{ s *server }
 func (c oldConn) Prepare(query string) (driver.Stmt, error) { return oldStmt{c.s, query}, nil }
 func (c oldConn) Close() error                              { return nil }
 func (c oldConn) Begin() (driver.Tx, error)                 { return oldTx(c), c.s.send("driver's BEGIN") }
+
+// skippingConn takes arguments only of what is prepared.
+type skippingConn struct{ oldConn }
+
+func (c skippingConn) ExecContext(_ context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if len(args) > 0 {
+		return nil, driver.ErrSkip
+	}
+	return driver.RowsAffected(0), c.s.send(query)
+}
 
 type oldTx oldConn
 
@@ -206,6 +220,31 @@ func TestOldDriver(t *testing.T) {
 	}
 	if s.opened != 1 {
 		t.Errorf("opened %d connections", s.opened)
+	}
+}
+
+// A driver that takes arguments only of what is prepared costs a transaction in vain once.
+func TestDriverThatSkips(t *testing.T) {
+	t.Parallel()
+	s := &server{skips: true}
+	db := open(t, s)
+	for i, want := range [][]string{
+		{"BEGIN", "ROLLBACK", "BEGIN", "write ?<0:7>", "touched", "COMMIT"}, {"BEGIN", "write ?<0:7>", "touched", "COMMIT"},
+	} {
+		s.sent = nil
+		if _, err := db.ExecContext(t.Context(), "write ?", 7); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(s.sent, want) {
+			t.Errorf("time %d: sent %q, want %q", i, s.sent, want)
+		}
+	}
+	s.sent = nil
+	if _, err := db.ExecContext(t.Context(), "write"); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"BEGIN", "write", "touched", "COMMIT"}; !slices.Equal(s.sent, want) {
+		t.Errorf("sent %q, want %q", s.sent, want)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 	"github.com/chainlearn/chainlearn/cache/outbox/mysql"
+	"github.com/chainlearn/chainlearn/cache/outbox/sqldb"
 	"github.com/chainlearn/chainlearn/cache/storetest"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
@@ -201,6 +202,9 @@ func TestEveryWayToWriteToMariaDB(t *testing.T) {
 		if got := p.get(t, 1); got != -1 {
 			t.Errorf("after TRUNCATE the answer is %d", got)
 		}
+		if n := p.counts.undelivered.Load(); n != 0 {
+			t.Errorf("%d statements were not delivered", n)
+		}
 		findings, err := p.cache.Check(t.Context(), p.db)
 		testservers.Must(t, err)
 		for _, f := range findings {
@@ -287,6 +291,9 @@ func TestReadsOfMariaDBAreLeftAlone(t *testing.T) {
 			if got := ask[int](t, tx, `SELECT LENGTH(@cache_mark)`); got != 16 {
 				t.Errorf("the mark has %d bytes", got)
 			}
+			if got := ask[string](t, tx, marked); got != "11" {
+				t.Errorf("the server limits waits of the program: %s", got)
+			}
 			return nil
 		}))
 		if n := store.Calls(storetest.OpFence); n != fences {
@@ -360,6 +367,28 @@ func TestSessionOnMariaDBIsKilled(t *testing.T) {
 		}
 		p.warm(t, 1, 0) // the fence lapses
 	}
+}
+
+// A process that is suspended between its look at the clock and COMMIT comes too late: the server has
+// undone the transaction before the fence lapsed.
+func TestLateCommitIsRefusedByMariaDB(t *testing.T) {
+	t.Parallel()
+	store := newSteps(t)
+	p := start(t, options{url: mariaDatabase(t), store: store, lease: 2500 * time.Millisecond,
+		cfg: sqldb.Config{Options: outbox.Options{CommitTime: time.Millisecond}}})
+	p.db.SetMaxOpenConns(1)
+	id := ask[int](t, p.db, `SELECT CONNECTION_ID()`)
+	store.onFence(func() {
+		testservers.Eventually(t, 20*time.Second, func() (bool, string) {
+			return ask[int](t, p.plain, `SELECT COUNT(*) FROM information_schema.processlist WHERE id = ?`, id) == 0, "the transaction is still open"
+		})
+	})
+	err := mariaWays["Tx"](t.Context(), p.db.DB, 1, 1)
+	if err == nil || !strings.Contains(err.Error(), "FenceLease") {
+		t.Errorf("got %v, want an error that names the limit", err)
+	}
+	store.onFence(nil)
+	p.warm(t, 1, 0)
 }
 
 // The connection is cut while COMMIT is under way, after it has taken effect.
