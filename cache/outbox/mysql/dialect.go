@@ -21,7 +21,31 @@ import (
 //
 //	db, err := sqldb.Open("mysql", dsn, c, sqldb.Config{Dialect: mysql.Dialect})
 //
-// The driver is github.com/go-sql-driver/mysql, or one that wraps it and returns its errors.
+// The driver is github.com/go-sql-driver/mysql, or one that wraps it and returns its errors. Package sqldb says what
+// is promised, and what becomes of a statement outside of a transaction. On MariaDB and MySQL:
+//
+//   - As it is: one SELECT, WITH, TABLE or VALUES that calls only functions that both servers have of their own, without
+//     INTO, FOR UPDATE and :=; SHOW, USE, and SET of what is not autocommit, completion_type, a role or a password.
+//   - In a transaction of its own: INSERT, UPDATE, DELETE, REPLACE, DO, LOAD DATA, EXPLAIN, and a SELECT that
+//     may write, such as one that calls a stored function.
+//   - As it is, and the outbox is delivered before it returns: everything else, such as DDL, TRUNCATE and CALL; several statements in
+//     one string; comments that the server runs; and strings that end elsewhere in another sql_mode. A connection on
+//     which such a statement may have left a transaction or locks (CALL, XA, LOCK TABLES, SET autocommit) is
+//     closed when it comes back to the pool, and takes no BeginTx before that.
+//
+// A statement that commits by itself within a transaction, as DDL does, has Commit and Rollback fail with
+// ErrImplicitCommit: what came before it is committed, and relays deliver it. After a deadlock the server has undone
+// the transaction: roll it back, as ever.
+//
+// Sessions that begin with autocommit off, or with another completion_type than NO_CHAIN, are refused: the
+// first write fails and says so. One database of the server is watched: that of the data source, also after USE. What
+// a transaction changes in tables of another database with an outbox of its own is an external writer's.
+//
+// A transaction costs five round trips more than before, and one more if it has recorded something: the driver sends one
+// statement at a time. A statement in a transaction of its own has BEGIN and COMMIT besides. Without interpolateParams, the
+// driver prepares each statement that has arguments, as ever.
+//
+// Only the wait for COMMIT is limited (see Limits of the package), not those between statements.
 func Dialect() sqldb.Dialect { return &dialect{} }
 
 // dialect sends one statement at a time: by default the driver takes no more.

@@ -12,7 +12,13 @@
 // migration file; Check says where declarations and triggers differ.
 //
 // A program writes through DB.Write, and none of its reads is older than a write that has
-// returned. Other programs write as they like: a relay looks every 50 milliseconds. Each store that
+// returned. One that is written already, with GORM, sqlx or plain database/sql, stays as it is, and opens its database
+// with package sqldb:
+//
+//	db, err := sqldb.Open("mysql", dsn, c, sqldb.Config{Dialect: mysql.Dialect}) // was: sql.Open("mysql", dsn)
+//	g, err := gorm.Open(gormmysql.New(gormmysql.Config{Conn: db.DB}), &gorm.Config{})
+//
+// Dialect says what differs from PostgreSQL. Other programs write as they like: a relay looks every 50 milliseconds. Each store that
 // answers are kept in is a consumer of the outbox (see outbox.Log).
 //
 // # What a trigger cannot see

@@ -1,6 +1,7 @@
 package mysql
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/chainlearn/chainlearn/cache/outbox/sqldb"
@@ -89,14 +90,7 @@ type scanned struct {
 }
 
 func (s *scanned) has(words ...string) bool {
-	for _, w := range s.words {
-		for _, wanted := range words {
-			if w == wanted {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.words, func(w string) bool { return slices.Contains(words, w) })
 }
 
 // scan reads SQL.

@@ -18,7 +18,7 @@ import (
 // came before it, as CREATE, ALTER, TRUNCATE, LOCK TABLES and BEGIN do. It also matches
 // outbox.ErrUnknownOutcome: what went before that statement is committed, and what came after it may be.
 // Relays deliver what it touched.
-var ErrImplicitCommit = errors.New("outbox: a statement has committed the transaction before its end: run DDL and LOCK TABLES outside of Write")
+var ErrImplicitCommit = errors.New("outbox: a statement has committed the transaction before its end: run DDL and LOCK TABLES outside of the transaction")
 
 // What follows is for those who run a transaction of their own through outbox.Commit, on one
 // connection: OpeningSQL; BEGIN; BegunSQL; the statements; Touched; COMMIT or ROLLBACK; ClosingSQL. If

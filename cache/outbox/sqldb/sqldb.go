@@ -1,6 +1,7 @@
 // Package sqldb makes programs exact that write through database/sql, whatever sits on it: GORM,
 // ent, bun, sqlx, sqlc. It wraps the driver, so that no code of the program changes. PostgreSQL 14
-// and later is supported, with any driver: lib/pq, the stdlib of pgx.
+// and later is supported, with any driver: lib/pq, the stdlib of pgx; and MariaDB and MySQL, with
+// the Dialect of package outbox/mysql, which says what differs there. What follows is of PostgreSQL.
 //
 // # Take a program to exact answers
 //
