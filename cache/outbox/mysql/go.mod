@@ -5,11 +5,13 @@ go 1.25.0
 // In a clone the modules build as one. Released versions require released versions.
 replace (
 	github.com/chainlearn/chainlearn/cache => ../..
+	github.com/chainlearn/chainlearn/cache/outbox/sqldb => ../sqldb
 	github.com/chainlearn/chainlearn/internal/proof/testservers => ../../../internal/proof/testservers
 )
 
 require (
 	github.com/chainlearn/chainlearn/cache v0.0.0-00010101000000-000000000000
+	github.com/chainlearn/chainlearn/cache/outbox/sqldb v0.0.0-00010101000000-000000000000
 	github.com/chainlearn/chainlearn/internal/proof/testservers v0.0.0-00010101000000-000000000000
 	github.com/go-sql-driver/mysql v1.9.3
 	go.uber.org/goleak v1.3.0

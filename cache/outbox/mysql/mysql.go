@@ -12,7 +12,13 @@
 // migration file; Check says where declarations and triggers differ.
 //
 // A program writes through DB.Write, and none of its reads is older than a write that has
-// returned. Other programs write as they like: a relay looks every 50 milliseconds. Each store that
+// returned. One that is written already, with GORM, sqlx or plain database/sql, stays as it is, and opens its database
+// with package sqldb:
+//
+//	db, err := sqldb.Open("mysql", dsn, c, sqldb.Config{Dialect: mysql.Dialect}) // was: sql.Open("mysql", dsn)
+//	g, err := gorm.Open(gormmysql.New(gormmysql.Config{Conn: db.DB}), &gorm.Config{})
+//
+// Dialect says what differs from PostgreSQL. Other programs write as they like: a relay looks every 50 milliseconds. Each store that
 // answers are kept in is a consumer of the outbox (see outbox.Log).
 //
 // # What a trigger cannot see
@@ -308,6 +314,11 @@ type delivered struct {
 // Deliver hands rows that the consumer has not got to bump, and notes that it has got them. See Log.
 func (l *Log) Deliver(ctx context.Context, consumer string, grace time.Duration, most int, bump func(context.Context, []outbox.Row) error) (int, error) {
 	l.note(consumer)
+	if grace == 0 { // a drain, which is to find all that was committed before
+		if err := l.compareIncarnations(ctx, 0); err != nil {
+			return 0, fmt.Errorf("read outbox: %w", err)
+		}
+	}
 	own := outbox.MarkOf(consumer)
 	// The row of a consumer that is registered comes first, so that one statement, and so one state of
 	// the database, answers both questions.
@@ -525,7 +536,7 @@ func (l *Log) Wait(ctx context.Context) error {
 	statement := `SELECT ` + strings.Join(due, ` OR `)
 	for {
 		began := time.Now()
-		if err := l.compareIncarnations(ctx); err != nil {
+		if err := l.compareIncarnations(ctx, incarnationsEvery); err != nil {
 			return fmt.Errorf("watch outbox: %w", err)
 		}
 		var left bool

@@ -14,14 +14,15 @@ import (
 // TRUNCATE runs no trigger, nor does ALTER TABLE that drops, truncates or exchanges a partition. They give the table, or the
 // partition, a new number in InnoDB's dictionary. A relay compares the numbers with those of before,
 // and records the families of the table's templates when they differ: a second late at most, while
-// the relay waits. What else gives a new number (a table that is rebuilt) invalidates more than it must.
+// the relay waits, and at once when it is drained, as sqldb does after TRUNCATE. What else gives a new number (a table that is rebuilt) invalidates more than it must.
 
 const incarnationsEvery = time.Second
 
-// compareIncarnations records what watched tables gave if their rows have gone without a trigger.
-func (l *Log) compareIncarnations(ctx context.Context) error {
+// compareIncarnations records what watched tables gave if their rows have gone without a trigger, unless
+// that was looked for within a time.
+func (l *Log) compareIncarnations(ctx context.Context, every time.Duration) error {
 	l.mu.Lock()
-	late := time.Since(l.looked) >= incarnationsEvery
+	late := time.Since(l.looked) >= every
 	if late {
 		l.looked = time.Now()
 	}

@@ -18,7 +18,7 @@ import (
 // came before it, as CREATE, ALTER, TRUNCATE, LOCK TABLES and BEGIN do. It also matches
 // outbox.ErrUnknownOutcome: what went before that statement is committed, and what came after it may be.
 // Relays deliver what it touched.
-var ErrImplicitCommit = errors.New("outbox: a statement has committed the transaction before its end: run DDL and LOCK TABLES outside of Write")
+var ErrImplicitCommit = errors.New("outbox: a statement has committed the transaction before its end: run DDL and LOCK TABLES outside of the transaction")
 
 // What follows is for those who run a transaction of their own through outbox.Commit, on one
 // connection: OpeningSQL; BEGIN; BegunSQL; the statements; Touched; COMMIT or ROLLBACK; ClosingSQL. If
@@ -28,12 +28,20 @@ var ErrImplicitCommit = errors.New("outbox: a statement has committed the transa
 // OpeningSQL returns the statement that gives rows the mark of the coming transaction, and has the server end the
 // session if it is silent for four tenths of a fence's lease, at least a second.
 func OpeningSQL(mark driver.Mark, lease time.Duration) string {
+	return markSQL(mark) + ", SESSION wait_timeout = " + waitTimeout(lease)
+}
+
+func markSQL(mark driver.Mark) string {
 	literal := "NULL"
 	if mark != driver.NoMark {
 		literal = blob(mark[:])
 	}
-	return "SET @cache_wait_timeout = @@SESSION.wait_timeout, @cache_mark = " + literal + ", SESSION wait_timeout = " +
-		strconv.Itoa(max(1, int(lease*4/10/time.Second)))
+	return "SET @cache_wait_timeout = @@SESSION.wait_timeout, @cache_mark = " + literal
+}
+
+// waitTimeout is in whole seconds.
+func waitTimeout(lease time.Duration) string {
+	return strconv.Itoa(max(1, int(lease*4/10/time.Second)))
 }
 
 const (

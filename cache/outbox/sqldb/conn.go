@@ -50,6 +50,7 @@ type conn struct {
 	state state
 	tx    *tx  // that is open and goes through the protocol, or nil
 	given bool // DriverConn has handed out the driver's connection
+	skips bool // the driver has refused arguments of a statement that was not prepared
 	bad   bool // whether a transaction is open on the server is not known: not to be used again
 }
 
@@ -167,7 +168,7 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 // ready says whether the database has an outbox. Until it has, as before its migration, what is written
 // here needs no protocol, and is said.
 func (c *conn) ready(ctx context.Context) (bool, error) {
-	ready, err := c.core.dialect.ready(ctx, c)
+	ready, err := c.core.dialect.Ready(ctx, c)
 	if err == nil && !ready {
 		c.core.undelivered(ctx, errNoOutbox)
 	}
@@ -237,16 +238,18 @@ func (c *conn) plan(ctx context.Context, query string) (plan, error) {
 	if c.state == plainTx {
 		return asItIs, nil
 	}
-	kind := c.core.dialect.kindOf(ctx, c, query)
+	kind := c.core.dialect.KindOf(ctx, c, query)
 	switch c.state {
 	case manualTx:
 		switch kind {
-		case commitsTx:
+		case CommitsTx:
 			c.state = outside
 			return deliver, nil
-		case rollsTxBack:
+		case BeginsTx:
+			return deliver, nil // some servers commit what was open
+		case RollsTxBack:
 			c.state = outside
-		case unclear:
+		case Unclear:
 			c.state = unknown
 			return deliver, nil
 		}
@@ -255,29 +258,32 @@ func (c *conn) plan(ctx context.Context, query string) (plan, error) {
 		return deliver, nil
 	}
 	switch kind {
-	case reads, session, rollsTxBack:
+	case Reads, Session, RollsTxBack:
 		return asItIs, nil
-	case beginsTx:
+	case BeginsTx:
 		c.state = manualTx
 		return asItIs, nil
-	case unclear:
+	case Unclear:
 		c.state = unknown
 	}
 	ready, err := c.ready(ctx)
 	if err != nil || !ready {
 		return asItIs, err
 	}
-	if kind == writes {
+	if kind == Writes {
 		return inOwnTx, nil
 	}
 	return deliver, nil
 }
 
 // noting returns run, after which the state is right also if it fails: what state the statement was to
-// lead to is not certain then.
+// lead to is not certain then. Nor is it whether the server has ended the transaction.
 func noting[T any](c *conn, before state, run func() (T, error)) func() (T, error) {
 	return func() (T, error) {
 		result, err := run()
+		if c.tx != nil {
+			c.tx.undone = err != nil && c.core.dialect.Undone(err)
+		}
 		switch {
 		case c.state == before:
 		case errors.Is(err, driver.ErrSkip):
@@ -289,8 +295,9 @@ func noting[T any](c *conn, before state, run func() (T, error)) func() (T, erro
 	}
 }
 
-// exec runs a statement that returns no rows, in one of three ways.
-func (c *conn) exec(ctx context.Context, query string, run func() (driver.Result, error)) (driver.Result, error) {
+// exec runs a statement that returns no rows, in one of three ways. If it is skippable, database/sql prepares it
+// where the driver says driver.ErrSkip.
+func (c *conn) exec(ctx context.Context, query string, skippable bool, run func() (driver.Result, error)) (driver.Result, error) {
 	before := c.state
 	plan, err := c.plan(ctx, query)
 	if err != nil {
@@ -299,6 +306,9 @@ func (c *conn) exec(ctx context.Context, query string, run func() (driver.Result
 	run = noting(c, before, run)
 	switch plan {
 	case inOwnTx:
+		if skippable && c.skips {
+			return nil, driver.ErrSkip
+		}
 		t, err := c.begin(ctx, sql.LevelDefault)
 		if err != nil {
 			return nil, err
@@ -307,6 +317,8 @@ func (c *conn) exec(ctx context.Context, query string, run func() (driver.Result
 		defer t.abandon() // run may panic
 		result, err := run()
 		if err != nil {
+			// Next time database/sql prepares it at once, instead of after a transaction in vain.
+			c.skips = c.skips || skippable && errors.Is(err, driver.ErrSkip)
 			t.undo(ctx)
 			return nil, err
 		}
@@ -328,7 +340,7 @@ func (c *conn) exec(ctx context.Context, query string, run func() (driver.Result
 // committed before the first is handed out: a program may well use them before it closes
 // them, and wait for a lock that the transaction holds. What is too large for that is committed
 // when the rows are closed; so is the outbox delivered.
-func (c *conn) query(ctx context.Context, query string, run func() (driver.Rows, error)) (driver.Rows, error) {
+func (c *conn) query(ctx context.Context, query string, skippable bool, run func() (driver.Rows, error)) (driver.Rows, error) {
 	before := c.state
 	plan, err := c.plan(ctx, query)
 	if err != nil {
@@ -337,6 +349,9 @@ func (c *conn) query(ctx context.Context, query string, run func() (driver.Rows,
 	run = noting(c, before, run)
 	switch plan {
 	case inOwnTx:
+		if skippable && c.skips {
+			return nil, driver.ErrSkip
+		}
 		t, err := c.begin(ctx, sql.LevelDefault)
 		if err != nil {
 			return nil, err
@@ -350,6 +365,8 @@ func (c *conn) query(ctx context.Context, query string, run func() (driver.Rows,
 		}()
 		found, err := run()
 		if err != nil {
+			// Next time database/sql prepares it at once, instead of after a transaction in vain.
+			c.skips = c.skips || skippable && errors.Is(err, driver.ErrSkip)
 			t.undo(ctx)
 			return nil, err
 		}
@@ -388,7 +405,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	if !c.execs() {
 		return nil, driver.ErrSkip
 	}
-	return c.exec(ctx, query, func() (driver.Result, error) { return c.innerExec(ctx, query, args) })
+	return c.exec(ctx, query, len(args) > 0, func() (driver.Result, error) { return c.innerExec(ctx, query, args) })
 }
 
 // QueryContext implements driver.QueryerContext.
@@ -396,7 +413,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	if !c.queries() {
 		return nil, driver.ErrSkip
 	}
-	return c.query(ctx, query, func() (driver.Rows, error) { return c.innerQuery(ctx, query, args) })
+	return c.query(ctx, query, len(args) > 0, func() (driver.Rows, error) { return c.innerQuery(ctx, query, args) })
 }
 
 func (c *conn) execs() bool {
@@ -489,8 +506,8 @@ func (c *conn) innerPrepare(ctx context.Context, query string) (driver.Stmt, err
 	return s, err
 }
 
-// send implements session.
-func (c *conn) send(ctx context.Context, statements ...string) (driver.Result, error) {
+// Send implements Sender.
+func (c *conn) Send(ctx context.Context, statements ...string) (driver.Result, error) {
 	if c.execs() {
 		if result, err := c.innerExec(ctx, strings.Join(statements, "; "), nil); !errors.Is(err, driver.ErrSkip) {
 			return result, err
@@ -510,8 +527,8 @@ func (c *conn) send(ctx context.Context, statements ...string) (driver.Result, e
 	return result, nil
 }
 
-// ask implements session.
-func (c *conn) ask(ctx context.Context, query string, each func(row []driver.Value) error) (err error) {
+// Ask implements Sender.
+func (c *conn) Ask(ctx context.Context, query string, each func(row []driver.Value) error) (err error) {
 	found, err := c.innerQuery(ctx, query, nil)
 	if errors.Is(err, driver.ErrSkip) {
 		prepared, err := c.innerPrepare(ctx, query)
@@ -544,7 +561,7 @@ func (c *conn) begin(ctx context.Context, level sql.IsolationLevel) (*tx, error)
 	c.bad = true // until it is known to have begun, or not
 	// Not by BeginTx of the driver: many end the transaction when the context does that they were given
 	// there, if need be in the middle of COMMIT. And this way the mark travels with BEGIN.
-	if err := c.core.dialect.begin(ctx, c, level, t.mark); err != nil {
+	if err := c.core.dialect.Begin(ctx, c, level, t.mark, c.core.lease); err != nil {
 		if errors.Is(err, errIsolation) {
 			c.bad = false
 		}

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -28,6 +30,7 @@ type server struct {
 	mu     sync.Mutex
 	sent   []string                 // guarded by mu
 	opened int                      // guarded by mu
+	skips  bool                     // arguments are for prepared statements
 	on     func(query string) error // may panic
 }
 
@@ -46,6 +49,9 @@ func (s *server) Connect(context.Context) (driver.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.opened++
+	if s.skips {
+		return skippingConn{oldConn{s}}, nil
+	}
 	return oldConn{s}, nil
 }
 
@@ -57,6 +63,16 @@ type oldConn struct{ s *server }
 func (c oldConn) Prepare(query string) (driver.Stmt, error) { return oldStmt{c.s, query}, nil }
 func (c oldConn) Close() error                              { return nil }
 func (c oldConn) Begin() (driver.Tx, error)                 { return oldTx(c), c.s.send("driver's BEGIN") }
+
+// skippingConn takes arguments only of what is prepared.
+type skippingConn struct{ oldConn }
+
+func (c skippingConn) ExecContext(_ context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if len(args) > 0 {
+		return nil, driver.ErrSkip
+	}
+	return driver.RowsAffected(0), c.s.send(query)
+}
 
 type oldTx oldConn
 
@@ -110,22 +126,29 @@ func (r *oldRows) Next(dest []driver.Value) error {
 // simple is a dialect in which the first word of a statement is its kind.
 type simple struct{}
 
-func (simple) ready(context.Context, sender) (bool, error) { return true, nil }
-func (simple) kindOf(_ context.Context, _ sender, query string) kind {
+func (simple) Ready(context.Context, Sender) (bool, error) { return true, nil }
+func (simple) KindOf(_ context.Context, _ Sender, query string) Kind {
 	if strings.HasPrefix(query, "write") {
-		return writes
+		return Writes
 	}
-	return reads
+	return Reads
 }
-func (simple) begin(ctx context.Context, s sender, _ sql.IsolationLevel, _ cachedriver.Mark) error {
-	_, err := s.send(ctx, "BEGIN")
+func (simple) Begin(ctx context.Context, s Sender, _ sql.IsolationLevel, _ cachedriver.Mark, _ time.Duration) error {
+	_, err := s.Send(ctx, "BEGIN")
 	return err
 }
-func (simple) touched(ctx context.Context, s sender, mark cachedriver.Mark, _ limits) ([]outbox.Row, error) {
-	_, err := s.send(ctx, "touched")
+func (simple) Touched(ctx context.Context, s Sender, mark cachedriver.Mark, _ time.Duration) ([]outbox.Row, error) {
+	_, err := s.Send(ctx, "touched")
 	return []outbox.Row{{ID: 1, Tag: "a:1", Mark: mark}}, err
 }
-func (simple) undone(err error) bool { return errors.Is(err, errRefused) }
+func (simple) Undone(err error) bool { return errors.Is(err, errRefused) }
+func (simple) Rollback(ctx context.Context, s Sender, check bool) error {
+	_, err := s.Send(ctx, "ROLLBACK")
+	return err
+}
+func (simple) Committed(context.Context, Sender) error                   { return nil }
+func (simple) Log(*sql.DB, *slog.Logger) outbox.Log                      { return nil }
+func (simple) Source(*sql.DB, *cache.Cache, outbox.Options) cache.Source { return nil }
 
 var errRefused = errors.New("refused")
 
@@ -197,6 +220,31 @@ func TestOldDriver(t *testing.T) {
 	}
 	if s.opened != 1 {
 		t.Errorf("opened %d connections", s.opened)
+	}
+}
+
+// A driver that takes arguments only of what is prepared costs a transaction in vain once.
+func TestDriverThatSkips(t *testing.T) {
+	t.Parallel()
+	s := &server{skips: true}
+	db := open(t, s)
+	for i, want := range [][]string{
+		{"BEGIN", "ROLLBACK", "BEGIN", "write ?<0:7>", "touched", "COMMIT"}, {"BEGIN", "write ?<0:7>", "touched", "COMMIT"},
+	} {
+		s.sent = nil
+		if _, err := db.ExecContext(t.Context(), "write ?", 7); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(s.sent, want) {
+			t.Errorf("time %d: sent %q, want %q", i, s.sent, want)
+		}
+	}
+	s.sent = nil
+	if _, err := db.ExecContext(t.Context(), "write"); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"BEGIN", "write", "touched", "COMMIT"}; !slices.Equal(s.sent, want) {
+		t.Errorf("sent %q, want %q", s.sent, want)
 	}
 }
 
@@ -303,13 +351,13 @@ func TestWhichErrorsOfCommitLeaveTheOutcomeOpen(t *testing.T) {
 	t.Parallel()
 	p := &postgres{}
 	for _, err := range []error{sqlError("23503"), sqlError("40001"), sqlError("25P03"), sqlError("57014"), sqlError("P0001"), fmt.Errorf("x: %w", sqlError("40P01"))} {
-		if !p.undone(err) {
+		if !p.Undone(err) {
 			t.Errorf("%v: nothing was committed", err)
 		}
 	}
 	for _, err := range []error{sqlError("57P01"), sqlError("08006"), sqlError("40003"), sqlError("25P04"), sqlError("XX000"), sqlError("53100"), sqlError("58030"), sqlError(""), sqlError("MY001"),
 		driver.ErrBadConn, io.EOF, context.DeadlineExceeded} {
-		if p.undone(err) {
+		if p.Undone(err) {
 			t.Errorf("%v: the outcome is open", err)
 		}
 	}

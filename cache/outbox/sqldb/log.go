@@ -31,15 +31,22 @@ var _ outbox.Log = (*Log)(nil)
 // for a delivery use one each.
 const logConns = 4
 
-// NewLog returns the outbox of a database, for outbox.NewRelay. It has a few connections of its own,
+// NewLog returns the outbox of a PostgreSQL database, for outbox.NewRelay. It has a few connections of its own,
 // which are not wrapped.
 func NewLog(c driver.Connector) *Log {
 	if wrapped, ok := c.(*connector); ok {
 		c = wrapped.Connector
 	}
-	l := &Log{db: sql.OpenDB(unclosed{c}), pause: firstPause}
-	l.db.SetMaxOpenConns(logConns)
-	return l
+	return newLog(unwrapped(c))
+}
+
+func newLog(pool *sql.DB) *Log { return &Log{db: pool, pause: firstPause} }
+
+// unwrapped returns a pool of a few connections of its own.
+func unwrapped(c driver.Connector) *sql.DB {
+	pool := sql.OpenDB(unclosed{c})
+	pool.SetMaxOpenConns(logConns)
+	return pool
 }
 
 // unclosed is a connector that others use, too: the end of a Log does not close it.

@@ -7,8 +7,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
 	cachedriver "github.com/chainlearn/chainlearn/cache/driver"
@@ -29,11 +31,12 @@ type home struct {
 	version int    // of the server, such as 170002
 }
 
-func (p *postgres) ready(ctx context.Context, s sender) (bool, error) {
+// Ready looks for the outbox.
+func (p *postgres) Ready(ctx context.Context, s Sender) (bool, error) {
 	if p.home.Load() != nil {
 		return true, nil
 	}
-	err := s.ask(ctx, `SELECT quote_ident(nspname), current_setting('server_version_num')::bigint
+	err := s.Ask(ctx, `SELECT quote_ident(nspname), current_setting('server_version_num')::bigint
 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relname = 'cache_outbox' AND relkind = 'r' AND relpersistence = 'p'
 ORDER BY c.oid = to_regclass('cache_outbox') DESC NULLS LAST, c.oid LIMIT 1`, func(row []driver.Value) error {
 		version, err := number(row[1])
@@ -61,10 +64,10 @@ SELECT string_agg(word, ' ') FROM (
 	WHERE (catcode IN ('R', 'C') OR word IN ('by', 'filter', 'groups', 'ilike', 'is', 'join', 'like', 'materialized', 'over', 'partition', 'range', 'rows', 'sets', 'within'))
 		AND word NOT IN (SELECT proname FROM f WHERE NOT harmless)) AS w`
 
-// kindOf takes a statement for a read if no word in it can change a table: it is one SELECT, WITH, TABLE or
+// KindOf takes a statement for a read if no word in it can change a table: it is one SELECT, WITH, TABLE or
 // VALUES, without INTO, INSERT, UPDATE, DELETE and MERGE, and calls no function but those of
 // knownWords, which the server is asked for once.
-func (p *postgres) kindOf(ctx context.Context, s sender, query string) kind {
+func (p *postgres) KindOf(ctx context.Context, s Sender, query string) Kind {
 	return lex(query).kindOf(func(names map[string]bool) bool {
 		if len(names) == 0 {
 			return true
@@ -79,12 +82,12 @@ func (p *postgres) kindOf(ctx context.Context, s sender, query string) kind {
 	})
 }
 
-func (p *postgres) known(ctx context.Context, s sender) map[string]bool {
+func (p *postgres) known(ctx context.Context, s Sender) map[string]bool {
 	if words := p.words.Load(); words != nil {
 		return *words
 	}
 	words := map[string]bool{}
-	err := s.ask(ctx, knownWords, func(row []driver.Value) error {
+	err := s.Ask(ctx, knownWords, func(row []driver.Value) error {
 		for word := range strings.FieldsSeq(texts(row[0])) {
 			words[word] = true
 		}
@@ -97,7 +100,8 @@ func (p *postgres) known(ctx context.Context, s sender) map[string]bool {
 	return words
 }
 
-func (p *postgres) begin(ctx context.Context, s sender, level sql.IsolationLevel, mark cachedriver.Mark) error {
+// Begin sends BEGIN and the mark.
+func (p *postgres) Begin(ctx context.Context, s Sender, level sql.IsolationLevel, mark cachedriver.Mark, _ time.Duration) error {
 	begin := "BEGIN"
 	switch level {
 	case sql.LevelDefault:
@@ -108,11 +112,13 @@ func (p *postgres) begin(ctx context.Context, s sender, level sql.IsolationLevel
 	default:
 		return fmt.Errorf("%w: %v", errIsolation, level)
 	}
-	_, err := s.send(ctx, begin, fmt.Sprintf("SET LOCAL cache.mark = '%x'", mark))
+	_, err := s.Send(ctx, begin, fmt.Sprintf("SET LOCAL cache.mark = '%x'", mark))
 	return err
 }
 
-func (p *postgres) touched(ctx context.Context, s sender, mark cachedriver.Mark, l limits) ([]outbox.Row, error) {
+// Touched runs deferred constraints, and sets the limits.
+func (p *postgres) Touched(ctx context.Context, s Sender, mark cachedriver.Mark, lease time.Duration) ([]outbox.Row, error) {
+	l := limitsFor(lease)
 	h := p.home.Load()
 	isMark := fmt.Sprintf("decode('%x', 'hex')", mark)
 	statements := []string{
@@ -127,13 +133,13 @@ func (p *postgres) touched(ctx context.Context, s sender, mark cachedriver.Mark,
 	// that: one for the mark, and one for each row with it.
 	statements = append(statements, fmt.Sprintf(
 		"SELECT 1 WHERE %[1]s.cache_mark() = %[2]s UNION ALL SELECT 1 FROM %[1]s.cache_touched(%[2]s)", h.schema, isMark))
-	counted, err := s.send(ctx, statements...)
+	counted, err := s.Send(ctx, statements...)
 	if err != nil {
 		return nil, err
 	}
 	n, err := counted.RowsAffected()
 	if err != nil || n == 0 { // the driver does not count, or the mark is gone
-		if err := s.ask(ctx, "SELECT encode("+h.schema+".cache_mark(), 'hex')", func(row []driver.Value) error {
+		if err := s.Ask(ctx, "SELECT encode("+h.schema+".cache_mark(), 'hex')", func(row []driver.Value) error {
 			if texts(row[0]) != hex.EncodeToString(mark[:]) {
 				return errEnded
 			}
@@ -147,7 +153,7 @@ func (p *postgres) touched(ctx context.Context, s sender, mark cachedriver.Mark,
 	}
 	// Its text is always the same: some drivers prepare what they send, and keep it.
 	var rows []outbox.Row
-	err = s.ask(ctx, fmt.Sprintf("SELECT id, left(tag, 201) FROM %[1]s.cache_touched(%[1]s.cache_mark())", h.schema), func(row []driver.Value) error {
+	err = s.Ask(ctx, fmt.Sprintf("SELECT id, left(tag, 201) FROM %[1]s.cache_touched(%[1]s.cache_mark())", h.schema), func(row []driver.Value) error {
 		id, err := number(row[0])
 		rows = append(rows, outbox.Row{ID: id, Tag: cache.Tag(texts(row[1])), Mark: mark})
 		return err
@@ -161,9 +167,26 @@ func (p *postgres) touched(ctx context.Context, s sender, mark cachedriver.Mark,
 	return rows, nil
 }
 
-// undone knows the classes of errors with which a server refuses a COMMIT. One that goes away while it
+// Rollback undoes the transaction. PostgreSQL has no statement that commits one by itself.
+func (p *postgres) Rollback(ctx context.Context, s Sender, _ bool) error {
+	_, err := s.Send(ctx, "ROLLBACK")
+	return err
+}
+
+// Committed does nothing: all settings are those of the transaction.
+func (p *postgres) Committed(context.Context, Sender) error { return nil }
+
+// Log returns the outbox.
+func (p *postgres) Log(pool *sql.DB, _ *slog.Logger) outbox.Log { return newLog(pool) }
+
+// Source returns what looks at the outbox.
+func (p *postgres) Source(pool *sql.DB, c *cache.Cache, o outbox.Options) cache.Source {
+	return &source{newLog(pool), c, o.Relay}
+}
+
+// Undone knows the classes of errors with which a server refuses a COMMIT. One that goes away while it
 // commits, or cannot write its log, has others.
-func (p *postgres) undone(err error) bool {
+func (p *postgres) Undone(err error) bool {
 	var e interface{ SQLState() string } // of pgx, lib/pq and others
 	if !errors.As(err, &e) || len(e.SQLState()) != 5 {
 		return false
@@ -180,6 +203,23 @@ func (p *postgres) undone(err error) bool {
 		}
 	}
 	return false
+}
+
+// limits of what follows a transaction's last statement, which the server enforces. A fence stands for
+// a lease, and a commit must not take effect after it: an old answer could have been stored
+// meanwhile. The process looks at the lease before it commits, but it may be suspended between
+// the look and the commit for any time. So the server must have ended the transaction by then. No
+// limit of the server ends a COMMIT that waits for a standby: outbox.Commit renews the fence.
+//
+// The statements of the program are not limited: no fence stands yet.
+type limits struct {
+	idle      time.Duration // until COMMIT comes
+	statement time.Duration // that COMMIT takes, with idle within the lease
+	both      time.Duration
+}
+
+func limitsFor(lease time.Duration) limits {
+	return limits{idle: idleFor(lease), statement: lease * 6 / 10, both: lease * 8 / 10}
 }
 
 // texts returns a text as a driver returns it.

@@ -1,6 +1,7 @@
 // Package sqldb makes programs exact that write through database/sql, whatever sits on it: GORM,
 // ent, bun, sqlx, sqlc. It wraps the driver, so that no code of the program changes. PostgreSQL 14
-// and later is supported, with any driver: lib/pq, the stdlib of pgx.
+// and later is supported, with any driver: lib/pq, the stdlib of pgx; and MariaDB and MySQL, with
+// the Dialect of package outbox/mysql, which says what differs there. What follows is of PostgreSQL.
 //
 // # Take a program to exact answers
 //
@@ -97,8 +98,19 @@ type Config struct {
 	// Options of outbox.Commit. Open makes and starts a Relay if there is none; Wrap needs one.
 	outbox.Options
 
+	// Dialect is that of the database: nil for PostgreSQL, mysql.Dialect of outbox/mysql for MariaDB and
+	// MySQL.
+	Dialect func() Dialect
+
 	// Logger receives what an operator should know. Default: discarded.
 	Logger *slog.Logger
+}
+
+func (cfg Config) dialect() Dialect {
+	if cfg.Dialect == nil {
+		return &postgres{}
+	}
+	return cfg.Dialect()
 }
 
 // Wrap returns a connector whose connections write through outbox.Commit, for sql.OpenDB: the
@@ -109,7 +121,7 @@ func Wrap(inner driver.Connector, c *cache.Cache, cfg Config) (driver.Connector,
 	case inner == nil || c == nil:
 		return nil, errors.New("outbox/sqldb: Wrap needs a connector and a cache")
 	case isWrapped(inner):
-		return nil, errors.New("outbox/sqldb: the connector is wrapped already: what it sends would be carried through the protocol twice")
+		return nil, errWrapped
 	case cfg.Relay == nil:
 		return nil, errors.New("outbox/sqldb: Config.Relay is nil: make one with outbox.NewRelay and NewLog, and Start it, or use Open")
 	}
@@ -118,10 +130,12 @@ func Wrap(inner driver.Connector, c *cache.Cache, cfg Config) (driver.Connector,
 		return nil, fmt.Errorf("outbox/sqldb: CommitTime is %v: must be positive and less than the cache's FenceLease, which is %v", commit, lease)
 	}
 	return &connector{inner, &core{
-		cache: c, options: cfg.Options, dialect: &postgres{}, limits: limitsFor(lease),
+		cache: c, options: cfg.Options, dialect: cfg.dialect(), lease: lease,
 		logger: cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
 	}}, nil
 }
+
+var errWrapped = errors.New("outbox/sqldb: the connector is wrapped already: what it sends would be carried through the protocol twice")
 
 func isWrapped(c driver.Connector) bool { _, is := c.(*connector); return is }
 
@@ -129,8 +143,8 @@ func isWrapped(c driver.Connector) bool { _, is := c.(*connector); return is }
 type core struct {
 	cache   *cache.Cache
 	options outbox.Options
-	dialect dialect
-	limits  limits
+	dialect Dialect
+	lease   time.Duration // of the cache's fences
 	logger  *slog.Logger
 
 	mu   sync.Mutex
@@ -170,7 +184,7 @@ func (c *core) undelivered(ctx context.Context, err error) {
 	c.cache.Observe(ctx, outbox.Undelivered{Err: err})
 	message := "a statement outside of a transaction was not delivered before it returned: this process serves nothing stored until it is; see that the store and the database answer"
 	if errors.Is(err, errNoOutbox) {
-		message = "the database has no outbox, so nothing that is written invalidates an answer: apply Migration(), and declare what is watched"
+		message = "the database has no outbox, so nothing that is written invalidates an answer: apply its migration, and declare what is watched"
 	}
 	c.mu.Lock()
 	due := time.Since(c.said[message]) > sayEvery
@@ -193,9 +207,9 @@ type DB struct {
 	// Relay delivers what other programs write, and what was left behind.
 	Relay *outbox.Relay
 
-	cache *cache.Cache
-	log   *Log
-	owns  bool // Relay
+	pool   *sql.DB // of the relay and the source: not wrapped
+	source cache.Source
+	owns   bool // Relay
 }
 
 var _ cache.Source = (*DB)(nil)
@@ -215,15 +229,18 @@ func OpenDB(inner driver.Connector, c *cache.Cache, cfg Config) (_ *DB, err erro
 	if inner == nil || c == nil {
 		return nil, errors.New("outbox/sqldb: OpenDB needs a connector and a cache")
 	}
-	log := NewLog(inner)
-	db := &DB{cache: c, log: log, Relay: cfg.Relay}
+	if isWrapped(inner) {
+		return nil, errWrapped
+	}
+	dialect := cfg.dialect()
+	db := &DB{pool: unwrapped(inner), Relay: cfg.Relay}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, db.Close())
 		}
 	}()
 	if db.Relay == nil {
-		if db.Relay, err = outbox.NewRelay(c, log, outbox.RelayConfig{Logger: cfg.Logger, MaxTags: cfg.MaxTags}); err != nil {
+		if db.Relay, err = outbox.NewRelay(c, dialect.Log(db.pool, cfg.Logger), outbox.RelayConfig{Logger: cfg.Logger, MaxTags: cfg.MaxTags}); err != nil {
 			return nil, err
 		}
 		db.owns = true
@@ -233,12 +250,19 @@ func OpenDB(inner driver.Connector, c *cache.Cache, cfg Config) (_ *DB, err erro
 	if err != nil {
 		return nil, err
 	}
-	db.DB = sql.OpenDB(wrapped)
+	db.DB, db.source = sql.OpenDB(wrapped), dialect.Source(db.pool, c, cfg.Options)
 	if db.owns {
 		db.Relay.Start()
 	}
 	return db, nil
 }
+
+// Check implements cache.Source: what keeps changes of watched tables from being recorded, as the function Check
+// finds, and whether a relay delivers to the store of the cache.
+func (db *DB) Check(ctx context.Context) ([]cache.Finding, error) { return db.source.Check(ctx) }
+
+// Kinds implements cache.Source: the kinds of the tags that the watches of the database record.
+func (db *DB) Kinds(ctx context.Context) ([]string, error) { return db.source.Kinds(ctx) }
 
 // Close ends the relay that Open has made, and closes the database.
 func (db *DB) Close() error {
@@ -249,7 +273,7 @@ func (db *DB) Close() error {
 	if db.DB != nil {
 		errs = append(errs, db.DB.Close())
 	}
-	return errors.Join(append(errs, db.log.Close())...)
+	return errors.Join(append(errs, db.pool.Close())...)
 }
 
 // Connector returns what sql.Open would open, for sql.OpenDB, OpenDB and Wrap.

@@ -2,22 +2,6 @@ package sqldb
 
 import "strings"
 
-// kind says how a statement outside of a transaction is run.
-type kind int
-
-const (
-	// other is what is not known to be any of the below: run as it is, with the outbox delivered
-	// before it returns.
-	other       kind = iota
-	reads            // changes no table: run as it is
-	writes           // may change tables, and may run in a transaction: gets one of its own
-	session          // changes no table, but the session: run as it is
-	beginsTx         // begins a transaction that this package knows of by this statement alone
-	commitsTx        // ends such a one, and what it changed shows
-	rollsTxBack      // ends it, and nothing shows
-	unclear          // like other, and it may leave a transaction open
-)
-
 // text is what a lexer finds in SQL of PostgreSQL, without knowing its grammar.
 type text struct {
 	words []string // the first words of the first statement, in lower case; at most three
@@ -190,65 +174,65 @@ func dollar(s string) int {
 
 // kindOf returns the kind of the statement by its first words. known says of words before
 // parentheses that none is the name of a function that may change a table.
-func (t text) kindOf(known func(names map[string]bool) bool) kind {
+func (t text) kindOf(known func(names map[string]bool) bool) Kind {
 	switch {
 	case t.doubt:
-		return unclear
+		return Unclear
 	case len(t.more) > 0:
 		for _, words := range append(t.more, t.words) {
-			if k := t.control(words); k == beginsTx || k == commitsTx || k == rollsTxBack {
-				return unclear
+			if k := t.control(words); k == BeginsTx || k == CommitsTx || k == RollsTxBack {
+				return Unclear
 			}
 		}
-		return other
+		return Other
 	case len(t.words) == 0:
-		return other
+		return Other
 	}
 	switch t.words[0] {
 	case "select", "with", "table", "values":
 		if !t.modifies && known(t.calls) {
-			return reads
+			return Reads
 		}
-		return writes
+		return Writes
 	case "insert", "update", "delete", "merge", "truncate", "execute", "explain":
-		return writes
+		return Writes
 	}
 	return t.control(t.words)
 }
 
 // control returns the kind of a statement that concerns the session.
-func (t text) control(words []string) kind {
+func (t text) control(words []string) Kind {
 	if len(words) == 0 {
-		return other
+		return Other
 	}
 	prepared := len(words) > 1 && words[1] == "prepared"
 	switch words[0] {
 	case "set", "reset", "show", "listen", "unlisten", "notify", "deallocate", "discard",
 		"savepoint", "release", "fetch", "move", "close":
-		return session
+		return Session
 	case "prepare":
 		if len(words) > 1 && words[1] == "transaction" {
-			return rollsTxBack // nothing shows before COMMIT PREPARED
+			return RollsTxBack // nothing shows before COMMIT PREPARED
 		}
-		return session
+		return Session
 	case "begin", "start":
-		return beginsTx
+		return BeginsTx
 	case "commit", "end":
 		if prepared {
-			return other
+			return Other
 		}
 		if t.chains {
-			return unclear
+			return Unclear
 		}
-		return commitsTx
+		return CommitsTx
 	case "rollback", "abort":
 		if prepared || t.rollsTo {
-			return session
+			return Session
 		}
 		if t.chains {
-			return unclear
+			return Unclear
 		}
-		return rollsTxBack
+		return RollsTxBack
 	}
-	return other
+	return Other
 }

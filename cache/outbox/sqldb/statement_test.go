@@ -20,62 +20,62 @@ func knownIn(list string) func(map[string]bool) bool {
 
 func TestKindOfAStatement(t *testing.T) {
 	t.Parallel()
-	for query, want := range map[string]kind{
+	for query, want := range map[string]Kind{
 		// Reads, whatever they quote.
-		`SELECT 1`: reads,
+		`SELECT 1`: Reads,
 		`-- name: GetItem :one
-SELECT * FROM items WHERE id = $1`: reads,
-		` /* a /* nested */ comment; INSERT */ select count(*), lower ( name ) from "insert" where x in ($1,$2);`: reads,
-		`WITH a AS (SELECT 1) SELECT * FROM a WHERE b = 'it''s; (f('`:                                             reads,
-		`WITH a AS MATERIALIZED (SELECT 1) TABLE a /*traceparent='00-f(x)'*/`:                                     reads,
-		`VALUES (1), (2)`:             reads,
-		`(SELECT 1) UNION (SELECT 2)`: reads,
-		`SELECT $tag$ f(';') $x$ $tag$, E'\'; f(', e'\\', 'C:\dir', U&'\0041' FROM t`: reads,
-		`SELECT "a""b(" FROM t WHERE a->>'x' = '(' AND 1.5e3 (`:                       reads, // no statement at all, which the server says
-		`SELECT 1;  ; -- nothing more`:                                                reads,
+SELECT * FROM items WHERE id = $1`: Reads,
+		` /* a /* nested */ comment; INSERT */ select count(*), lower ( name ) from "insert" where x in ($1,$2);`: Reads,
+		`WITH a AS (SELECT 1) SELECT * FROM a WHERE b = 'it''s; (f('`:                                             Reads,
+		`WITH a AS MATERIALIZED (SELECT 1) TABLE a /*traceparent='00-f(x)'*/`:                                     Reads,
+		`VALUES (1), (2)`:             Reads,
+		`(SELECT 1) UNION (SELECT 2)`: Reads,
+		`SELECT $tag$ f(';') $x$ $tag$, E'\'; f(', e'\\', 'C:\dir', U&'\0041' FROM t`: Reads,
+		`SELECT "a""b(" FROM t WHERE a->>'x' = '(' AND 1.5e3 (`:                       Reads, // no statement at all, which the server says
+		`SELECT 1;  ; -- nothing more`:                                                Reads,
 
 		// What may write is no read.
-		`SELECT f(1)`:                    writes,
-		`SELECT shop.f (1)`:              writes,
-		"SELECT f -- a comment\n(1)":     writes,
-		`SELECT f/**/(1)`:                writes,
-		`SELECT "f"(1)`:                  writes,
-		`SELECT "lower"(x)`:              writes,
-		`SELECT U&"\0066"(1)`:            writes,
-		`SELECT ё(1)`:                    writes,
-		`SELECT a$b(1)`:                  writes,
-		`SELECT count(f(1))`:             writes,
-		`SELECT * INTO copy FROM items`:  writes,
-		`SELECT * FROM items FOR UPDATE`: writes,
-		`WITH w AS (DELETE FROM items RETURNING id) SELECT * FROM w`: writes,
-		`with w as (select 1) insert into t select * from w`:         writes,
-		`INSERT INTO "t" ("a") VALUES ($1) RETURNING "id"`:           writes,
-		`update t set a = 'x\y'`:                                     writes,
-		`Merge INTO t USING s ON (true) WHEN MATCHED THEN DELETE`:    writes,
-		`TRUNCATE t`:   writes,
-		`EXECUTE p(1)`: writes,
-		`EXPLAIN ANALYZE INSERT INTO t VALUES (1)`: writes,
+		`SELECT f(1)`:                    Writes,
+		`SELECT shop.f (1)`:              Writes,
+		"SELECT f -- a comment\n(1)":     Writes,
+		`SELECT f/**/(1)`:                Writes,
+		`SELECT "f"(1)`:                  Writes,
+		`SELECT "lower"(x)`:              Writes,
+		`SELECT U&"\0066"(1)`:            Writes,
+		`SELECT ё(1)`:                    Writes,
+		`SELECT a$b(1)`:                  Writes,
+		`SELECT count(f(1))`:             Writes,
+		`SELECT * INTO copy FROM items`:  Writes,
+		`SELECT * FROM items FOR UPDATE`: Writes,
+		`WITH w AS (DELETE FROM items RETURNING id) SELECT * FROM w`: Writes,
+		`with w as (select 1) insert into t select * from w`:         Writes,
+		`INSERT INTO "t" ("a") VALUES ($1) RETURNING "id"`:           Writes,
+		`update t set a = 'x\y'`:                                     Writes,
+		`Merge INTO t USING s ON (true) WHEN MATCHED THEN DELETE`:    Writes,
+		`TRUNCATE t`:   Writes,
+		`EXECUTE p(1)`: Writes,
+		`EXPLAIN ANALYZE INSERT INTO t VALUES (1)`: Writes,
 
 		// The session.
-		`SET LOCAL x = 1`: session, `show all`: session, `LISTEN a`: session, `SAVEPOINT a`: session, `PREPARE p AS INSERT INTO t VALUES (1)`: session,
-		`ROLLBACK TO SAVEPOINT a`: session, `ROLLBACK PREPARED 'x'`: session, `abort to a`: session,
-		`BEGIN`: beginsTx, `/* x */ start transaction read only`: beginsTx,
-		`COMMIT`: commitsTx, `end;`: commitsTx, `COMMIT AND CHAIN`: unclear, `ROLLBACK AND CHAIN`: unclear,
-		`ROLLBACK`: rollsTxBack, `ABORT WORK`: rollsTxBack, `PREPARE TRANSACTION 'x'`: rollsTxBack,
+		`SET LOCAL x = 1`: Session, `show all`: Session, `LISTEN a`: Session, `SAVEPOINT a`: Session, `PREPARE p AS INSERT INTO t VALUES (1)`: Session,
+		`ROLLBACK TO SAVEPOINT a`: Session, `ROLLBACK PREPARED 'x'`: Session, `abort to a`: Session,
+		`BEGIN`: BeginsTx, `/* x */ start transaction read only`: BeginsTx,
+		`COMMIT`: CommitsTx, `end;`: CommitsTx, `COMMIT AND CHAIN`: Unclear, `ROLLBACK AND CHAIN`: Unclear,
+		`ROLLBACK`: RollsTxBack, `ABORT WORK`: RollsTxBack, `PREPARE TRANSACTION 'x'`: RollsTxBack,
 
 		// Everything else.
-		``: other, ` ; `: other, `-- nothing`: other,
-		`CALL p()`: other, `DO $$ BEGIN COMMIT; END $$`: other, `VACUUM t`: other, `CREATE INDEX CONCURRENTLY i ON t (a)`: other,
-		`CREATE TABLE c AS SELECT f()`: other, `COPY t FROM STDIN`: other, `COMMIT PREPARED 'x'`: other, `REFRESH MATERIALIZED VIEW m`: other,
-		`SELECT 1; SELECT 2`: other, `SELECT 1; DELETE FROM t`: other, `SAVEPOINT a; DELETE FROM t`: other, `LOCK t`: other,
-		`DECLARE c CURSOR WITH HOLD FOR SELECT f()`: other,
-		`nonsense`:                     other,
-		`BEGIN; DELETE FROM t; COMMIT`: unclear, `DELETE FROM t; BEGIN`: unclear, `SELECT 1; end`: unclear,
+		``: Other, ` ; `: Other, `-- nothing`: Other,
+		`CALL p()`: Other, `DO $$ BEGIN COMMIT; END $$`: Other, `VACUUM t`: Other, `CREATE INDEX CONCURRENTLY i ON t (a)`: Other,
+		`CREATE TABLE c AS SELECT f()`: Other, `COPY t FROM STDIN`: Other, `COMMIT PREPARED 'x'`: Other, `REFRESH MATERIALIZED VIEW m`: Other,
+		`SELECT 1; SELECT 2`: Other, `SELECT 1; DELETE FROM t`: Other, `SAVEPOINT a; DELETE FROM t`: Other, `LOCK t`: Other,
+		`DECLARE c CURSOR WITH HOLD FOR SELECT f()`: Other,
+		`nonsense`:                     Other,
+		`BEGIN; DELETE FROM t; COMMIT`: Unclear, `DELETE FROM t; BEGIN`: Unclear, `SELECT 1; end`: Unclear,
 
 		// Where it ends depends on a setting, or it does not end.
-		`SELECT 'it\'s', f(1) --'`: unclear, `SELECT '\\\'; BEGIN --'`: unclear,
-		`SELECT 'open`: unclear, `SELECT "open`: unclear, `SELECT $a$ open $b$`: unclear, `SELECT 1 /* open /* */`: unclear, `SELECT E'\'`: unclear,
-		`DELETE FROM t WHERE a = 'x\' OR b`: unclear,
+		`SELECT 'it\'s', f(1) --'`: Unclear, `SELECT '\\\'; BEGIN --'`: Unclear,
+		`SELECT 'open`: Unclear, `SELECT "open`: Unclear, `SELECT $a$ open $b$`: Unclear, `SELECT 1 /* open /* */`: Unclear, `SELECT E'\'`: Unclear,
+		`DELETE FROM t WHERE a = 'x\' OR b`: Unclear,
 	} {
 		if got := lex(query).kindOf(knownIn("count lower in as materialized values union and")); got != want {
 			t.Errorf("%q is of kind %d, want %d", query, got, want)
@@ -97,16 +97,16 @@ func FuzzKindOfAStatement(f *testing.F) {
 		if got := lex("/* ' /**/ */ --'\n" + query).kindOf(known); got != k {
 			t.Errorf("%q is of kind %d, and behind a comment %d", query, k, got)
 		}
-		if k != reads {
+		if k != Reads {
 			return
 		}
 		// On a line of its own, nothing of what follows is part of a comment or a literal that ends.
-		for suffix, allowed := range map[string][]kind{
-			"\n; COMMIT":     {unclear},
-			"\n; DELETE":     {other, unclear},
-			"\n, unknown(1)": {writes, unclear},
-			"\n, \"x\" (1)":  {writes, unclear},
-			"\nINTO t":       {writes, unclear},
+		for suffix, allowed := range map[string][]Kind{
+			"\n; COMMIT":     {Unclear},
+			"\n; DELETE":     {Other, Unclear},
+			"\n, unknown(1)": {Writes, Unclear},
+			"\n, \"x\" (1)":  {Writes, Unclear},
+			"\nINTO t":       {Writes, Unclear},
 		} {
 			if strings.Contains(query, ";") {
 				continue // what follows may be another statement

@@ -36,12 +36,12 @@ func (s convertingStmt) ColumnConverter(index int) driver.ValueConverter {
 
 // ExecContext implements driver.StmtExecContext.
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
-	return s.c.exec(ctx, s.query, func() (driver.Result, error) { return s.innerExec(ctx, args) })
+	return s.c.exec(ctx, s.query, false, func() (driver.Result, error) { return s.innerExec(ctx, args) })
 }
 
 // QueryContext implements driver.StmtQueryContext.
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
-	return s.c.query(ctx, s.query, func() (driver.Rows, error) { return s.innerQuery(ctx, args) })
+	return s.c.query(ctx, s.query, false, func() (driver.Rows, error) { return s.innerQuery(ctx, args) })
 }
 
 // CheckNamedValue implements driver.NamedValueChecker.

@@ -14,13 +14,17 @@ import (
 
 // tx is a transaction of a connection, as outbox.Commit takes it through the protocol.
 type tx struct {
-	c    *conn
-	ctx  context.Context // of the begin: once it has ended, nothing is committed any more
-	mark driver.Mark
-	used bool      // something was sent
-	done bool      // COMMIT or ROLLBACK was sent
-	read time.Time // when what was touched was read, from when on the server's limits count
+	c      *conn
+	ctx    context.Context // of the begin: once it has ended, nothing is committed any more
+	mark   driver.Mark
+	used   bool      // something was sent
+	done   bool      // COMMIT or ROLLBACK was sent
+	undone bool      // the last statement has failed in a way that may have undone the transaction
+	read   time.Time // when what was touched was read, from when on the server's limits count
 }
+
+// idleFor returns how long the server waits for COMMIT.
+func idleFor(lease time.Duration) time.Duration { return lease * 4 / 10 }
 
 // rollbackLimit bounds the wait for an answer to ROLLBACK. A connection that does not answer is
 // closed, and the server rolls back.
@@ -36,7 +40,7 @@ func (t *tx) Touched(ctx context.Context) (rows []outbox.Row, err error) {
 	}
 	defer t.caught("reading what was touched", &err)
 	t.read = time.Now()
-	if rows, err = t.c.core.dialect.touched(ctx, t.c, t.mark, t.c.core.limits); err != nil {
+	if rows, err = t.c.core.dialect.Touched(ctx, t.c, t.mark, t.c.core.lease); err != nil {
 		return nil, fmt.Errorf("read touched tags: %w", err)
 	}
 	return rows, nil
@@ -57,23 +61,32 @@ func (t *tx) Commit(ctx context.Context) (err error) {
 			err = fmt.Errorf("commit: %w: %w", outbox.ErrUnknownOutcome, panicked("COMMIT", v))
 		}
 	}()
-	_, err = t.c.send(ctx, "COMMIT")
+	_, err = t.c.Send(ctx, "COMMIT")
 	switch {
 	case err == nil:
-		t.c.bad = false
+		t.committed(ctx)
 		return nil
-	case t.c.core.dialect.undone(err):
+	case t.c.core.dialect.Undone(err):
 		return fmt.Errorf("commit: %w", t.late(err))
 	}
 	return fmt.Errorf("commit: %w: %w", outbox.ErrUnknownOutcome, t.late(lost{err}))
 }
 
+// committed puts the session in order. Whatever becomes of that, the transaction is committed: a driver
+// that panics here says no more than one that fails.
+func (t *tx) committed(ctx context.Context) {
+	defer func() { _ = recover() }()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackLimit)
+	defer cancel()
+	t.c.bad = t.c.core.dialect.Committed(ctx, t.c) != nil
+}
+
 // late names the limit of the server that an error of COMMIT may come from.
 func (t *tx) late(err error) error {
-	l := t.c.core.limits
-	if waited := time.Since(t.read); !t.read.IsZero() && waited >= l.idle {
+	idle := idleFor(t.c.core.lease)
+	if waited := time.Since(t.read); !t.read.IsZero() && waited >= idle {
 		return fmt.Errorf("%w (COMMIT came %v after the last statement; the server ends transactions that wait for %v, which is 4/10 of the cache's FenceLease)",
-			err, waited.Round(time.Millisecond), l.idle)
+			err, waited.Round(time.Millisecond), idle)
 	}
 	return err
 }
@@ -89,7 +102,7 @@ func (t *tx) Rollback(ctx context.Context) (err error) {
 	defer t.caught("ROLLBACK", &err)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackLimit)
 	defer cancel()
-	if _, err := t.c.send(ctx, "ROLLBACK"); err != nil {
+	if err := t.c.core.dialect.Rollback(ctx, t.c, t.used && !t.undone && t.read.IsZero()); err != nil {
 		return fmt.Errorf("roll back: %w", err)
 	}
 	t.c.bad = bad

@@ -108,19 +108,25 @@ func check(ctx context.Context, db Conn) (found []cache.Finding, err error) {
 	return found, err
 }
 
-// Check implements cache.Source: what the function Check finds, and whether a relay delivers to
-// the store of the cache.
-func (db *DB) Check(ctx context.Context) ([]cache.Finding, error) {
+// source is the outbox of a PostgreSQL database, with the relay that delivers from it to a cache.
+type source struct {
+	log   *Log
+	cache *cache.Cache
+	relay *outbox.Relay
+}
+
+// Check implements cache.Source.
+func (db *source) Check(ctx context.Context) ([]cache.Finding, error) {
 	findings, err := Check(ctx, db.log.db)
 	if err != nil {
 		return nil, err
 	}
-	relay, err := outbox.CheckRelay(ctx, db.cache, db.Relay, db.log.joined)
+	relay, err := outbox.CheckRelay(ctx, db.cache, db.relay, db.log.joined)
 	return append(findings, relay...), err
 }
 
-// Kinds implements cache.Source: the kinds of the tags that the watches of the database record.
-func (db *DB) Kinds(ctx context.Context) (kinds []string, err error) {
+// Kinds implements cache.Source.
+func (db *source) Kinds(ctx context.Context) (kinds []string, err error) {
 	// A text[] is returned as whatever a driver makes of it, so one text at a time.
 	err = each(ctx, db.log.db, `SELECT unnest(templates) FROM (`+pgschema.Watched+`) AS w`, nil, func(scan func(...any) error) error {
 		var template string

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	gosqldriver "github.com/go-sql-driver/mysql"
 	_ "github.com/jackc/pgx/v5/stdlib"
 	_ "github.com/lib/pq"
 	"go.uber.org/goleak"
@@ -20,12 +21,14 @@ import (
 	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
+	"github.com/chainlearn/chainlearn/cache/outbox/mysql"
 	"github.com/chainlearn/chainlearn/cache/outbox/sqldb"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
 // GORM keeps a goroutine for each cache of prepared statements, for good.
 func TestMain(m *testing.M) {
+	_ = gosqldriver.SetLogger(&gosqldriver.NopLogger{}) // tests cut connections
 	goleak.VerifyTestMain(testservers.Main(m), goleak.IgnoreAnyFunction("gorm.io/gorm/internal/lru.NewLRU[...].func1"))
 }
 
@@ -43,7 +46,7 @@ func eachDriver(t *testing.T, test func(t *testing.T, driver string)) {
 // items is a table whose rows answers are computed from; there are two.
 var items = []string{
 	`CREATE TABLE items (id int PRIMARY KEY, value int NOT NULL DEFAULT 0)`,
-	`INSERT INTO items VALUES (1), (2)`,
+	`INSERT INTO items (id) VALUES (1), (2)`,
 	`SELECT cache_watch('test', 'items', 'item:{id}')`,
 }
 
@@ -55,10 +58,28 @@ func database(tb testing.TB, statements ...string) string {
 	return url
 }
 
+// mariaDatabase returns the name of the data source of such a database in MariaDB.
+func mariaDatabase(tb testing.TB, statements ...string) string {
+	tb.Helper()
+	server := testservers.SharedMariaDB(tb)
+	dsn := server.DSN(server.Database(tb))
+	db := plain(tb, dsn)
+	testservers.Must(tb, mysql.Apply(tb.Context(), db))
+	run(tb, db, append(items[:2:2], statements...)...)
+	testservers.Must(tb, mysql.Watch(tb.Context(), db, "test", "items", "item:{id}"))
+	return dsn
+}
+
+func isMaria(url string) bool { return !strings.HasPrefix(url, "postgres") }
+
 // plain opens a database without the wrapper, as another program does.
 func plain(tb testing.TB, url string) *sql.DB {
 	tb.Helper()
-	db, err := sql.Open("pgx", url)
+	driver := "pgx"
+	if isMaria(url) {
+		driver = "mysql"
+	}
+	db, err := sql.Open(driver, url)
 	testservers.Must(tb, err)
 	tb.Cleanup(func() { testservers.Must(tb, db.Close()) })
 	return db
@@ -144,17 +165,25 @@ func startUnserved(tb testing.TB, o options) *process {
 	testservers.Must(tb, err)
 	tb.Cleanup(func() { testservers.Must(tb, p.cache.Close()) })
 	url := o.url
+	one := `SELECT value FROM items WHERE id = $1`
+	addr := func() string { return testservers.SharedPostgres(tb).Addr() }
+	if isMaria(url) {
+		o.driver, o.cfg.Dialect, one = "mysql", mysql.Dialect, `SELECT value FROM items WHERE id = ?`
+		addr = func() string { return testservers.SharedMariaDB(tb).Addr() }
+	}
 	if o.via != "" {
-		url = strings.Replace(url, testservers.SharedPostgres(tb).Addr(), o.via, 1)
+		url = strings.Replace(url, addr(), o.via, 1)
 	}
-	if o.driver == "" {
-		o.driver = "pgx"
-	}
+	o.driver = cmp.Or(o.driver, "pgx")
 	if o.passive {
 		connector, err := sqldb.Connector(o.driver, url)
 		testservers.Must(tb, err)
-		log := sqldb.NewLog(connector)
-		tb.Cleanup(func() { testservers.Must(tb, log.Close()) })
+		var log outbox.Log = mysql.NewLog(p.plain, nil)
+		if !isMaria(url) {
+			l := sqldb.NewLog(connector)
+			tb.Cleanup(func() { testservers.Must(tb, l.Close()) })
+			log = l
+		}
 		o.cfg.Relay, err = outbox.NewRelay(p.cache, log, outbox.RelayConfig{})
 		testservers.Must(tb, err)
 		tb.Cleanup(func() { testservers.Must(tb, o.cfg.Relay.Close()) })
@@ -166,7 +195,7 @@ func startUnserved(tb testing.TB, o options) *process {
 		Name: "items:value", FreshFor: time.Hour,
 		Tags: func(id int) []cache.Tag { return cache.Tags("item", id) },
 		Load: func(ctx context.Context, id int) (value int, err error) {
-			err = p.plain.QueryRowContext(ctx, `SELECT value FROM items WHERE id = $1`, id).Scan(&value)
+			err = p.plain.QueryRowContext(ctx, one, id).Scan(&value)
 			if errors.Is(err, sql.ErrNoRows) {
 				return -1, nil
 			}

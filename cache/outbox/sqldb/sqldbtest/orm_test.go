@@ -23,49 +23,56 @@ type Item struct {
 	Value int
 }
 
+type writer func(ctx context.Context, value int) error
+
+// gormWays are ways of GORM to set item 1 to a value, on any database.
+func gormWays(g *gorm.DB) map[string]writer {
+	undone := errors.New("undone")
+	prepared := g.Session(&gorm.Session{PrepareStmt: true})
+	alone := g.Session(&gorm.Session{SkipDefaultTransaction: true})
+	return map[string]writer{
+		"Save": func(ctx context.Context, v int) error { return g.WithContext(ctx).Save(&Item{ID: 1, Value: v}).Error },
+		"Update": func(ctx context.Context, v int) error {
+			return g.WithContext(ctx).Model(&Item{ID: 1}).Update("value", v).Error
+		},
+		"without a transaction": func(ctx context.Context, v int) error {
+			return alone.WithContext(ctx).Model(&Item{ID: 1}).Update("value", v).Error
+		},
+		"prepared": func(ctx context.Context, v int) error {
+			return prepared.WithContext(ctx).Model(&Item{ID: 1}).Update("value", v).Error
+		},
+		"Delete and Create": func(ctx context.Context, v int) error {
+			return errors.Join(g.WithContext(ctx).Delete(&Item{ID: 1}).Error, g.WithContext(ctx).Create(&Item{ID: 1, Value: v}).Error)
+		},
+		"Transaction with one in it that is undone": func(ctx context.Context, v int) error {
+			return g.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+				err := tx.Transaction(func(inner *gorm.DB) error {
+					return errors.Join(inner.Save(&Item{ID: 1, Value: -5}).Error, undone)
+				})
+				if !errors.Is(err, undone) {
+					return err
+				}
+				return tx.Save(&Item{ID: 1, Value: v}).Error
+			})
+		},
+		"Exec": func(ctx context.Context, v int) error {
+			return g.WithContext(ctx).Exec(`UPDATE items SET value = ? WHERE id = 1`, v).Error
+		},
+	}
+}
+
 // Programs that are built on database/sql are exact as they are.
 func TestWhatIsBuiltOnDatabaseSQL(t *testing.T) {
-	type writer func(ctx context.Context, value int) error
-	undone := errors.New("undone")
 	for name, open := range map[string]func(t *testing.T, p *process) map[string]writer{
 		"GORM": func(t *testing.T, p *process) map[string]writer {
 			g, err := gorm.Open(postgres.New(postgres.Config{Conn: p.db.DB}), &gorm.Config{Logger: logger.Discard})
 			testservers.Must(t, err)
-			prepared := g.Session(&gorm.Session{PrepareStmt: true})
-			alone := g.Session(&gorm.Session{SkipDefaultTransaction: true})
-			return map[string]writer{
-				"Save": func(ctx context.Context, v int) error { return g.WithContext(ctx).Save(&Item{ID: 1, Value: v}).Error },
-				"Update": func(ctx context.Context, v int) error {
-					return g.WithContext(ctx).Model(&Item{ID: 1}).Update("value", v).Error
-				},
-				"without a transaction": func(ctx context.Context, v int) error {
-					return alone.WithContext(ctx).Model(&Item{ID: 1}).Update("value", v).Error
-				},
-				"prepared": func(ctx context.Context, v int) error {
-					return prepared.WithContext(ctx).Model(&Item{ID: 1}).Update("value", v).Error
-				},
-				"Delete and Create": func(ctx context.Context, v int) error {
-					return errors.Join(g.WithContext(ctx).Delete(&Item{ID: 1}).Error, g.WithContext(ctx).Create(&Item{ID: 1, Value: v}).Error)
-				},
-				"Transaction with one in it that is undone": func(ctx context.Context, v int) error {
-					return g.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-						err := tx.Transaction(func(inner *gorm.DB) error {
-							return errors.Join(inner.Save(&Item{ID: 1, Value: -5}).Error, undone)
-						})
-						if !errors.Is(err, undone) {
-							return err
-						}
-						return tx.Save(&Item{ID: 1, Value: v}).Error
-					})
-				},
-				"Raw": func(ctx context.Context, v int) error {
-					var item Item
-					return g.WithContext(ctx).Raw(`UPDATE items SET value = ? WHERE id = 1 RETURNING *`, v).Scan(&item).Error
-				},
-				"Exec": func(ctx context.Context, v int) error {
-					return g.WithContext(ctx).Exec(`UPDATE items SET value = ? WHERE id = 1`, v).Error
-				},
+			ways := gormWays(g)
+			ways["Raw"] = func(ctx context.Context, v int) error {
+				var item Item
+				return g.WithContext(ctx).Raw(`UPDATE items SET value = ? WHERE id = 1 RETURNING *`, v).Scan(&item).Error
 			}
+			return ways
 		},
 		"sqlx": func(_ *testing.T, p *process) map[string]writer {
 			x := sqlx.NewDb(p.db.DB, "postgres")

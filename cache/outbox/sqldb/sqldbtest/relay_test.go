@@ -60,7 +60,7 @@ func TestTwoStoresOnOneOutbox(t *testing.T) {
 // Writers, readers and two caches on one store: no read that begins after a write was acknowledged is
 // older. Without the wrapper the same program reads older values, which is logged, not judged.
 func TestLoad(t *testing.T) {
-	for _, driver := range []string{"pgx", "postgres"} {
+	for _, driver := range []string{"pgx", "postgres", "mysql"} {
 		t.Run(driver, func(t *testing.T) {
 			behind, reads, writes := load(t, driver, true)
 			t.Logf("wrapped: %d of %d reads behind their acknowledgement, %d writes", behind, reads, writes)
@@ -73,16 +73,22 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// load runs three writers and four readers for two seconds. Each item has one writer, whose values
+// load runs three writers and four readers for two or three seconds. Each item has one writer, whose values
 // grow, in any of the ways to write.
 func load(t *testing.T, driver string, wrapped bool) (behind, reads, writes int64) {
 	store := memstore.New(memstore.Config{})
 	defer store.Close()
-	url := database(t, slices.Concat(items, []string{`INSERT INTO items VALUES (3)`})...)
+	third := `INSERT INTO items (id) VALUES (3)`
+	url, write, length := "", write, 2*time.Second
+	if driver == "mysql" {
+		url, write, length = mariaDatabase(t, third), mariaWrite, 3*time.Second
+	} else {
+		url = database(t, slices.Concat(items, []string{third})...)
+	}
 	processes := []*process{
 		start(t, options{driver: driver, url: url, store: store}), start(t, options{driver: driver, url: url, store: store}),
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
 	var acknowledged [4]atomic.Int64
 	var late, read, wrote atomic.Int64
