@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run build test alone lint bench soak ablate fuzz
+.PHONY: help run build test alone lint bench soak ablate mutate fuzz
 
 ARGS     ?=
 DURATION ?= 10m
@@ -44,6 +44,10 @@ soak: ## attack the cache with real servers for DURATION (default 10m) and repor
 ablate: ## take out each mechanism of the protocol in turn and see that tests fail
 	@scripts/install-deps.sh
 	go test ./internal/proof/soak -run TestEveryMechanismIsMissed -ablate -v -timeout 60m
+
+mutate: ## take out each if of packages, and name those that no test misses (ARGS="./cache/outbox")
+	@scripts/install-deps.sh
+	go run ./internal/proof/mutate $(ARGS)
 
 fuzz: ## run each fuzz test for FUZZTIME (default 30s)
 	@scripts/fuzz.sh $(FUZZTIME)
