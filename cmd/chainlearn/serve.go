@@ -82,7 +82,7 @@ func (s *serveCommand) Run(env *environment) error {
 		}
 		log.Info("stopping", "shutdown_delay", delay)
 		if err == nil {
-			svc.announce(delay)
+			err = svc.announce(delay)
 		}
 		if errors.Is(err, context.Canceled) {
 			err = nil // told to stop while it was starting
@@ -251,14 +251,16 @@ func (v *service) serve(l net.Listener, h http.Handler, writeTimeout time.Durati
 
 // announce reports that the service wants no more requests, and goes on answering them for a time: in
 // it, balancers notice. One that is still sent requests when the listener closes loses them.
-func (v *service) announce(delay time.Duration) {
+func (v *service) announce(delay time.Duration) error {
 	v.http.Stopping()
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-v.serveErrors: // nothing is accepted any more
+	case err := <-v.serveErrors: // nothing is accepted any more
+		return err
 	}
+	return nil
 }
 
 // stop finishes the requests in hand and closes everything, within stopTimeout.

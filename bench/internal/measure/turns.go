@@ -190,7 +190,7 @@ func (w *worker) work(s Subject, at int, stop *atomic.Bool) {
 	sequence := s.Sequence
 	began := time.Now()
 	last := began
-	for !stop.Load() {
+	for first := true; first || !stop.Load(); first = false { // once, however late it came to run
 		if at == len(sequence) {
 			at = 0
 		}

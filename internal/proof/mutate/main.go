@@ -84,13 +84,14 @@ func (m *mutator) mutate(ctx context.Context, dir string) error {
 		default:
 			survivors = append(survivors, c.String())
 		}
-		fmt.Fprintf(m.progress, "%d of %d: %s: %s\n", i+1, len(conditions), c, fate)
+		_, _ = fmt.Fprintf(m.progress, "%d of %d: %s: %s\n", i+1, len(conditions), c, fate)
 	}
-	fmt.Fprintf(m.out, "## %s\n\n%d conditions: %d are missed by a test, %d do not compile without, %d are missed by none.\n\n", dir, len(conditions), caught, refused, len(survivors))
+	var report strings.Builder
+	fmt.Fprintf(&report, "## %s\n\n%d conditions: %d are missed by a test, %d do not compile without, %d are missed by none.\n\n", dir, len(conditions), caught, refused, len(survivors))
 	for _, s := range survivors {
-		fmt.Fprintf(m.out, "- `%s`\n", s)
+		fmt.Fprintf(&report, "- `%s`\n", s)
 	}
-	_, err = fmt.Fprintln(m.out)
+	_, err = fmt.Fprintln(m.out, report.String())
 	return err
 }
 
@@ -148,7 +149,7 @@ func (m *mutator) without(ctx context.Context, dir string, c condition) (fate st
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }()
 	replacement, overlay := filepath.Join(tmp, filepath.Base(c.file)), filepath.Join(tmp, "overlay.json")
 	list, err := json.Marshal(map[string]map[string]string{"Replace": {original: replacement}})
 	if err != nil {
