@@ -151,3 +151,34 @@ func TestLargeValuesInProcessCountForMore(t *testing.T) {
 		}
 	})
 }
+
+// A store in process proves nothing again and again. A processor that is busy would make the proof
+// late, and the cache would ask the source for every answer just then.
+func TestStoreInProcessIsNotChecked(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		store := &checkedStore{Store: memstore.New(memstore.Config{})}
+		t.Cleanup(func() { store.Close() })
+		c, err := cache.New(cache.Config{Store: store})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if err := c.WaitServing(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(10 * time.Minute)
+		if n := store.checks.Load(); n != 1 {
+			t.Errorf("the store was checked %d times, want once, at the beginning", n)
+		}
+	})
+}
+
+type checkedStore struct {
+	*memstore.Store
+	checks atomic.Int64
+}
+
+func (s *checkedStore) CheckWrites(ctx context.Context) error {
+	s.checks.Add(1)
+	return s.Store.CheckWrites(ctx)
+}

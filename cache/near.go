@@ -78,9 +78,11 @@ func newNear[P comparable, V any](c *Cache, bound time.Duration, size int) *near
 }
 
 // keepsValues says whether answers are kept as values unasked: those of a store in process.
-func (c *Cache) keepsValues() bool {
-	store, ok := c.cfg.Store.(driver.ExactWatcher)
-	return ok && store.ReportsAtOnce()
+func (c *Cache) keepsValues() bool { return isInProcess(c.cfg.Store) }
+
+func isInProcess(store driver.Store) bool {
+	w, ok := store.(driver.ExactWatcher)
+	return ok && w.ReportsAtOnce()
 }
 
 // get returns the answer for p if it is provably not older than the bound.
