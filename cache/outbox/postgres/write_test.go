@@ -403,17 +403,26 @@ func (c *watchedConn) Write(b []byte) (int, error) {
 // A COMMIT that waits for a standby outlasts every limit of the transaction, and the lease. Its
 // row shows when the wait is over: until then readers must ask the database.
 func TestFenceStandsWhileCommitWaitsForAStandby(t *testing.T) {
-	server := testservers.StartPostgres(t, testservers.PostgresConfig{})
+	server := testservers.StartPostgres(t, testservers.PostgresConfig{Settings: map[string]string{"synchronous_commit": "local"}})
 	url := server.Database(t)
-	prepare(t, url, items...)
+	prepare(t, url, append(slices.Clone(items), `ALTER SYSTEM SET synchronous_standby_names = 'missing'`)...)
+	// A reload would not do: a COMMIT waits only when the checkpointer has seen the setting, and
+	// no query tells when it has.
+	testservers.Must(t, server.Restart(t.Context()))
 	const lease = 1500 * time.Millisecond
 	p := newProcessWithLease(t, pool(t, url), nil, outbox.RelayConfig{}, Config{Options: outbox.Options{CommitTime: lease / 3}}, lease)
 	p.warm(t, "1", 0)
 	conn := connect(t, url)
-	run(t, conn, `ALTER SYSTEM SET synchronous_standby_names = 'missing'`, `SELECT pg_reload_conf()`)
 
 	wrote := make(chan error, 1)
-	go func() { wrote <- p.db.Write(t.Context(), set("1", 1)) }()
+	go func() {
+		wrote <- p.db.Write(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `SET LOCAL synchronous_commit = on`); err != nil {
+				return err
+			}
+			return set("1", 1)(ctx, tx)
+		})
+	}()
 	waiting := func() bool {
 		return ask[bool](t, conn, `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')`)
 	}
