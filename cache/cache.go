@@ -2,7 +2,7 @@
 // wrong.
 //
 // Describe an answer once, as a Query: its name, how to load it, how long it keeps, and which
-// tags it depends on. Ask for it with Get. Whoever writes to the source invalidates the tags of
+// tags it depends on. Ask for it with Get. A writer of the source invalidates the tags of
 // what changed; package outbox does so for every committed transaction, of any program.
 //
 //   - Once a write has been acknowledged, no Get that starts later, on any process that shares

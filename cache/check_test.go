@@ -85,7 +85,7 @@ func TestCheckKnowsWhatWasRead(t *testing.T) {
 		q := cache.Define(c.Cache, thingQuery("shop:some", func(id int) []cache.Tag {
 			switch id {
 			case 0:
-				panic("nobody asks for it")
+				panic("no caller asks for it")
 			case 1:
 				return cache.Tags("one")
 			default:

@@ -62,7 +62,7 @@ func TestOwnersNeverShareAnAnswer(t *testing.T) {
 		mustGet(t, q, 1, "one")
 		mustGet(t, q, 2, "two")
 		if _, err := q.Get(t.Context(), 0); err == nil || errors.Is(err, cache.ErrNotFound) {
-			t.Errorf("an answer for nobody: error %v", err)
+			t.Errorf("an answer that no caller waits for: error %v", err)
 		}
 	})
 }

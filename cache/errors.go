@@ -20,7 +20,7 @@ var (
 
 	// ErrTransient is matched by the error of a Load that failed for a reason that may be over
 	// at once, such as a lost connection. Those who waited for the load get the error, and it is
-	// not remembered: whoever asks next loads again. Wrap it, or an error of your own around it.
+	// not remembered: the next caller loads again. Wrap it, or an error of your own around it.
 	// A load that outlasted its deadline is not remembered either.
 	ErrTransient = errors.New("cache: transient failure")
 

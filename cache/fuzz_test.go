@@ -25,7 +25,7 @@ const (
 )
 
 // FuzzStoredAnswer puts hostile bytes in the place of an answer: part of a good one, with
-// something in its middle, and perhaps with a checksum that fits. Nobody sees an error, and
+// something in its middle, and perhaps with a checksum that fits. No caller sees an error, and
 // what is served is what the bytes say or what the source says.
 func FuzzStoredAnswer(f *testing.F) {
 	for _, seed := range []struct {

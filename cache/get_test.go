@@ -61,7 +61,7 @@ func TestInvalidateIsHeardByEveryProcess(t *testing.T) {
 }
 
 // A reader loads the old row and pauses; the row is written and invalidated; the reader
-// stores what it read. Nobody may ever see that.
+// stores what it read. No caller may ever see that.
 func TestLateFillIsNeverServed(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s, c := newSource(), newCache(t)
@@ -83,7 +83,7 @@ func TestLateFillIsNeverServed(t *testing.T) {
 	})
 }
 
-// Whoever asks after a write does not share a load that began before it, even while
+// A caller that asks after a write does not share a load that began before it, even while
 // that load is still under way.
 func TestLoadUnderOldVersionsIsNotJoined(t *testing.T) {
 	virtual(t, func(t *testing.T) {

@@ -59,7 +59,7 @@ func TestAnswersReadDuringAGapStayDead(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		mustNotBeNear(t, q, 1, "one")
 		s.set(1, "uno")
-		mustInvalidate(t, fleet[0], rowTag(1)) // nobody will tell
+		mustInvalidate(t, fleet[0], rowTag(1)) // no process will hear of it
 		fleet[1].store.Heal()
 		synctest.Wait()
 		mustNotBeNear(t, q, 1, "uno")

@@ -132,7 +132,7 @@ func TestNearReadersAndWritersOfTwoProcesses(t *testing.T) {
 							case a.Value < due:
 								t.Errorf("process %d read row %d as %d, %v %s; %d was acknowledged before", i, id, a.Value, a.Status, a.Detail, due)
 							case a.Value < earlier && test.bound == 0:
-								t.Errorf("process %d read row %d as %d, %v %s, after somebody had read %d", i, id, a.Value, a.Status, a.Detail, earlier)
+								t.Errorf("process %d read row %d as %d, %v %s, after another caller had read %d", i, id, a.Value, a.Status, a.Detail, earlier)
 							}
 							l.raise(id, a.Value)
 							runtime.Gosched() // or the writers hardly get a turn

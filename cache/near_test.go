@@ -158,7 +158,7 @@ func TestNearAnswersEndWithTheirFreshness(t *testing.T) {
 		query.FreshFor, query.StaleWhileRevalidate = 10*time.Second, time.Minute
 		q := defineNear(c, query)
 		ttl := mustLookup(t, q, 1, cache.Miss).TTL
-		s.set(1, "uno") // and nobody says so
+		s.set(1, "uno") // and no change is reported
 		time.Sleep(ttl - time.Nanosecond)
 		if a := mustBeNear(t, q, 1, "one"); a.TTL != 1 {
 			t.Errorf("at its end the answer is fresh for %v", a.TTL)
@@ -228,7 +228,7 @@ func TestPrivateAnswersStayPrivateNear(t *testing.T) {
 				}
 			}
 			if v, err := q.Get(t.Context(), ask{"", 1}); err == nil {
-				t.Errorf("nobody was answered %q", v)
+				t.Errorf("no caller was answered %q", v)
 			}
 		}
 		if a, _ := q.Lookup(t.Context(), ask{"bob", 1}); a.Detail != cache.DetailNear {

@@ -26,7 +26,7 @@ func TestOwnWriteEndsNearAnswersAtOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		"a bump for somebody else": func(t *testing.T, s *source, c process) {
+		"a bump for another caller": func(t *testing.T, s *source, c process) {
 			s.set(1, "uno")
 			if err := c.Bump(t.Context(), driver.NoMark, []cache.Tag{rowTag(1)}); err != nil {
 				t.Fatal(err)

@@ -61,7 +61,7 @@ var waysToAsk = map[string]func(ctx context.Context, q *cache.Cached[int, string
 	},
 }
 
-// Loads that wait for loads have no slot, so that a tree is loaded whoever asks for which node,
+// Loads that wait for loads have no slot, so that a tree is loaded whichever caller asks for which node,
 // with one slot or with many, and with no more loads at the source than there are slots.
 func TestTreesAreLoadedWithinTheirSlots(t *testing.T) {
 	for way, children := range waysToAsk {

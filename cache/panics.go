@@ -55,7 +55,7 @@ func printable(v any) (ok bool) {
 }
 
 // usable returns an error of the program if it can be asked what it is. One that cannot, such as
-// a nil pointer in an interface, is replaced: whoever logs or compares it would panic.
+// a nil pointer in an interface, is replaced: a caller that logs or compares it would panic.
 func usable(err error) error {
 	if err == nil || printable(err) {
 		return err

@@ -131,7 +131,7 @@ func TestCallersShareTheNextRead(t *testing.T) {
 	})
 }
 
-// Whoever asks after a write was acknowledged sees it, with whomever it shares a read.
+// A caller that asks after a write was acknowledged sees it, whatever caller it shares a read with.
 func TestSharedReadBeginsAfterAllWhoShareIt(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		const away = 500 * time.Microsecond

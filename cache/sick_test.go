@@ -81,7 +81,7 @@ func TestHungStoreIsPaidForOnceAndLoadsStayBounded(t *testing.T) {
 		if h := c.Health(); h.State != "down" || h.Err == nil {
 			t.Errorf("health is %+v, want down and why", h)
 		}
-		// Nobody but the prober asks a store behind an open breaker.
+		// Only the prober asks a store behind an open breaker.
 		reads := c.store.Calls(storetest.OpRead)
 		mustGet(t, q, 1, "row")
 		if c.store.Calls(storetest.OpRead) != reads {

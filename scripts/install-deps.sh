@@ -70,7 +70,7 @@ if ! said=$(install || { apt-get update -q 2>&1 && install; }); then
 fi
 echo "Installed."
 
-# Nor may they start with the next boot, where nobody asked for them.
+# Nor may they start with the next boot, where they were not asked for.
 if [ -d /run/systemd/system ]; then
 	for package in "${packages[@]}"; do
 		case $package in redis-server | postgresql | pgbouncer | mariadb-server) systemctl disable --quiet "$package" || true ;; esac

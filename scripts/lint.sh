@@ -29,7 +29,7 @@ done < <(git grep -lF 'time.Sleep(' -- '*_test.go' | xargs -r dirname | sort -u)
 $sleeping"
 
 heading "tools"
-# Compiled once and kept: go run or go tool would link them anew for each call.
+# Compiled once and kept: go run or go tool would link them again for each call.
 go -C tools build -o ../.tools/ tool
 tools=$PWD/.tools
 

@@ -14,7 +14,7 @@ type Watcher interface {
 	Watch(ctx context.Context, w Listener) error
 }
 
-// ExactWatcher is a Watcher that reports a change before the call that makes it returns, whoever
+// ExactWatcher is a Watcher that reports a change before the call that makes it returns, whichever process
 // makes it, as only a store in process can. What a cache keeps near is then as exact as what it
 // reads from the store, and it keeps answers near unasked.
 type ExactWatcher interface {

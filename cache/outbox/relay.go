@@ -401,7 +401,7 @@ func (r *Relay) setAside(ctx context.Context, rows []Row) error {
 				return err
 			}
 		}
-		// They are delivered. What follows finds the row for whoever looks into it.
+		// They are delivered. What follows finds the row for the people who look into it.
 		found := rows[0]
 		for _, row := range rows[:min(len(rows), trials)] {
 			if failed := r.bumpRows(ctx, []Row{row}); failed != nil {

@@ -77,7 +77,7 @@ func (s *doctorCommand) check(ctx context.Context, db databaseConfig, log *slog.
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	// It serves nobody, so it may run beside the service, and delivers nothing, so that it sees
+	// It serves no requests, so it may run beside the service, and delivers nothing, so that it sees
 	// whether the service does. A store of its own says nothing of the service's.
 	options := cacheOptions{noRelay: true}
 	if s.RedisURL != "" {

@@ -34,7 +34,7 @@ func (f *file) deliver(consumer string, grace time.Duration) (tags []cache.Tag) 
 }
 
 // join registers a consumer that was registered or not. One that was not is handed the row that
-// invalidates everything, and nobody else is.
+// invalidates everything, and no other one is.
 func (f *file) join(consumer string, joined bool, gone ...string) {
 	f.Helper()
 	is, forgotten, err := f.log.Join(f.Context(), consumer)

@@ -195,7 +195,7 @@ func (l *Log) Join(ctx context.Context, consumer string) (joined bool, gone []st
 	l.note(consumer)
 	me := blob(consumer)
 	err = l.inTx(ctx, func(tx *sql.Tx) error {
-		// One at a time, and whoever counts consumers meanwhile sees those of before or after.
+		// One at a time, and a process that counts consumers meanwhile sees those of before or after.
 		var names []string
 		silent := false
 		err := query(ctx, tx, `SELECT name, seen_at < UTC_TIMESTAMP(6) - INTERVAL `+strconv.FormatInt(outbox.ConsumerLife.Microseconds(), 10)+` MICROSECOND

@@ -415,7 +415,7 @@ func TestRoundTripsOfAWrite(t *testing.T) {
 	}
 }
 
-// Whoever keeps a transaction over its end cannot use it, although the connection may be
+// A transaction that is kept over its end cannot be used, although the connection may be
 // another caller's by then.
 func TestTransactionEndsThatNeverBegan(t *testing.T) {
 	t.Parallel()

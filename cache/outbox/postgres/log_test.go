@@ -203,7 +203,7 @@ func TestListenerIsReplacedWhenItsConnectionDies(t *testing.T) {
 	listening(t, l)
 	run(t, conn, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 		WHERE datname = current_database() AND query ILIKE 'listen cache_outbox;%'`)
-	// Nobody heard what happened meanwhile, so Wait says that there may be something.
+	// No process heard what happened meanwhile, so Wait says that there may be something.
 	testservers.Eventually(t, 20*time.Second, func() (bool, string) {
 		return strings.Contains(out.String(), "listened to again"), "notifications do not arrive yet"
 	})

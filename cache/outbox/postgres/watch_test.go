@@ -244,7 +244,7 @@ func TestWatchReplacesAndUnwatchEnds(t *testing.T) {
 	}
 }
 
-// Whoever writes the table for long is not waited for.
+// A long writer of the table is not waited for.
 func TestWatchGivesUpOnALock(t *testing.T) {
 	t.Parallel()
 	url := database(t, items...)

@@ -218,7 +218,7 @@ func TestWriteUndoesWhatFails(t *testing.T) {
 		if err := p.db.Write(t.Context(), c.fn); !c.check(err) {
 			t.Errorf("%s: got %v", name, err)
 		}
-		p.warm(t, "1", 0) // unchanged, and cached again: nobody is in flight
+		p.warm(t, "1", 0) // unchanged, and cached again: no write is in flight
 		if n := ask[int](t, p.pool, `SELECT count(*) FROM cache_outbox`); n != 0 {
 			t.Errorf("%s: left %d rows", name, n)
 		}

@@ -90,7 +90,7 @@ func TestWriterCrashes(t *testing.T) {
 			}
 			ends(t, tx)
 
-			// Nobody reads anything but what the database has, from the first moment on.
+			// No caller reads anything but what the database has, from the first moment on.
 			for id := 1; id <= 3; id++ {
 				if a := reader.want(id, c.value); c.fenced && a.Status != cache.Bypass {
 					t.Errorf("item %d came as %v, want a bypass", id, a.Status)

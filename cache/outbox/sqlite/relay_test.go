@@ -123,7 +123,7 @@ func TestDeliveredRowsAreForgotten(t *testing.T) {
 	w := newWorld(t)
 	p := w.process(nil)
 	r := p.relay(outbox.RelayConfig{Grace: time.Hour}) // so that the relay delivers none of them
-	if err := p.WaitServing(t.Context()); err != nil { // the first drain leaves nobody a grace
+	if err := p.WaitServing(t.Context()); err != nil { // the first drain leaves no process a grace
 		t.Fatal(err)
 	}
 	db := p.db(outbox.Options{Relay: r})

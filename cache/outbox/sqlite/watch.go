@@ -44,7 +44,7 @@ import (
 // Integers and texts are their own text, and bytes are hexadecimal, as cache.T has it. What a trigger
 // does not spell alike in a few steps widens the tag to the family of its kind, which is always
 // safe, and invalidates all answers of the kind: texts with other characters than letters and
-// digits of ASCII, the space and -._~@+=,/%: (SQLite compiles a trigger anew with every statement,
+// digits of ASCII, the space and -._~@+=,/%: (SQLite compiles a trigger again with every statement,
 // so that escaping all of them would take milliseconds of each write), real numbers, and tags
 // so long that cache.T hashes them. What could silently be spelled otherwise
 // is refused, and the error says what to write instead: columns declared BOOLEAN (which
