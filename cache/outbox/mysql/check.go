@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/outbox/internal/sqltemplate"
 )
 
 // Check compares what was declared with what is in the database: tables and columns that are gone or
@@ -45,23 +46,23 @@ func checkSchema(ctx context.Context, db Conn) (findings []cache.Finding, err er
 		return nil, err
 	}
 	for _, statement := range statements(Schema) {
-		list, err := tokens(statement)
+		list, err := language.Tokens(statement)
 		if err != nil {
 			return nil, err
 		}
-		list = withoutSpace(list)
-		if !list[0].is("CREATE") {
+		list = sqltemplate.Dense(list)
+		if !list[0].Is("CREATE") {
 			continue
 		}
-		name, wanted := list[5].name, "InnoDB" // CREATE TABLE IF NOT EXISTS name
-		if !list[1].is("TABLE") {
-			wanted = normal(statement[strings.Index(statement, "BEGIN"):])
+		name, wanted := list[5].Name, "InnoDB" // CREATE TABLE IF NOT EXISTS name
+		if !list[1].Is("TABLE") {
+			wanted = language.Normal(statement[strings.Index(statement, "BEGIN"):])
 		}
 		is, there := found[name]
 		switch {
 		case !there:
 			findings = append(findings, cache.Finding{Subject: name, Problem: "is missing, or this account may not see it", Remedy: "apply Schema in a migration, and grant EXECUTE on its routines"})
-		case is != "" && normal(is) != wanted: // a body is shown to few
+		case is != "" && language.Normal(is) != wanted: // a body is shown to few
 			findings = append(findings, cache.Finding{Subject: name, Problem: "is that of another release", Remedy: "drop it and apply Schema in a migration"})
 		}
 	}

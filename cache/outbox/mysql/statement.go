@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/chainlearn/chainlearn/cache/outbox/internal/sqltemplate"
 	"github.com/chainlearn/chainlearn/cache/outbox/sqldb"
 )
 
@@ -143,8 +144,8 @@ func scan(query string) *scanned {
 			if c != '\'' {
 				s.quotes, word = true, name
 			}
-		case nameByte(c) || c == '$':
-			for n < len(query)-i && (nameByte(query[i+n]) || query[i+n] == '$') {
+		case sqltemplate.IsNameByte(c) || c == '$':
+			for n < len(query)-i && (sqltemplate.IsNameByte(query[i+n]) || query[i+n] == '$') {
 				n++
 			}
 			word = strings.ToLower(query[i : i+n])

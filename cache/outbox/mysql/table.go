@@ -38,6 +38,15 @@ func (t *table) column(name string) *column {
 	return nil
 }
 
+// exact returns the name of a column as the table has it.
+func (t *table) exact(name string) (string, error) {
+	c := t.column(name)
+	if c == nil {
+		return "", t.noColumn(name)
+	}
+	return c.name, nil
+}
+
 func (t *table) noColumn(name string) error {
 	names := make([]string, len(t.columns))
 	for i, c := range t.columns {

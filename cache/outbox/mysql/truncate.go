@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/outbox"
+	"github.com/chainlearn/chainlearn/cache/outbox/internal/sqltemplate"
 )
 
 // TRUNCATE runs no trigger, nor does ALTER TABLE that drops, truncates or exchanges a partition. They give the table, or the
@@ -115,7 +116,7 @@ func incarnations(ctx context.Context, db Conn) (map[string]string, error) {
 func fileName(table string) string {
 	var b strings.Builder
 	for _, r := range table {
-		if r < 0x80 && !nameByte(byte(r)) {
+		if r < 0x80 && !sqltemplate.IsNameByte(byte(r)) {
 			fmt.Fprintf(&b, "@%04x", r)
 		} else {
 			b.WriteRune(r)

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/chainlearn/chainlearn/cache/outbox"
+	"github.com/chainlearn/chainlearn/cache/outbox/internal/sqltemplate"
 )
 
 // Watch makes every change of a row of a table record the tags that templates give for it. The
@@ -223,7 +224,7 @@ func parseWatch(ctx context.Context, db Conn, watch, table string, templates []s
 		if err != nil {
 			return nil, err
 		}
-		for _, e := range p.exprs() {
+		for _, e := range p.Exprs() {
 			if err := e.resolve(ctx, db); err != nil {
 				return nil, fmt.Errorf("template %q: {%s}: %w", source, e.source, err)
 			}
@@ -289,15 +290,15 @@ func (w *tableWatch) checkParents(ctx context.Context, db Conn) error {
 			return err
 		}
 		for _, p := range w.templates {
-			if self && (p.delete || p.update) && strings.Contains(p.source, "SELECT") {
-				covered[p.kind] = true
+			if self && (p.Delete || p.Update) && strings.Contains(p.Source, "SELECT") {
+				covered[p.Kind] = true
 			}
 		}
 		for _, p := range w.templates {
-			if (p.delete || p.update) && !covered[p.kind] {
+			if (p.Delete || p.Update) && !covered[p.Kind] {
 				return fmt.Errorf("%w: deleting rows of %s changes rows of %s without running a trigger (a foreign key with CASCADE or SET NULL), and no watch of %s records tags of the kind %s: "+
 					"declare one first, such as %s:{SELECT … FROM %s WHERE …}, or make the key ON DELETE RESTRICT",
-					ErrWatch, parent.name, w.table.name, parent.name, p.kind, p.kind, w.table.name)
+					ErrWatch, parent.name, w.table.name, parent.name, p.Kind, p.Kind, w.table.name)
 			}
 		}
 	}
@@ -369,7 +370,7 @@ func (w *tableWatch) prefix() string {
 func (w *tableWatch) templatesJSON() string {
 	sources := make([]string, len(w.templates))
 	for i, p := range w.templates {
-		sources[i] = p.source
+		sources[i] = p.Source
 	}
 	b, err := json.Marshal(sources)
 	if err != nil {
@@ -436,7 +437,7 @@ func (w *tableWatch) differs(ctx context.Context, db Conn) (problem string, err 
 			return fmt.Sprintf("its trigger for %s is missing, is another than the templates give for the table as it is now, or this account may not see it", t.event), nil
 		}
 		f := found[i]
-		if f.timing != t.timing || f.event != t.event || f.table != w.table.name || normal(f.body) != normal(t.body) || modes(f.mode) != modes(sqlMode) {
+		if f.timing != t.timing || f.event != t.event || f.table != w.table.name || language.Normal(f.body) != language.Normal(t.body) || modes(f.mode) != modes(sqlMode) {
 			return fmt.Sprintf("its trigger %s is another than the templates give", t.name), nil
 		}
 		found = slices.Delete(found, i, i+1)
@@ -468,16 +469,16 @@ func (w *tableWatch) triggers() (list []trigger) {
 	replaces := false
 	for _, p := range w.templates {
 		switch {
-		case p.insert:
+		case p.Insert:
 			inserts = append(inserts, p.record("NEW"))
-		case p.update: // REPLACE, which has deleted a row in this statement
+		case p.Update: // REPLACE, which has deleted a row in this statement
 			inserts = append(inserts, "    IF @cache_deleted <=> CAST(UTC_TIMESTAMP(6) AS CHAR) THEN\n"+p.record("NEW")+"    END IF;\n")
 			replaces = true
 		}
-		if p.update {
+		if p.Update {
 			updates = append(updates, p.recordUpdate())
 		}
-		if p.update || p.delete {
+		if p.Update || p.Delete {
 			deletes = append(deletes, p.record("OLD"))
 		}
 	}
@@ -519,14 +520,14 @@ func (p *template) record(row string) string {
 // recordUpdate is the statement that records the tags of the row before and after, if the update
 // concerns the template.
 func (p *template) recordUpdate() string {
-	if p.of == nil && p.constant() {
+	if p.Of == nil && p.Constant() {
 		return p.record("NEW")
 	}
-	if p.of == nil || p.many() != nil {
+	if p.Of == nil || p.many() != nil {
 		return p.record("NEW") + p.record("OLD")
 	}
 	var changed []string
-	for _, name := range p.of {
+	for _, name := range p.Of {
 		before, after := "OLD."+ident(name), "NEW."+ident(name)
 		switch c := p.table.column(name); {
 		case c.dataType == "json": // MySQL's own, whose values are equal in several spellings
@@ -536,7 +537,7 @@ func (p *template) recordUpdate() string {
 		}
 		changed = append(changed, "NOT ("+before+" <=> "+after+")")
 	}
-	if p.constant() {
+	if p.Constant() {
 		return "    IF " + strings.Join(changed, " OR ") + " THEN\n    " + p.record("NEW") + "    END IF;\n"
 	}
 	changed = append(changed, "NOT (cache_before <=> cache_after)")
@@ -553,7 +554,7 @@ func (p *template) recordUpdate() string {
 
 // many returns the expression that is a SELECT, or nil.
 func (p *template) many() *expr {
-	for _, e := range p.exprs() {
+	for _, e := range p.Exprs() {
 		if e.many {
 			return e
 		}
@@ -568,20 +569,20 @@ func (p *template) query(of func(*column) string) string {
 
 // sql is the tag of a row. The value of a SELECT is that of cache_query.
 func (p *template) sql(of func(*column) string) string {
-	if p.constant() {
-		return text(p.tag())
+	if p.Constant() {
+		return text(p.Tag())
 	}
 	var parts []string
-	for _, part := range p.parts {
+	for _, part := range p.Parts {
 		var pieces []string
 		for _, piece := range part {
 			switch {
-			case piece.expr == nil:
-				pieces = append(pieces, text(piece.literal))
-			case piece.expr.many:
-				pieces = append(pieces, piece.expr.spell("cache_query.v"))
+			case piece.Expr == nil:
+				pieces = append(pieces, text(piece.Literal))
+			case piece.Expr.many:
+				pieces = append(pieces, piece.Expr.spell("cache_query.v"))
 			default:
-				pieces = append(pieces, piece.expr.spell(piece.expr.sql(of)))
+				pieces = append(pieces, piece.Expr.spell(piece.Expr.sql(of)))
 			}
 		}
 		if len(pieces) == 1 {
@@ -590,17 +591,17 @@ func (p *template) sql(of func(*column) string) string {
 		}
 		// An empty text is a lone % only if it is all of a part.
 		for i, piece := range part {
-			if piece.expr != nil {
+			if piece.Expr != nil {
 				pieces[i] = "REPLACE(CONCAT(" + pieces[i] + ", ';'), '%;', ';')"
 			}
 		}
 		joined := "REPLACE(CONCAT(" + strings.Join(pieces, ", ") + "), ';', '')"
-		if !slices.ContainsFunc(part, func(p piece) bool { return p.expr == nil }) {
+		if !slices.ContainsFunc(part, func(p sqltemplate.Piece[expr]) bool { return p.Expr == nil }) {
 			joined = "IF(" + joined + " = '', '%', " + joined + ")"
 		}
 		parts = append(parts, joined)
 	}
-	return "cache_tag(" + text(p.kind) + ", CONCAT(" + strings.Join(parts, ", ':', ") + "))"
+	return "cache_tag(" + text(p.Kind) + ", CONCAT(" + strings.Join(parts, ", ':', ") + "))"
 }
 
 // isCode says whether the server has refused a statement with one of some codes.

@@ -45,7 +45,7 @@ func checkSchema(ctx context.Context, db Conn) (findings []cache.Finding, err er
 	err = query(ctx, db, all, nil, func(scan func(...any) error) error {
 		var name, sql string
 		err := scan(&name, &sql)
-		found[name] = normal(sql)
+		found[name] = language.Normal(sql)
 		return err
 	})
 	if err != nil {
@@ -60,7 +60,7 @@ func checkSchema(ctx context.Context, db Conn) (findings []cache.Finding, err er
 		switch {
 		case !is:
 			findings = append(findings, cache.Finding{Subject: name, Problem: "is missing", Remedy: "apply Schema in a migration"})
-		case have != normal(sql):
+		case have != language.Normal(sql):
 			findings = append(findings, cache.Finding{Subject: name, Problem: "is that of another release", Remedy: "apply Schema in a migration"})
 		}
 		return nil

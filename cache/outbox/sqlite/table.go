@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/chainlearn/chainlearn/cache/outbox/internal/sqltemplate"
 )
 
 // table is what a watch must know of its table.
@@ -48,6 +50,15 @@ func (t *table) column(name string) *column {
 	return nil
 }
 
+// exact returns the name of a column as the table has it.
+func (t *table) exact(name string) (string, error) {
+	c := t.column(name)
+	if c == nil {
+		return "", t.noColumn(name)
+	}
+	return c.name, nil
+}
+
 func (t *table) noColumn(name string) error {
 	names := make([]string, len(t.columns))
 	for i, c := range t.columns {
@@ -75,12 +86,12 @@ func describe(ctx context.Context, db Conn, name string) (*table, error) {
 	case strings.HasPrefix(strings.ToLower(t.name), "sqlite_") || strings.HasPrefix(strings.ToLower(t.name), "cache_"):
 		return nil, fmt.Errorf("%w: %s belongs to SQLite or to the outbox", ErrWatch, t.name)
 	}
-	list, err := tokens(definition)
+	list, err := language.Tokens(definition)
 	if err != nil {
 		return nil, fmt.Errorf("definition of %s: %w", t.name, err)
 	}
-	list = withoutSpace(list)
-	if len(list) > 1 && list[1].is("VIRTUAL") {
+	list = sqltemplate.Dense(list)
+	if len(list) > 1 && list[1].Is("VIRTUAL") {
 		return nil, fmt.Errorf("%w: %s is a virtual table, which can have no triggers: watch the table whose rows it shows", ErrWatch, t.name)
 	}
 	var encoding string
@@ -93,8 +104,8 @@ func describe(ctx context.Context, db Conn, name string) (*table, error) {
 
 	definitions, options := commas(list)
 	for i, option := range options {
-		t.strict = t.strict || option.is("STRICT")
-		t.withoutRowID = t.withoutRowID || option.is("WITHOUT") && i+1 < len(options) && options[i+1].is("ROWID")
+		t.strict = t.strict || option.Is("STRICT")
+		t.withoutRowID = t.withoutRowID || option.Is("WITHOUT") && i+1 < len(options) && options[i+1].Is("ROWID")
 	}
 	alias := false
 	err = query(ctx, db, `SELECT name, type, pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid`, []any{t.name}, func(scan func(...any) error) error {
@@ -115,21 +126,21 @@ func describe(ctx context.Context, db Conn, name string) (*table, error) {
 	}
 	alias = alias && len(t.primary) == 1
 	for _, d := range definitions {
-		if len(d) == 0 || !d[0].isName() {
+		if len(d) == 0 || !d[0].IsName() {
 			continue
 		}
-		c := t.column(d[0].name)
-		if c == nil || d[0].is("CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN") {
+		c := t.column(d[0].Name)
+		if c == nil || d[0].Is("CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN") {
 			continue
 		}
 		depth := 0
 		for i, token := range d {
-			if token.kind == '(' {
+			if token.Kind == '(' {
 				depth++
-			} else if token.kind == ')' {
+			} else if token.Kind == ')' {
 				depth--
-			} else if depth == 0 && token.is("COLLATE") && i+1 < len(d) {
-				c.collation = strings.ToUpper(cmp.Or(d[i+1].name, d[i+1].text))
+			} else if depth == 0 && token.Is("COLLATE") && i+1 < len(d) {
+				c.collation = strings.ToUpper(cmp.Or(d[i+1].Name, d[i+1].Text))
 			}
 		}
 	}
@@ -173,14 +184,14 @@ WHERE l."unique" ORDER BY l.name`, []any{t.name}, func(scan func(...any) error) 
 		return err
 	}
 	for _, i := range indexes {
-		list, err := tokens(i.definition)
+		list, err := language.Tokens(i.definition)
 		if err != nil {
 			return fmt.Errorf("definition of %s: %w", i.name, err)
 		}
-		terms, rest := commas(withoutSpace(list))
+		terms, rest := commas(sqltemplate.Dense(list))
 		var u unique
-		if at := slices.IndexFunc(rest, func(t token) bool { return t.is("WHERE") }); i.partial && at >= 0 {
-			u.where = join(rest[at+1:])
+		if at := slices.IndexFunc(rest, func(t token) bool { return t.Is("WHERE") }); i.partial && at >= 0 {
+			u.where = sqltemplate.Join(rest[at+1:])
 		}
 		err = query(ctx, db, `SELECT seqno, coalesce(name, ''), coalesce(coll, '') FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno`, []any{i.name}, func(scan func(...any) error) error {
 			var n int
@@ -200,9 +211,9 @@ WHERE l."unique" ORDER BY l.name`, []any{t.name}, func(scan func(...any) error) 
 			}
 			of := terms[n]
 			for len(of) > 2 {
-				if last := of[len(of)-1]; last.is("ASC", "DESC") {
+				if last := of[len(of)-1]; last.Is("ASC", "DESC") {
 					of = of[:len(of)-1]
-				} else if of[len(of)-2].is("COLLATE") {
+				} else if of[len(of)-2].Is("COLLATE") {
 					of = of[:len(of)-2]
 				} else {
 					break

@@ -6,24 +6,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/outbox/internal/sqltemplate"
 )
 
 // template is a parsed template: see Watch.
 type template struct {
-	source string
-	kind   string
-	parts  [][]piece
-
-	insert, delete bool
-	update         bool
-	of             []string // columns; nil: any update
-}
-
-// piece of a part: a literal, or an expression.
-type piece struct {
-	literal string
-	expr    *expr // nil: literal
+	*sqltemplate.Template[expr]
 }
 
 // expr is an expression over the row of a table.
@@ -38,144 +26,17 @@ type expr struct {
 const maxParts = 6
 
 func parseTemplate(source string, t *table) (*template, error) {
-	p := &template{source: source}
-	if err := p.parse(strings.TrimSpace(source), t); err != nil {
-		return nil, fmt.Errorf("template %q: %w", source, err)
-	}
-	return p, nil
-}
-
-func (p *template) parse(s string, t *table) error {
-	end := strings.IndexAny(s, ": \t\r\n{")
-	if end < 0 {
-		end = len(s)
-	}
-	p.kind, s = s[:end], s[end:]
-	if strings.HasPrefix(s, "{") {
-		return errors.New("the kind is a word of the program's, not a value: write kind:{…}")
-	}
-	if err := driver.Tag(p.kind).Check(); err != nil || p.kind == "*" {
-		return fmt.Errorf("%q is no kind: want 1 to %d of letters, digits and ._-", p.kind, driver.MaxKind)
-	}
-	for strings.HasPrefix(s, ":") {
-		var part []piece
-		for s = s[1:]; s != "" && !strings.ContainsRune(": \t\r\n", rune(s[0])); {
-			if s[0] == '{' {
-				end := strings.IndexByte(s, '}')
-				if end < 0 || strings.Contains(s[1:end], "{") {
-					return errors.New("an expression is between braces and holds none")
-				}
-				e, err := parseExpr(strings.TrimSpace(s[1:end]), t)
-				if err != nil {
-					return err
-				}
-				part, s = append(part, piece{expr: e}), s[end+1:]
-				continue
-			}
-			end := strings.IndexAny(s, ":{ \t\r\n")
-			if end < 0 {
-				end = len(s)
-			}
-			literal := s[:end]
-			if string(driver.EscapePart(nil, literal)) != literal {
-				return fmt.Errorf("%q: a literal holds letters, digits and -._~@+=,/ only", literal)
-			}
-			part, s = append(part, piece{literal: literal}), s[end:]
-		}
-		if part == nil {
-			return errors.New("a part is empty: want kind:part:part")
-		}
-		p.parts = append(p.parts, part)
-	}
-	if len(p.parts) > maxParts && !p.constant() {
-		return fmt.Errorf("it has %d parts, more than %d", len(p.parts), maxParts)
-	}
-	many := 0
-	for _, e := range p.exprs() {
-		if e.many {
-			many++
-		}
-	}
-	if many > 1 {
-		return errors.New("only one of its expressions may be a SELECT: two would give every pair of their rows")
-	}
-	if p.constant() {
-		if err := driver.Tag(p.tag()).Check(); err != nil {
-			return err
-		}
-	}
-	return p.parseEvents(s, t)
-}
-
-func (p *template) parseEvents(s string, t *table) error {
-	if s = strings.TrimSpace(s); s == "" {
-		p.insert, p.update, p.delete = true, true, true
-		return nil
-	}
-	list, err := tokens(s)
+	p, err := sqltemplate.Grammar[expr]{
+		SQL:      language,
+		Expr:     func(source string) (*expr, error) { return parseExpr(source, t) },
+		Many:     func(e *expr) bool { return e.many },
+		Column:   t.exact,
+		MaxParts: maxParts,
+	}.Parse(source)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	list = withoutSpace(list)
-	bad := fmt.Errorf("%q: want ON, and INSERT, DELETE, UPDATE or UPDATE OF columns, with OR between them", s)
-	for first := true; first || len(list) > 0; first = false {
-		if between := map[bool]string{true: "ON", false: "OR"}[first]; len(list) < 2 || !list[0].is(between) {
-			return bad
-		}
-		event := list[1]
-		list = list[2:]
-		switch {
-		case event.is("INSERT"):
-			p.insert = true
-		case event.is("DELETE"):
-			p.delete = true
-		case event.is("UPDATE") && (len(list) == 0 || !list[0].is("OF")):
-			p.update = true
-		case event.is("UPDATE"):
-			p.update = true
-			for comma := true; comma; {
-				if list = list[1:]; len(list) == 0 || !list[0].isName() {
-					return bad
-				}
-				c := t.column(list[0].name)
-				if c == nil {
-					return t.noColumn(list[0].name)
-				}
-				p.of = append(p.of, c.name)
-				list = list[1:]
-				comma = len(list) > 0 && list[0].kind == ','
-			}
-		default:
-			return bad
-		}
-	}
-	return nil
-}
-
-func (p *template) exprs() (list []*expr) {
-	for _, part := range p.parts {
-		for _, piece := range part {
-			if piece.expr != nil {
-				list = append(list, piece.expr)
-			}
-		}
-	}
-	return list
-}
-
-// constant says whether the tag is the same for all rows, and tag which.
-func (p *template) constant() bool { return len(p.exprs()) == 0 }
-
-func (p *template) tag() string {
-	var tag strings.Builder
-	tag.WriteString(p.kind)
-	for _, part := range p.parts {
-		tag.WriteByte(':')
-		for _, piece := range part {
-			tag.WriteString(piece.literal)
-		}
-	}
-	return tag.String()
+	return &template{p}, nil
 }
 
 // keywords of expressions are no columns, unless they are quoted.
@@ -188,25 +49,25 @@ var keywordsOfSelect = append(strings.Fields(`WHERE JOIN INNER LEFT RIGHT FULL C
 
 func parseExpr(s string, t *table) (*expr, error) {
 	e := &expr{source: s, table: t}
-	list, err := tokens(s)
+	list, err := language.Tokens(s)
 	if err != nil {
 		return nil, fmt.Errorf("{%s}: %w", s, err)
 	}
-	if slices.ContainsFunc(list, token.isComment) {
+	if slices.ContainsFunc(list, func(t token) bool { return t.Kind == sqltemplate.Comment }) {
 		return nil, fmt.Errorf("{%s}: an expression holds no comments", s)
 	}
-	if list = withoutSpace(list); len(list) == 0 {
+	if list = sqltemplate.Dense(list); len(list) == 0 {
 		return nil, errors.New("an expression is empty: want {column}")
 	}
 	// A SELECT in parentheses is one all the same: SQLite would take the first of its rows and
 	// forget the others.
-	for len(list) > 2 && list[0].kind == '(' && list[1].is("SELECT", "WITH", "VALUES") {
+	for len(list) > 2 && list[0].Kind == '(' && list[1].Is("SELECT", "WITH", "VALUES") {
 		if _, rest := commas(list); rest == nil || len(rest) > 0 {
 			break
 		}
 		list = list[1 : len(list)-1]
 	}
-	e.tokens, e.many = list, list[0].is("SELECT", "WITH", "VALUES")
+	e.tokens, e.many = list, list[0].Is("SELECT", "WITH", "VALUES")
 	if _, err := e.over("new"); err != nil {
 		return nil, fmt.Errorf("{%s}: %w", s, err)
 	}
@@ -221,20 +82,20 @@ func parseExpr(s string, t *table) (*expr, error) {
 // column returns the column that the expression is, or nil if it is more than that.
 func (e *expr) column() *column {
 	list := e.tokens
-	if len(list) == 3 && list[0].isName() && list[1].kind == '.' {
+	if len(list) == 3 && list[0].IsName() && list[1].Kind == '.' {
 		list = list[2:]
 	}
-	if len(list) != 1 || !list[0].isName() {
+	if len(list) != 1 || !list[0].IsName() {
 		return nil
 	}
-	return e.table.column(list[0].name)
+	return e.table.column(list[0].Name)
 }
 
 // over returns the expression over a row: "new" and "old" in a trigger, a table of a FROM clause,
 // quoted, or "" for no row, all columns of which are NULL. A name is a column of the row if the table's name stands before it, or
 // if it is no SELECT and so has no other columns. Everything else stays as it is.
 func (e *expr) over(row string) (string, error) {
-	selects := slices.ContainsFunc(e.tokens, func(t token) bool { return t.is("SELECT", "VALUES") })
+	selects := slices.ContainsFunc(e.tokens, func(t token) bool { return t.Is("SELECT", "VALUES") })
 	var b strings.Builder
 	at := func(i int) token {
 		if i < 0 || i >= len(e.tokens) {
@@ -244,55 +105,55 @@ func (e *expr) over(row string) (string, error) {
 	}
 	for i := 0; i < len(e.tokens); i++ {
 		t := e.tokens[i]
-		if t.spaced && i > 0 {
+		if t.Spaced && i > 0 {
 			b.WriteByte(' ')
 		}
 		before, after := at(i-1), at(i+1)
-		if strings.IndexByte(";?:@$#\\", t.kind) >= 0 {
-			return "", fmt.Errorf("%q cannot stand in an expression", t.text)
+		if strings.IndexByte(";?:@$#\\", t.Kind) >= 0 {
+			return "", fmt.Errorf("%q cannot stand in an expression", t.Text)
 		}
-		if !t.isName() || before.kind == '.' || after.kind == '(' {
-			b.WriteString(t.text)
+		if !t.IsName() || before.Kind == '.' || after.Kind == '(' {
+			b.WriteString(t.Text)
 			continue
 		}
-		self := strings.EqualFold(t.name, e.table.name)
+		self := strings.EqualFold(t.Name, e.table.name)
 		switch {
-		case after.kind == '.' && self:
-			c := e.table.column(at(i + 2).name)
+		case after.Kind == '.' && self:
+			c := e.table.column(at(i + 2).Name)
 			if c == nil {
-				return "", e.table.noColumn(at(i + 2).text)
+				return "", e.table.noColumn(at(i + 2).Text)
 			}
 			b.WriteString(of(row, c))
 			i += 2
-		case after.kind == '.':
-			if strings.EqualFold(t.name, "new") || strings.EqualFold(t.name, "old") {
+		case after.Kind == '.':
+			if strings.EqualFold(t.Name, "new") || strings.EqualFold(t.Name, "old") {
 				return "", fmt.Errorf("%s.%s: a template is for the row before and after: write %s.%s",
-					t.text, at(i+2).text, e.table.name, at(i+2).text)
+					t.Text, at(i+2).Text, e.table.name, at(i+2).Text)
 			}
-			if at(i+3).kind == '.' {
-				return "", fmt.Errorf("%s.%s.%s: leave the name of the schema out", t.text, at(i+2).text, at(i+4).text)
+			if at(i+3).Kind == '.' {
+				return "", fmt.Errorf("%s.%s.%s: leave the name of the schema out", t.Text, at(i+2).Text, at(i+4).Text)
 			}
-			b.WriteString(t.text)
-		case t.kind == word && slices.ContainsFunc(keywords, func(k string) bool { return t.is(k) }),
-			before.is("AS", "COLLATE") && !self:
-			b.WriteString(t.text)
+			b.WriteString(t.Text)
+		case t.Kind == sqltemplate.Word && slices.ContainsFunc(keywords, func(k string) bool { return t.Is(k) }),
+			before.Is("AS", "COLLATE") && !self:
+			b.WriteString(t.Text)
 		case selects && self:
 			// The table itself, in a FROM clause: from here on its name would mean two things.
 			alias := after
-			if after.is("AS") {
+			if after.Is("AS") {
 				alias = at(i + 2)
 			}
-			if !before.is("FROM", "JOIN") && before.kind != ',' || !alias.isName() || strings.EqualFold(alias.name, t.name) ||
-				slices.ContainsFunc(keywordsOfSelect, func(k string) bool { return alias.is(k) }) {
-				return "", fmt.Errorf("%s is the row: give the table another name in the SELECT, as in FROM %s AS other", t.text, t.text)
+			if !before.Is("FROM", "JOIN") && before.Kind != ',' || !alias.IsName() || strings.EqualFold(alias.Name, t.Name) ||
+				slices.ContainsFunc(keywordsOfSelect, func(k string) bool { return alias.Is(k) }) {
+				return "", fmt.Errorf("%s is the row: give the table another name in the SELECT, as in FROM %s AS other", t.Text, t.Text)
 			}
-			b.WriteString(t.text)
+			b.WriteString(t.Text)
 		case selects:
-			b.WriteString(t.text)
+			b.WriteString(t.Text)
 		default:
-			c := e.table.column(t.name)
+			c := e.table.column(t.Name)
 			if c == nil {
-				return "", e.table.noColumn(t.name)
+				return "", e.table.noColumn(t.Name)
 			}
 			b.WriteString(of(row, c))
 		}

@@ -114,7 +114,7 @@ func parseWatch(ctx context.Context, db Conn, watch, table string, templates []s
 			return nil, err
 		}
 		// A mistake fails here, and not in some program's write.
-		for _, e := range p.exprs() {
+		for _, e := range p.Exprs() {
 			if err := query(ctx, db, `EXPLAIN SELECT (`+e.sql("")+`)`, nil, func(func(...any) error) error { return nil }); err != nil {
 				hint := ""
 				if e.many {
@@ -205,7 +205,7 @@ func (w *tableWatch) triggerName(event string) string {
 func (w *tableWatch) templatesJSON() string {
 	sources := make([]string, len(w.templates))
 	for i, p := range w.templates {
-		sources[i] = p.source
+		sources[i] = p.Source
 	}
 	b, err := json.Marshal(sources)
 	if err != nil {
@@ -261,7 +261,7 @@ func (w *tableWatch) differs(ctx context.Context, db Conn) (problem string, err 
 		switch {
 		case !is:
 			return fmt.Sprintf("its trigger %s is missing", t.name), nil
-		case normal(sql) != normal(t.sql):
+		case language.Normal(sql) != language.Normal(t.sql):
 			return fmt.Sprintf("its trigger %s is another than the templates give for the table as it is now", t.name), nil
 		}
 		delete(found, t.name)
@@ -284,25 +284,25 @@ func (w *tableWatch) triggers() (list []trigger) {
 	}
 	var inserts, updates, deletes, replaces, moves []string
 	for _, p := range w.templates {
-		if p.insert {
+		if p.Insert {
 			inserts = append(inserts, p.record("new", ""))
 		}
-		if p.delete {
+		if p.Delete {
 			deletes = append(deletes, p.record("old", ""))
 		}
-		if p.update {
+		if p.Update {
 			differs := p.differs("old")
 			condition := ""
-			if p.of != nil {
+			if p.Of != nil {
 				condition = p.changed("old")
 			}
 			updates = append(updates, p.record("new", condition))
-			if !p.constant() {
+			if !p.Constant() {
 				updates = append(updates, p.record("old", differs))
 			}
 		}
 		replaces = append(replaces, w.replaced(p)...)
-		if p.update || p.delete {
+		if p.Update || p.Delete {
 			for _, conflict := range w.conflicts() {
 				moves = append(moves, p.recordOf(name, conflict+" AND NOT "+w.same("old")))
 			}
@@ -333,16 +333,16 @@ func (w *tableWatch) replaced(p *template) (statements []string) {
 	name := ident(w.table.name)
 	condition := ""
 	switch {
-	case !p.update && !p.delete:
+	case !p.Update && !p.Delete:
 		return nil
-	case p.of != nil && p.delete:
+	case p.Of != nil && p.Delete:
 		condition = " AND (NOT " + w.same("new") + " OR " + p.changed(name) + ")"
-	case p.of != nil:
+	case p.Of != nil:
 		condition = " AND (" + p.changed(name) + ")"
 	}
 	for _, conflict := range w.conflicts() {
 		statements = append(statements, p.recordOf(name, conflict+condition))
-		if p.update && !p.insert && !p.constant() {
+		if p.Update && !p.Insert && !p.Constant() {
 			statements = append(statements, p.record("new", "EXISTS (SELECT 1 FROM "+name+" WHERE "+conflict+condition+")"))
 		}
 	}
@@ -392,7 +392,7 @@ func (w *tableWatch) same(row string) string {
 // the row new.
 func (p *template) changed(row string) string {
 	var terms []string
-	for _, c := range p.of {
+	for _, c := range p.Of {
 		terms = append(terms, row+"."+ident(c)+" IS NOT new."+ident(c)+" COLLATE BINARY")
 	}
 	if d := p.differs(row); d != "" {
@@ -405,7 +405,7 @@ func (p *template) changed(row string) string {
 // is never.
 func (p *template) differs(row string) string {
 	var terms []string
-	for _, e := range p.exprs() {
+	for _, e := range p.Exprs() {
 		var term string
 		switch {
 		case !e.many:
@@ -435,8 +435,8 @@ func (p *template) record(row, condition string) string {
 	if condition != "" {
 		where = " WHERE " + condition
 	}
-	if p.constant() {
-		return "INSERT INTO cache_record SELECT " + text(p.tag()) + where
+	if p.Constant() {
+		return "INSERT INTO cache_record SELECT " + text(p.Tag()) + where
 	}
 	var from []string
 	values := p.values(func(e *expr, repeated bool) string {
@@ -461,8 +461,8 @@ func (p *template) record(row, condition string) string {
 // holds. There a SELECT sees the row as a value only. If it gives several, they are not told
 // apart, and a real number makes the family of them.
 func (p *template) recordOf(table, condition string) string {
-	if p.constant() {
-		return "INSERT INTO cache_record SELECT " + text(p.tag()) + " WHERE EXISTS (SELECT 1 FROM " + table + " WHERE " + condition + ")"
+	if p.Constant() {
+		return "INSERT INTO cache_record SELECT " + text(p.Tag()) + " WHERE EXISTS (SELECT 1 FROM " + table + " WHERE " + condition + ")"
 	}
 	var columns []string
 	values := p.values(func(e *expr, _ bool) string {
@@ -478,39 +478,39 @@ func (p *template) recordOf(table, condition string) string {
 }
 
 func (p *template) into() string {
-	if len(p.parts) == 1 {
+	if len(p.Parts) == 1 {
 		return "INSERT INTO cache_touch_value (kind, v)"
 	}
 	columns := []string{"kind", "n"}
-	for i := range p.parts {
+	for i := range p.Parts {
 		columns = append(columns, fmt.Sprintf("v%d", i+1))
 	}
 	return "INSERT INTO cache_touch_values (" + strings.Join(columns, ", ") + ")"
 }
 
 func (p *template) head() string {
-	if len(p.parts) == 1 {
-		return text(p.kind) + ", "
+	if len(p.Parts) == 1 {
+		return text(p.Kind) + ", "
 	}
-	return fmt.Sprintf("%s, %d, ", text(p.kind), len(p.parts))
+	return fmt.Sprintf("%s, %d, ", text(p.Kind), len(p.Parts))
 }
 
 // values returns the values of the parts as SQL. of returns that of an expression; repeated
 // says that it will be named several times.
 func (p *template) values(of func(e *expr, repeated bool) string) (list []string) {
-	for _, part := range p.parts {
-		if len(part) == 1 && part[0].expr != nil {
-			list = append(list, of(part[0].expr, false))
+	for _, part := range p.Parts {
+		if len(part) == 1 && part[0].Expr != nil {
+			list = append(list, of(part[0].Expr, false))
 			continue
 		}
 		// Joined here, so bytes become text here, and a real number makes all of it one.
 		var texts, reals []string
 		for _, piece := range part {
-			if piece.expr == nil {
-				texts = append(texts, text(piece.literal))
+			if piece.Expr == nil {
+				texts = append(texts, text(piece.Literal))
 				continue
 			}
-			v := of(piece.expr, true)
+			v := of(piece.Expr, true)
 			texts = append(texts, "CASE typeof("+v+") WHEN 'blob' THEN lower(hex("+v+")) ELSE "+v+" END")
 			reals = append(reals, "typeof("+v+") = 'real'")
 		}
