@@ -16,6 +16,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/outbox"
+	"github.com/chainlearn/chainlearn/cache/outbox/internal/outboxtest"
 	"github.com/chainlearn/chainlearn/cache/outbox/mysql"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
@@ -23,10 +24,7 @@ import (
 // alone returns a world on a server of its own, which a test may break.
 func alone(t *testing.T, settings map[string]string) *world {
 	t.Helper()
-	w := &world{t: t, server: testservers.StartMariaDB(t, testservers.MariaDBConfig{Settings: settings})}
-	w.name = w.server.Database(t)
-	w.fill()
-	return w
+	return newWorldOn(t, testservers.StartMariaDB(t, testservers.MariaDBConfig{Settings: settings}))
 }
 
 // A row of a transaction that commits late, with a smaller number than rows that were delivered, is
@@ -73,15 +71,15 @@ func TestWritersAndRelaysDoNotLockEachOtherOut(t *testing.T) {
 }
 
 func writersAndRelays(t *testing.T, w *world) {
-	w.stranger(`CREATE TABLE notes (id INT PRIMARY KEY AUTO_INCREMENT, writer INT, KEY (writer))`)
+	w.Stranger(`CREATE TABLE notes (id INT PRIMARY KEY AUTO_INCREMENT, writer INT, KEY (writer))`)
 	if err := mysql.Watch(t.Context(), w.open(1, ""), "test", "notes", "note:{id}", "notes", "writer:{writer}"); err != nil {
 		t.Fatal(err)
 	}
-	ps := []*process{w.process(nil), w.process(nil)}
+	ps := []*outboxtest.Process{w.Process(nil), w.Process(nil)}
 	for _, p := range ps {
-		p.relay(outbox.RelayConfig{Batch: 7, Poll: 5 * time.Millisecond, Grace: time.Millisecond})
+		p.Relay(outbox.RelayConfig{Batch: 7, Poll: 5 * time.Millisecond, Grace: time.Millisecond})
 	}
-	db := ps[0].db(outbox.Options{})
+	db := ps[0].DB(outbox.Options{})
 	var wg sync.WaitGroup
 	for writer := range 6 {
 		wg.Go(func() {
@@ -105,8 +103,8 @@ func writersAndRelays(t *testing.T, w *world) {
 		})
 	}
 	wg.Wait()
-	eventually(t, func() error {
-		if n := w.rows(); n != 0 {
+	outboxtest.Eventually(t, func() error {
+		if n := w.Rows(); n != 0 {
 			return fmt.Errorf("%d rows", n)
 		}
 		return nil
@@ -123,14 +121,14 @@ func writersAndRelays(t *testing.T, w *world) {
 		if _, err := hold.ExecContext(t.Context(), `INSERT INTO notes (writer) VALUES (100), (100)`); err != nil {
 			t.Fatal(err)
 		}
-		w.stranger(`SET innodb_lock_wait_timeout = 1; INSERT INTO notes (writer) VALUES (200), (200); UPDATE items SET value = value + 1`)
+		w.Stranger(`SET innodb_lock_wait_timeout = 1; INSERT INTO notes (writer) VALUES (200), (200); UPDATE items SET value = value + 1`)
 	}
 	value := 3
-	ps[0].want(1, value)
-	w.stranger(`SET innodb_lock_wait_timeout = 1; UPDATE items SET value = 9`)
+	ps[0].Want(1, value)
+	w.Stranger(`SET innodb_lock_wait_timeout = 1; UPDATE items SET value = 9`)
 	for _, p := range ps { // and rows of before are delivered
-		eventually(t, func() error {
-			if v, err := p.items.Get(t.Context(), 1); err != nil || v != 9 {
+		outboxtest.Eventually(t, func() error {
+			if v, err := p.Items.Get(t.Context(), 1); err != nil || v != 9 {
 				return fmt.Errorf("item 1 is %d, %w", v, err)
 			}
 			return nil
@@ -141,20 +139,20 @@ func writersAndRelays(t *testing.T, w *world) {
 // TRUNCATE, and partitions that go or come, are seen, and invalidate the families of the table.
 func TestTruncateIsSeen(t *testing.T) {
 	w := newWorld(t)
-	w.stranger(`CREATE TABLE parts (id INT PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN (20));
+	w.Stranger(`CREATE TABLE parts (id INT PRIMARY KEY) PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10), PARTITION p1 VALUES LESS THAN (20));
 		CREATE TABLE spare (id INT PRIMARY KEY); INSERT INTO spare VALUES (5)`)
 	db := w.open(2, "")
 	if err := mysql.Watch(t.Context(), db, "test", "parts", "part:{id}", "parts", "new:{id} ON INSERT"); err != nil {
 		t.Fatal(err)
 	}
-	p := w.process(nil)
-	p.relay(outbox.RelayConfig{})
+	p := w.Process(nil)
+	p.Relay(outbox.RelayConfig{})
 	seen := func(statement, table string, id int) {
 		t.Helper()
-		p.settlesAny(id)
-		w.stranger(statement)
-		eventually(t, func() error {
-			v, err := p.items.Get(t.Context(), id)
+		settlesAny(p, id)
+		w.Stranger(statement)
+		outboxtest.Eventually(t, func() error {
+			v, err := p.Items.Get(t.Context(), id)
 			var exact int
 			if scan := db.QueryRowContext(t.Context(), `SELECT value FROM items WHERE id = ?`, id).Scan(&exact); errors.Is(scan, sql.ErrNoRows) && errors.Is(err, cache.ErrNotFound) {
 				return nil
@@ -167,14 +165,14 @@ func TestTruncateIsSeen(t *testing.T) {
 		Name: "parts:count", Key: func(id int) string { return cache.Key(id) },
 		Tags: func(id int) []cache.Tag { return cache.Tags("part", id) },
 		Load: func(ctx context.Context, id int) (n int, err error) {
-			err = p.pool.QueryRowContext(ctx, `SELECT COUNT(*) FROM parts WHERE id = ?`, id).Scan(&n)
+			err = p.Read.QueryRowContext(ctx, `SELECT COUNT(*) FROM parts WHERE id = ?`, id).Scan(&n)
 			return n, err
 		},
 		FreshFor: time.Hour,
 	})
 	want := func(n int) {
 		t.Helper()
-		eventually(t, func() error {
+		outboxtest.Eventually(t, func() error {
 			if got, err := parts.Get(t.Context(), 5); err != nil || got != n {
 				return fmt.Errorf("%d parts, want %d, %w", got, n, err)
 			}
@@ -186,16 +184,16 @@ func TestTruncateIsSeen(t *testing.T) {
 		statement string
 		n         int
 	}{{`ALTER TABLE parts EXCHANGE PARTITION p0 WITH TABLE spare`, 1}, {`ALTER TABLE parts TRUNCATE PARTITION p0`, 0}, {`INSERT INTO parts VALUES (5)`, 1}, {`ALTER TABLE parts DROP PARTITION p0`, 0}} {
-		w.stranger(c.statement)
+		w.Stranger(c.statement)
 		want(c.n)
 	}
 }
 
 // settlesAny waits until an item is served from the cache.
-func (p *process) settlesAny(id int) {
-	p.w.t.Helper()
-	eventually(p.w.t, func() error {
-		a, err := p.items.Lookup(p.w.t.Context(), id)
+func settlesAny(p *outboxtest.Process, id int) {
+	p.World.Helper()
+	outboxtest.Eventually(p.World, func() error {
+		a, err := p.Items.Lookup(p.World.Context(), id)
 		if err == nil && a.Status != cache.Hit {
 			err = fmt.Errorf("item %d came as %v %s", id, a.Status, a.Detail)
 		}
@@ -270,17 +268,17 @@ func (c *counting) WithAttrs([]slog.Attr) slog.Handler        { return c }
 // A statement that commits by itself is noticed, and what it had touched is delivered.
 func TestImplicitCommits(t *testing.T) {
 	for _, statement := range []string{`CREATE TABLE other (id INT)`, `ALTER TABLE items ADD COLUMN more INT`, `LOCK TABLES items WRITE`, `START TRANSACTION`, `COMMIT`, `tx.Commit`, `CREATE INDEX value ON items (value)`, `TRUNCATE items`} {
-		for _, result := range []error{nil, errInjected} {
+		for _, result := range []error{nil, outboxtest.ErrInjected} {
 			if statement == `tx.Commit` && result != nil {
 				continue // what fn has ended itself, and says so, it may have rolled back
 			}
 			t.Run(fmt.Sprint(statement, " ", result), func(t *testing.T) {
 				w := newWorld(t)
-				p := w.process(nil)
-				p.relay(outbox.RelayConfig{})
-				p.warm(0, 1, 2)
-				err := p.db(outbox.Options{}).Write(t.Context(), func(ctx context.Context, tx *sql.Tx) error {
-					if err := set(1, 1)(ctx, tx); err != nil {
+				p := w.Process(nil)
+				p.Relay(outbox.RelayConfig{})
+				p.Warm(0, 1, 2)
+				err := p.DB(outbox.Options{}).Write(t.Context(), func(ctx context.Context, tx *sql.Tx) error {
+					if err := outboxtest.Set(1, 1)(ctx, tx); err != nil {
 						return err
 					}
 					if statement == `tx.Commit` {
@@ -296,19 +294,19 @@ func TestImplicitCommits(t *testing.T) {
 					t.Errorf("error %v, want ErrImplicitCommit", err)
 				}
 				if statement == `TRUNCATE items` {
-					eventually(t, func() error {
-						if _, err := p.items.Get(t.Context(), 1); !errors.Is(err, cache.ErrNotFound) {
+					outboxtest.Eventually(t, func() error {
+						if _, err := p.Items.Get(t.Context(), 1); !errors.Is(err, cache.ErrNotFound) {
 							return fmt.Errorf("want no item 1: %w", err)
 						}
 						return nil
 					})
 					return
 				}
-				p.settles(1, 1)
-				if err := p.db(outbox.Options{}).Write(t.Context(), set(2, 1)); err != nil { // the pool is in order
+				p.Settles(1, 1)
+				if err := p.DB(outbox.Options{}).Write(t.Context(), outboxtest.Set(2, 1)); err != nil { // the pool is in order
 					t.Fatal(err)
 				}
-				p.want(1, 2)
+				p.Want(1, 2)
 			})
 		}
 	}
@@ -326,9 +324,9 @@ func TestServerIsLostInCommit(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := alone(t, nil)
-			p := w.process(func(cfg *cache.Config) { cfg.FenceLease = 3 * time.Second })
-			p.warm(0, 1)
-			tx := &spy{Tx: p.begin(set(1, 1)), commit: func(ctx context.Context, commit func(context.Context) error) error {
+			p := w.Process(func(cfg *cache.Config) { cfg.FenceLease = 3 * time.Second })
+			p.Warm(0, 1)
+			tx := &outboxtest.Spy{Tx: p.Begin(outboxtest.Set(1, 1)), OnCommit: func(ctx context.Context, commit func(context.Context) error) error {
 				if err := c.break_(w.server); err != nil {
 					t.Error(err)
 				}
@@ -348,22 +346,22 @@ func TestServerIsLostInCommit(t *testing.T) {
 				t.Fatal(err)
 			}
 			// The COMMIT of a server that was frozen arrives when it thaws.
-			p.relay(outbox.RelayConfig{})
-			eventually(t, func() error {
-				a, err := p.items.Lookup(t.Context(), 1)
+			p.Relay(outbox.RelayConfig{})
+			outboxtest.Eventually(t, func() error {
+				a, err := p.Items.Lookup(t.Context(), 1)
 				if err != nil {
 					return err
 				}
-				value, err := p.load(t.Context(), 1)
+				value, err := p.Load(t.Context(), 1)
 				if err != nil || a.Value != value || a.Status != cache.Hit {
 					return fmt.Errorf("item 1 is %d (%v %s) and %d in the database, %w", a.Value, a.Status, a.Detail, value, err)
 				}
 				return nil
 			})
-			if err := p.db(outbox.Options{}).Write(t.Context(), set(7, 1)); err != nil {
+			if err := p.DB(outbox.Options{}).Write(t.Context(), outboxtest.Set(7, 1)); err != nil {
 				t.Fatal(err)
 			}
-			p.want(1, 7)
+			p.Want(1, 7)
 		})
 	}
 }
@@ -372,13 +370,13 @@ func TestServerIsLostInCommit(t *testing.T) {
 // its COMMIT cannot take effect after it.
 func TestTheServerEndsASilentTransaction(t *testing.T) {
 	w := newWorld(t)
-	p := w.process(func(cfg *cache.Config) { cfg.FenceLease = 3 * time.Second })
-	tx := p.begin(set(1, 1))
+	p := w.Process(func(cfg *cache.Config) { cfg.FenceLease = 3 * time.Second })
+	tx := p.Begin(outboxtest.Set(1, 1))
 	if _, err := tx.Touched(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	admin := w.open(1, "")
-	eventually(t, func() error {
+	outboxtest.Eventually(t, func() error {
 		var n int
 		if err := admin.QueryRowContext(t.Context(), `SELECT COUNT(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id WHERE p.db = ?`, w.name).Scan(&n); err != nil || n > 0 {
 			return fmt.Errorf("%d transactions, %w", n, err)
@@ -388,17 +386,17 @@ func TestTheServerEndsASilentTransaction(t *testing.T) {
 	if err := tx.Commit(t.Context()); err == nil {
 		t.Error("it committed")
 	}
-	if value, err := p.load(t.Context(), 1); err != nil || value != 0 {
+	if value, err := p.Load(t.Context(), 1); err != nil || value != 0 {
 		t.Errorf("the item is %d, %v", value, err)
 	}
 	// The connections of the pool have their own limit again.
-	if err := p.db(outbox.Options{}).Write(t.Context(), set(2, 1)); err != nil {
+	if err := p.DB(outbox.Options{}).Write(t.Context(), outboxtest.Set(2, 1)); err != nil {
 		t.Fatal(err)
 	}
 	var limit, global int
 	var mark []byte
-	p.pool.SetMaxOpenConns(1)
-	if err := p.pool.QueryRowContext(t.Context(), `SELECT @@SESSION.wait_timeout, @@GLOBAL.wait_timeout, @cache_mark`).Scan(&limit, &global, &mark); err != nil || limit != global || mark != nil {
+	p.Read.SetMaxOpenConns(1)
+	if err := p.Read.QueryRowContext(t.Context(), `SELECT @@SESSION.wait_timeout, @@GLOBAL.wait_timeout, @cache_mark`).Scan(&limit, &global, &mark); err != nil || limit != global || mark != nil {
 		t.Errorf("wait_timeout is %d, the server's is %d, the mark is %x, %v", limit, global, mark, err)
 	}
 }
@@ -407,16 +405,16 @@ func TestTheServerEndsASilentTransaction(t *testing.T) {
 func TestShellsWritesAreSeenSoon(t *testing.T) {
 	w := newWorld(t)
 	f := &file{T: t, server: w.server, name: w.name}
-	p := w.process(nil)
-	p.relay(outbox.RelayConfig{})
-	p.warm(0, 1, 2)
+	p := w.Process(nil)
+	p.Relay(outbox.RelayConfig{})
+	p.Warm(0, 1, 2)
 	for value := 1; value <= 3; value++ {
 		if err := f.shell(fmt.Sprintf(`UPDATE items SET value = %d WHERE id = 1`, value)); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		p.settles(value, 1)
+		p.Settles(value, 1)
 		t.Logf("seen %v after the shell had ended", time.Since(began).Round(time.Millisecond))
 	}
-	p.wantAs(2, 0, cache.Hit, "")
+	p.WantAs(2, 0, cache.Hit, "")
 }

@@ -2,7 +2,6 @@ package mysql_test
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -13,20 +12,20 @@ import (
 // A row of any size and of any type is handed out like others, and no larger than it must be.
 func TestStrangeRowsAreHandedOut(t *testing.T) {
 	w := newWorld(t)
-	p := w.process(nil)
-	if _, _, err := p.log.Join(t.Context(), "c"); err != nil {
+	p := w.Process(nil)
+	if _, _, err := p.Log.Join(t.Context(), "c"); err != nil {
 		t.Fatal(err)
 	}
-	w.stranger(`DELETE FROM cache_outbox`)
-	w.stranger(`SET sql_mode = ''; INSERT INTO cache_outbox (tag) VALUES (?)`, strings.Repeat("x", 8<<20))
-	w.stranger(`INSERT INTO cache_outbox (tag) VALUES (x'6974656d3a310078'), ('')`)
-	w.stranger(`SET sql_mode = ''; INSERT INTO cache_outbox (tag, recorded_at) VALUES ('t:1', '0000-00-00'), ('t:2', 'soon'), ('t:3', '9999-12-31 23:59:59'), ('t:7', '1000-01-01')`)
-	w.stranger(`SET sql_mode = ''; INSERT INTO cache_outbox (tag, mark) VALUES ('t:4', 1.5), ('t:5', ?)`, strings.Repeat("x", 8<<20))
-	w.stranger(`CALL cache_record('t:6')`)
-	if rows, oldest, err := p.log.Backlog(t.Context(), "c"); err != nil || rows != 10 || oldest < 0 {
+	w.Stranger(`DELETE FROM cache_outbox`)
+	w.Stranger(`SET sql_mode = ''; INSERT INTO cache_outbox (tag) VALUES (?)`, strings.Repeat("x", 8<<20))
+	w.Stranger(`INSERT INTO cache_outbox (tag) VALUES (x'6974656d3a310078'), ('')`)
+	w.Stranger(`SET sql_mode = ''; INSERT INTO cache_outbox (tag, recorded_at) VALUES ('t:1', '0000-00-00'), ('t:2', 'soon'), ('t:3', '9999-12-31 23:59:59'), ('t:7', '1000-01-01')`)
+	w.Stranger(`SET sql_mode = ''; INSERT INTO cache_outbox (tag, mark) VALUES ('t:4', 1.5), ('t:5', ?)`, strings.Repeat("x", 8<<20))
+	w.Stranger(`CALL cache_record('t:6')`)
+	if rows, oldest, err := p.Log.Backlog(t.Context(), "c"); err != nil || rows != 10 || oldest < 0 {
 		t.Errorf("the backlog is %d rows, %v (error %v)", rows, oldest, err)
 	}
-	n, err := p.log.Deliver(t.Context(), "c", 0, 100, func(_ context.Context, rows []outbox.Row) error {
+	n, err := p.Log.Deliver(t.Context(), "c", 0, 100, func(_ context.Context, rows []outbox.Row) error {
 		for _, row := range rows {
 			if ok := row.Tag.Check() == nil; ok != strings.HasPrefix(string(row.Tag), "t:") || len(row.Tag) > driver.MaxTag+1 {
 				t.Errorf("row %d has the tag %.40q of %d bytes", row.ID, row.Tag, len(row.Tag))
@@ -37,25 +36,4 @@ func TestStrangeRowsAreHandedOut(t *testing.T) {
 	if err != nil || n != 10 {
 		t.Errorf("%d rows (error %v), want 10", n, err)
 	}
-}
-
-func TestPoisonedRowHoldsNothingUp(t *testing.T) {
-	w := newWorld(t)
-	p := w.process(nil)
-	p.store.RefuseTag("poison:1", errInjected)
-	p.relay(outbox.RelayConfig{})
-	p.warm(0, 1, 2)
-	w.stranger(`CALL cache_record('poison:1')`)
-	w.stranger(`SET sql_mode = ''; INSERT INTO cache_outbox (tag) VALUES (?)`, strings.Repeat("x", 8<<20))
-	w.stranger(`UPDATE items SET value = 1 WHERE id = 1`)
-	p.settles(1, 1)
-	eventually(t, func() error {
-		if n := w.rows(); n != 0 {
-			return fmt.Errorf("%d rows are left", n)
-		}
-		if h := p.Health(); h.State != "ok" {
-			return fmt.Errorf("the store is %s: %w", h.State, h.Err)
-		}
-		return nil
-	})
 }

@@ -13,8 +13,8 @@ import (
 // must stay small: programs of thousands of instructions took milliseconds of each write.
 func TestTriggersAreQuickToCompile(t *testing.T) {
 	w := newWorld(t)
-	w.stranger(`CREATE TABLE stock (shop TEXT, id INTEGER, amount INTEGER, PRIMARY KEY (shop, id))`)
-	db := w.open(1, "")
+	w.Stranger(`CREATE TABLE stock (shop TEXT, id INTEGER, amount INTEGER, PRIMARY KEY (shop, id))`)
+	db := w.Open(t)
 	if err := sqlite.Watch(t.Context(), db, "test", "stock", "stock:{shop}:{id}"); err != nil {
 		t.Fatal(err)
 	}
@@ -56,9 +56,9 @@ func BenchmarkWatchedWrite(b *testing.B) {
 	for _, template := range []string{"row:{id}", "row:{name}:{id}"} {
 		b.Run(template, func(b *testing.B) {
 			w := newWorld(b)
-			w.stranger(`CREATE TABLE watched (id INTEGER PRIMARY KEY, name TEXT, n INTEGER); INSERT INTO watched VALUES (1, 'tea', 0);
+			w.Stranger(`CREATE TABLE watched (id INTEGER PRIMARY KEY, name TEXT, n INTEGER); INSERT INTO watched VALUES (1, 'tea', 0);
 CREATE TABLE plain (id INTEGER PRIMARY KEY, name TEXT, n INTEGER); INSERT INTO plain VALUES (1, 'tea', 0)`)
-			db := w.open(1, "&_synchronous=OFF")
+			db := w.Open(b)
 			if err := sqlite.Watch(b.Context(), db, "test", "watched", template); err != nil {
 				b.Fatal(err)
 			}

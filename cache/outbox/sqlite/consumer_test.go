@@ -2,20 +2,15 @@ package sqlite_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
-	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
-	"github.com/chainlearn/chainlearn/cache/outbox/sqlite"
-	"github.com/chainlearn/chainlearn/cache/storetest"
 )
 
 // deliver returns the tags that a consumer is handed.
@@ -209,221 +204,21 @@ func TestClockSetBack(t *testing.T) {
 	}
 
 	w := newWorld(t)
-	p := w.process(nil)
-	r, err := outbox.NewRelay(p.Cache, p.log, outbox.RelayConfig{Batch: 1})
+	p := w.Process(nil)
+	r, err := outbox.NewRelay(p.Cache, p.Log, outbox.RelayConfig{Batch: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	p.warm(0, 1, 2, 3)
-	w.stranger(`UPDATE items SET value = 1; UPDATE cache_outbox SET recorded_at = recorded_at + 7200000`)
+	p.Warm(0, 1, 2, 3)
+	w.Stranger(`UPDATE items SET value = 1; UPDATE cache_outbox SET recorded_at = recorded_at + 7200000`)
 	if err := r.Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := w.rows(); n != 0 {
+	if n := w.Rows(); n != 0 {
 		t.Errorf("%d rows are left after a drain", n)
 	}
 	for id := 1; id <= 3; id++ {
-		p.want(id, 1)
+		p.Want(id, 1)
 	}
-}
-
-// A cache whose relay was forgotten is an error of the first write.
-func TestWriteWithoutRelay(t *testing.T) {
-	w := newWorld(t)
-	p := w.process(nil)
-	w.stranger(`DELETE FROM cache_consumers`)
-	db := p.db(outbox.Options{})
-	err := db.Write(t.Context(), set(1, 1))
-	if !errors.Is(err, sqlite.ErrNoRelay) || !strings.Contains(err.Error(), "outbox.NewRelay") {
-		t.Fatalf("error %v, want ErrNoRelay", err)
-	}
-	p.want(1, 0)
-	p.relay(outbox.RelayConfig{})
-	if err := db.Write(t.Context(), set(1, 1)); err != nil {
-		t.Fatal(err)
-	}
-	w.stranger(`DELETE FROM cache_consumers`)
-	if err := db.Write(t.Context(), set(2, 1)); err != nil { // asked once
-		t.Fatal(err)
-	}
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := p.db(outbox.Options{}).Write(ended, set(1, 1)); !errors.Is(err, context.Canceled) {
-		t.Errorf("a caller that has left: %v", err)
-	}
-}
-
-// twoStores returns two processes on one file, each with a store of its own in memory.
-func twoStores(t *testing.T) (w *world, ps []*process) {
-	t.Helper()
-	w = newWorld(t)
-	for range 2 {
-		store := storetest.NewFaulty(memstore.New(memstore.Config{MaxBytes: 16 << 20, MaxTags: 100_000}))
-		t.Cleanup(func() { store.Close() })
-		ps = append(ps, w.process(func(cfg *cache.Config) { cfg.Store = store }))
-	}
-	return w, ps
-}
-
-// Of two stores on one file, each sees what an external writer and what the other wrote.
-func TestTwoStoresOnOneFile(t *testing.T) {
-	w, ps := twoStores(t)
-	var dbs []*sqlite.DB
-	for _, p := range ps {
-		dbs = append(dbs, p.db(outbox.Options{Relay: p.relay(outbox.RelayConfig{})}))
-	}
-	for value := 1; value <= 10; value++ {
-		if value%2 == 0 {
-			w.stranger(`UPDATE items SET value = ?`, value)
-		} else if err := dbs[value/2%2].Write(t.Context(), set(value, 1, 2, 3)); err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range ps {
-			p.settles(value, 1, 2, 3)
-		}
-	}
-}
-
-// B: an answer carries the tag of its row alone, and is invalidated by writes that widen to the
-// family: by external writers, and by Write.
-func TestBulkWritesReachAnswersOfOneTag(t *testing.T) {
-	const many, asked = 1500, 25
-	fill := fmt.Sprintf(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) INSERT INTO items SELECT i, 0 FROM n WHERE true ON CONFLICT DO NOTHING`, many)
-	ids := make([]int, asked)
-	for i := range ids {
-		ids[i] = 1 + i*many/asked
-	}
-	for _, c := range []struct {
-		name, statement string
-		own             bool
-		gone            bool
-	}{
-		{name: "update by an external writer", statement: `UPDATE items SET value = 7`},
-		{name: "update in Write", statement: `UPDATE items SET value = 7`, own: true},
-		{name: "delete by an external writer", statement: `DELETE FROM items`, gone: true},
-		{name: "delete in Write", statement: `DELETE FROM items`, own: true, gone: true},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
-			w.stranger(fill)
-			p := w.process(nil)
-			db := p.db(outbox.Options{Relay: p.relay(outbox.RelayConfig{})})
-			p.settles(0, ids...)
-			if c.own {
-				err := db.Write(t.Context(), func(ctx context.Context, tx *sql.Tx) error {
-					_, err := tx.ExecContext(ctx, c.statement)
-					return err
-				})
-				if err != nil {
-					t.Fatal(err)
-				}
-			} else {
-				w.stranger(c.statement)
-				eventually(t, func() error {
-					if n := w.rows(); n != 0 {
-						return fmt.Errorf("%d rows", n)
-					}
-					return nil
-				})
-			}
-			for _, id := range ids {
-				value, err := p.items.Get(t.Context(), id)
-				if c.gone && !errors.Is(err, cache.ErrNotFound) || !c.gone && (err != nil || value != 7) {
-					t.Errorf("item %d is %d, %v", id, value, err)
-				}
-			}
-		})
-	}
-}
-
-// What many small transactions have recorded waits in the outbox, and then a relay starts. One
-// transaction records it here, row by row: that leaves the same in the outbox, sooner.
-func TestWaitingTransactionsReachAnswersOfOneTag(t *testing.T) {
-	const many, asked = 3_000, 60
-	w := newWorld(t)
-	db := w.open(1, "&_synchronous=OFF")
-	exec := func(statement string, args ...any) {
-		t.Helper()
-		if _, err := db.ExecContext(t.Context(), statement, args...); err != nil {
-			t.Fatal(err)
-		}
-	}
-	exec(fmt.Sprintf(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) INSERT INTO items SELECT i, 0 FROM n WHERE true ON CONFLICT DO NOTHING; DELETE FROM cache_outbox`, many))
-	p := w.process(nil)
-	ids := make([]int, asked)
-	for i := range ids {
-		ids[i] = 1 + i*many/asked
-	}
-	p.warm(0, ids...)
-	exec(`BEGIN`)
-	for id := 1; id <= many; id++ {
-		exec(`UPDATE items SET value = 9 WHERE id = ?`, id)
-	}
-	exec(`COMMIT`)
-	p.relay(outbox.RelayConfig{})
-	p.settles(9, ids...)
-}
-
-// No row is too large to be recorded, or to be delivered.
-func TestEnormousValuesStandInNothingsWay(t *testing.T) {
-	w := newWorld(t)
-	w.stranger(`CREATE TABLE pages (slug TEXT PRIMARY KEY, n INTEGER)`)
-	db := w.open(1, "")
-	if err := sqlite.Watch(t.Context(), db, "test", "pages", "page:{slug}"); err != nil {
-		t.Fatal(err)
-	}
-	p := w.process(nil)
-	pages := cache.Define(p.Cache, cache.Query[string, int]{
-		Name: "pages:count",
-		Tags: func(slug string) []cache.Tag { return cache.Tags("page", slug) },
-		Load: func(ctx context.Context, slug string) (n int, err error) {
-			err = p.read.QueryRowContext(ctx, `SELECT coalesce((SELECT n FROM pages WHERE slug = ?), 0)`, slug).Scan(&n)
-			return n, err
-		},
-		FreshFor: time.Hour,
-	})
-	p.relay(outbox.RelayConfig{})
-	slugs := []string{"a\tb", "a\nb", "\x7f", "\u0085", "red wine", strings.Repeat("long ", 100)}
-	for round := range 2 {
-		for _, slug := range slugs {
-			if n, err := pages.Get(t.Context(), slug); err != nil || n != round {
-				t.Fatalf("%.20q is %d, %v; want %d", slug, n, err, round)
-			}
-			w.stranger(`INSERT INTO pages VALUES (?, 1) ON CONFLICT DO UPDATE SET n = n + 1`, slug)
-			if slug == slugs[0] {
-				w.stranger(`REPLACE INTO pages VALUES (?, 1)`, strings.Repeat("x", 8<<20))
-			}
-			eventually(t, func() error {
-				n, err := pages.Get(t.Context(), slug)
-				if err == nil && n != round+1 {
-					err = fmt.Errorf("%.20q is %d, want %d", slug, n, round+1)
-				}
-				return err
-			})
-		}
-	}
-	p.settles(0, 1)
-}
-
-// A store joins, and the process that registered it dies before it has invalidated anything: the
-// next process of the store, which finds it registered, serves nothing of before.
-func TestAJoinerThatDiesLeavesNothingStale(t *testing.T) {
-	w := newWorld(t)
-	p := w.process(nil)
-	p.warm(0, 1)
-	// The store is forgotten, and what was left for it is deleted.
-	w.stranger(`DELETE FROM cache_consumers; UPDATE items SET value = 1; DELETE FROM cache_outbox`)
-	if _, _, err := p.log.Join(t.Context(), p.name()); err != nil {
-		t.Fatal(err)
-	}
-
-	next := w.process(nil)
-	next.relay(outbox.RelayConfig{})
-	serving, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if err := next.WaitServing(serving); err != nil {
-		t.Fatal(err)
-	}
-	next.want(1, 1)
 }

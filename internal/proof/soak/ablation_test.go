@@ -8,6 +8,7 @@ import (
 	"flag"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -73,7 +74,7 @@ var ablations = []ablation{
 	{
 		"recovery gate: after an outage the outbox is drained before entries are served",
 		"cache/recovery.go", "if err := h.deliver(ctx, changed); err != nil {", "if err := error(nil); err != nil {",
-		[]failingTest{test(inCache, "TestNothingWrittenDuringAnOutageIsServedStaleAfterIt"), test(inOutbox+"/sqlite", "TestRecoveryDrainsTheOutbox")},
+		[]failingTest{test(inCache, "TestNothingWrittenDuringAnOutageIsServedStaleAfterIt"), test(inOutbox+"/sqlite", "TestProtocol/TestRecoveryDrainsTheOutbox")},
 	},
 	{
 		"recovery gate: a recovery during which something else went wrong begins again",
@@ -167,7 +168,7 @@ var ablations = []ablation{
 	{
 		"bump: what was loaded before the commit is invalid when the write is acknowledged",
 		"cache/outbox/commit.go", "if fence.Bump(detached) != nil {", "if false {",
-		[]failingTest{test(inOutbox+"/sqlite", "TestOrderOfSteps")},
+		[]failingTest{test(inOutbox+"/sqlite", "TestProtocol/TestOrderOfSteps")},
 	},
 	{
 		"outbox: rows stay when their bump failed",
@@ -187,7 +188,7 @@ var ablations = []ablation{
 	{
 		"relay: the outbox rows of a killed writer are delivered",
 		"cache/outbox/relay.go", "n, err := r.deliverAll(ctx)", "n, err := 0, error(nil)",
-		[]failingTest{test(inOutbox+"/sqlite", "TestStrangersWritesAreSeenSoon"), test(inHere, "TestWriterIsKilledAtEveryStep")},
+		[]failingTest{test(inOutbox+"/sqlite", "TestProtocol/TestStrangersWritesAreSeenSoon"), test(inHere, "TestWriterIsKilledAtEveryStep")},
 	},
 }
 
@@ -225,12 +226,17 @@ func exists(t *testing.T, c failingTest) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range files {
+	shared, err := filepath.Glob(filepath.Join(root, inOutbox, "internal", "outboxtest", "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := path.Base(c.name) // of a subtest: TestProtocol runs those that adapters share
+	for _, file := range append(files, shared...) {
 		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if bytes.Contains(b, []byte("func "+c.name+"(")) {
+		if bytes.Contains(b, []byte("func "+name+"(")) {
 			return true
 		}
 	}

@@ -1,4 +1,4 @@
-package sqlite_test
+package outboxtest
 
 import (
 	"context"
@@ -26,7 +26,7 @@ func crashed(f func()) bool {
 	return !ended
 }
 
-func TestWriterCrashes(t *testing.T) {
+func TestWriterCrashes(t *testing.T, a Adapter) {
 	const lease = 3 * time.Second
 	die := runtime.Goexit
 	for _, c := range []struct {
@@ -69,17 +69,17 @@ func TestWriterCrashes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
-			reader := w.process(nil)
-			writer := w.process(func(cfg *cache.Config) {
+			w := NewWorld(t, a)
+			reader := w.Process(nil)
+			writer := w.Process(func(cfg *cache.Config) {
 				cfg.FenceLease = lease
 				if c.bump != nil {
 					inner := cfg.Store
-					cfg.Store = &watched{Store: inner, bump: func(tags []cache.Tag, mark driver.Mark) { c.bump(inner, tags, mark) }}
+					cfg.Store = &WatchedStore{Store: inner, OnBump: func(tags []cache.Tag, mark driver.Mark) { c.bump(inner, tags, mark) }}
 				}
 			})
-			reader.warm(0, 1, 2, 3)
-			tx := &spy{Tx: writer.begin(set(1, 1, 2, 3)), touched: c.touched, commit: c.commit}
+			reader.Warm(0, 1, 2, 3)
+			tx := &Spy{Tx: writer.Begin(Set(1, 1, 2, 3)), OnTouched: c.touched, OnCommit: c.commit}
 			died := crashed(func() {
 				if err := outbox.Commit(t.Context(), writer.Cache, tx, outbox.Options{}); err != nil {
 					t.Error(err)
@@ -92,19 +92,19 @@ func TestWriterCrashes(t *testing.T) {
 
 			// No caller reads anything but what the database has, from the first moment on.
 			for id := 1; id <= 3; id++ {
-				if a := reader.want(id, c.value); c.fenced && a.Status != cache.Bypass {
+				if a := reader.Want(id, c.value); c.fenced && a.Status != cache.Bypass {
 					t.Errorf("item %d came as %v, want a bypass", id, a.Status)
 				}
 			}
-			if n := w.rows(); n != c.rows {
+			if n := w.Rows(); n != c.rows {
 				t.Errorf("%d rows are left, want %d", n, c.rows)
 			}
 			// And soon the cache serves it again.
-			reader.relay(outbox.RelayConfig{})
+			reader.Relay(outbox.RelayConfig{})
 			began := time.Now()
-			eventually(t, func() error {
+			Eventually(t, func() error {
 				for id := 1; id <= 3; id++ {
-					if a := reader.want(id, c.value); a.Status != cache.Hit {
+					if a := reader.Want(id, c.value); a.Status != cache.Hit {
 						return fmt.Errorf("item %d comes as %v %s", id, a.Status, a.Detail)
 					}
 				}
@@ -113,26 +113,26 @@ func TestWriterCrashes(t *testing.T) {
 			if took := time.Since(began); c.rows > 0 && took >= lease {
 				t.Errorf("it took %v: the fence lapsed, no relay removed it", took)
 			}
-			reader.settles(c.value, 1, 2, 3)
+			reader.Settles(c.value, 1, 2, 3)
 		})
 	}
 }
 
 // The one case that only the relay can mend: the fence lapses before the commit, so that a
 // reader keeps the old answer under the version of the fence, and then the writer dies.
-func TestWriterCrashesAfterALateCommit(t *testing.T) {
-	w := newWorld(t)
-	reader, writer := w.process(nil), w.process(func(cfg *cache.Config) { cfg.FenceLease = 100 * time.Millisecond })
-	reader.warm(0, 1)
-	tx := writer.begin(set(1, 1))
+func TestWriterCrashesAfterALateCommit(t *testing.T, a Adapter) {
+	w := NewWorld(t, a)
+	reader, writer := w.Process(nil), w.Process(func(cfg *cache.Config) { cfg.FenceLease = 100 * time.Millisecond })
+	reader.Warm(0, 1)
+	tx := writer.Begin(Set(1, 1))
 	if _, err := tx.Touched(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := writer.Fence(t.Context(), tx.Mark(), []cache.Tag{itemTag(1)}); err != nil {
+	if _, err := writer.Fence(t.Context(), tx.Mark(), []cache.Tag{ItemTag(1)}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error {
-		if a := reader.want(1, 0); a.Status != cache.Hit {
+	Eventually(t, func() error {
+		if a := reader.Want(1, 0); a.Status != cache.Hit {
 			return fmt.Errorf("the fence still stands: %v", a.Status)
 		}
 		return nil
@@ -140,7 +140,7 @@ func TestWriterCrashesAfterALateCommit(t *testing.T) {
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	reader.wantAs(1, 0, cache.Hit, "") // the damage, which is what the next line is about
-	reader.relay(outbox.RelayConfig{})
-	reader.settles(1, 1)
+	reader.WantAs(1, 0, cache.Hit, "") // the damage, which is what the next line is about
+	reader.Relay(outbox.RelayConfig{})
+	reader.Settles(1, 1)
 }
