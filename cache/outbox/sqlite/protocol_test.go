@@ -19,21 +19,23 @@ import (
 
 // What every adapter promises, kept by this one.
 func TestProtocol(t *testing.T) {
-	a := outboxtest.Adapter{
-		Create:     func(t testing.TB) outboxtest.Database { return newDatabase(t) },
-		ErrNoRelay: sqlite.ErrNoRelay,
-		Record:     `INSERT INTO cache_touch VALUES ('%s')`,
-		Ignore:     `OR IGNORE`,
-		NoTags:     `INSERT INTO cache_outbox (tag) VALUES ('a' || char(10) || 'b'), (''), (CAST(x'ff' AS TEXT))`,
-		Pages:      `CREATE TABLE pages (slug TEXT PRIMARY KEY, n INTEGER)`,
-	}
-	a.LateFence.Lease, a.LateFence.Delay, a.LateFence.CommitTime = 2*time.Second, 1500*time.Millisecond, time.Second
-	outboxtest.Run(t, a)
+	outboxtest.Run(t, adapter)
+}
+
+var adapter = outboxtest.Adapter{
+	Create:     newDatabase,
+	ErrNoRelay: sqlite.ErrNoRelay,
+	LateFence:  outboxtest.LateFence{Lease: 2 * time.Second, Delay: 1500 * time.Millisecond, CommitTime: time.Second},
+	Upsert:     `ON CONFLICT DO UPDATE SET`,
+	Record:     `INSERT INTO cache_touch VALUES ('%s')`,
+	Ignore:     `OR IGNORE`,
+	NoTags:     `INSERT INTO cache_outbox (tag) VALUES ('a' || char(10) || 'b'), (''), (CAST(x'ff' AS TEXT))`,
+	Pages:      `CREATE TABLE pages (slug TEXT PRIMARY KEY, n INTEGER)`,
 }
 
 func newWorld(t testing.TB) *outboxtest.World {
 	t.Helper()
-	return outboxtest.NewWorld(t, outboxtest.Adapter{Create: func(t testing.TB) outboxtest.Database { return newDatabase(t) }})
+	return outboxtest.NewWorld(t, adapter)
 }
 
 // busyTimeout is how long SQLite waits for the lock of another program.

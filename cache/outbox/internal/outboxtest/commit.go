@@ -391,7 +391,7 @@ func TestLargeTransactionFencesFamilies(t *testing.T, a Adapter) {
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, items(3000, 7))
+		_, err := tx.ExecContext(ctx, a.items(3000, 7))
 		return err
 	})
 	if err != nil {

@@ -92,7 +92,7 @@ func TestBulkWritesReachAnswersOfOneTag(t *testing.T, a Adapter) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := NewWorld(t, a)
-			w.Stranger(items(many, 0))
+			w.Stranger(a.items(many, 0))
 			p := w.Process(nil)
 			db := p.DB(outbox.Options{Relay: p.Relay(outbox.RelayConfig{})})
 			p.Settles(0, ids...)
@@ -135,7 +135,7 @@ func TestWaitingTransactionsReachAnswersOfOneTag(t *testing.T, a Adapter) {
 			t.Fatal(err)
 		}
 	}
-	exec(items(many, 0))
+	exec(a.items(many, 0))
 	exec(`DELETE FROM cache_outbox`)
 	p := w.Process(nil)
 	ids := make([]int, asked)
@@ -176,7 +176,7 @@ func TestEnormousValuesStandInNothingsWay(t *testing.T, a Adapter) {
 			if n, err := pages.Get(t.Context(), slug); err != nil || n != round {
 				t.Fatalf("%.20q is %d, %v; want %d", slug, n, err, round)
 			}
-			w.Stranger(`REPLACE INTO pages VALUES (?, ?)`, slug, round+1)
+			w.Stranger(`INSERT INTO pages VALUES (?, 1) `+a.Upsert+` n = n + 1`, slug)
 			if slug == slugs[0] {
 				w.Stranger(`REPLACE INTO pages VALUES (?, 1)`, strings.Repeat("x", 8<<20))
 			}

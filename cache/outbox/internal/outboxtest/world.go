@@ -7,7 +7,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -31,16 +30,19 @@ type Adapter struct {
 	Create func(t testing.TB) Database
 	// ErrNoRelay is what a write returns that no relay would deliver.
 	ErrNoRelay error
-	// LateFence is a lease, by how much of it a fence is late, and what a commit may take, so that
-	// one late fence leaves no time to commit and the database has not given up.
-	LateFence struct{ Lease, Delay, CommitTime time.Duration }
+	LateFence  LateFence
 
+	Upsert  string // after INSERT … VALUES: what becomes of a row that exists, without the assignment
 	Record  string // a statement that records a tag, with %s in its place
 	Ignore  string // of INSERT and UPDATE: a row that cannot be changed is left alone
 	Lenient string // before a statement: what does not fit is stored as far as it does
 	NoTags  string // a statement that puts what is no tag into the outbox, three rows
 	Pages   string // a statement that creates pages, of a unique slug of any length and a number n
 }
+
+// LateFence is a lease, by how much of it a fence is late, and what a commit may take, so that
+// one late fence leaves no time to commit and the database has not given up.
+type LateFence struct{ Lease, Delay, CommitTime time.Duration }
 
 // Database is one that Create has made.
 type Database struct {
@@ -85,7 +87,7 @@ func NewWorld(t testing.TB, a Adapter) *World {
 	w.shared = storetest.NewFaulty(memstore.New(memstore.Config{MaxBytes: 16 << 20, MaxTags: 100_000}))
 	t.Cleanup(func() { w.shared.Close() })
 	w.Stranger(`CREATE TABLE items (id INTEGER PRIMARY KEY, value INTEGER NOT NULL)`)
-	w.Stranger(items(3, 0))
+	w.Stranger(a.items(3, 0))
 	if err := w.Watch(t.Context(), w.Open(t), "items", "item:{id}"); err != nil {
 		t.Fatal(err)
 	}
@@ -93,8 +95,8 @@ func NewWorld(t testing.TB, a Adapter) *World {
 }
 
 // items returns a statement that gives the first n items a value, whether or not they exist.
-func items(n, value int) string {
-	return rowsOf(`REPLACE INTO items VALUES `, "(%d, "+strconv.Itoa(value)+")", n)
+func (a Adapter) items(n, value int) string {
+	return rowsOf(`INSERT INTO items VALUES `, fmt.Sprintf("(%%d, %d)", value), n) + fmt.Sprintf(" %s value = %d", a.Upsert, value)
 }
 
 // rowsOf returns a statement with n rows, by a format of the number of each.
