@@ -55,9 +55,12 @@ type testService struct {
 
 type option func(*httpapi.Config, *cache.Config)
 
-// withLongStoreTimeout lets a machine that is busy with a crowd take its time: the store is in process,
-// and what looks like a failing store would be the scheduler.
-func withLongStoreTimeout(_ *httpapi.Config, c *cache.Config) { c.StoreTimeout = 30 * time.Second }
+// withCrowd is for a test that keeps the machine busy: the store is the one that the service has by
+// default, in process and with nothing around it. One that might be elsewhere is distrusted when it
+// does not prove within a second that it takes writes, and for that the scheduler suffices.
+func withCrowd(_ *httpapi.Config, c *cache.Config) {
+	c.Store, c.StoreTimeout = memstore.New(memstore.Config{}), 30*time.Second
+}
 
 // start returns a service that has loaded nothing yet and that is ready.
 func start(t *testing.T, options ...option) *testService {
@@ -113,7 +116,11 @@ func startWith(t *testing.T, platform learning.Config, options ...option) *testS
 		s.store.Heal()
 		s.api.Close()
 		s.private.Close()
-		for _, closePart := range []func() error{storage.Close, s.cache.Close, s.store.Close} {
+		parts := []func() error{storage.Close, s.cache.Close, s.store.Close}
+		if own, ok := cacheConfig.Store.(*memstore.Store); ok {
+			parts = append(parts, own.Close)
+		}
+		for _, closePart := range parts {
 			if err := closePart(); err != nil {
 				t.Errorf("close: %v", err)
 			}

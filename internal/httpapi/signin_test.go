@@ -182,7 +182,7 @@ func TestSignInExpires(t *testing.T) {
 // creates the user.
 func TestSignInAtOnce(t *testing.T) {
 	t.Parallel()
-	s, w := start(t, withLongStoreTimeout), newWallet(t)
+	s, w := start(t, withCrowd), newWallet(t)
 	same := w.answer(s.challenge(w))
 	var bodies []string
 	for range 8 {

@@ -48,7 +48,7 @@ const (
 func TestCrowdsCauseOneLoad(t *testing.T) {
 	for _, n := range []int{100, 1000} {
 		t.Run(fmt.Sprint(n, " for the list"), func(t *testing.T) {
-			s := start(t, withLongStoreTimeout)
+			s := start(t, withCrowd)
 			var all []response
 			seen := s.queries.during(func() {
 				all = s.concurrentGets(n, "/courses", listStatement, waitingForList, func() {})
@@ -75,7 +75,7 @@ func TestCrowdsCauseOneLoad(t *testing.T) {
 			}
 		})
 		t.Run(fmt.Sprint(n, " for an unknown course"), func(t *testing.T) {
-			s := start(t, withLongStoreTimeout)
+			s := start(t, withCrowd)
 			seen := s.queries.during(func() {
 				for _, res := range s.concurrentGets(n, "/courses/"+unknownID, detailStatement, waitingForOne, func() {}) {
 					if res.status != http.StatusNotFound {
@@ -88,7 +88,7 @@ func TestCrowdsCauseOneLoad(t *testing.T) {
 			}
 		})
 		t.Run(fmt.Sprint(n, " for a load that fails"), func(t *testing.T) {
-			s := start(t, withLongStoreTimeout)
+			s := start(t, withCrowd)
 			seen := s.queries.during(func() {
 				for _, res := range s.concurrentGets(n, "/courses", listStatement, waitingForList, func() { s.externalWrite(`ALTER TABLE courses RENAME TO gone`) }) {
 					if res.status != http.StatusInternalServerError || res.body.Error != "INTERNAL_ERROR" || res.body.Message != "Internal error" {
@@ -152,7 +152,7 @@ func TestCancelledCallerLeavesTheLoad(t *testing.T) {
 // retry.
 func TestOverload(t *testing.T) {
 	t.Parallel()
-	s := start(t, withLongStoreTimeout)
+	s := start(t, withCrowd)
 	const capacity = 16 + 256 // loads and queue of a query, by default
 	s.queries.hold(detailStatement)
 	var wg sync.WaitGroup
