@@ -9,7 +9,7 @@
 // what the database says.
 //
 //	go test ./internal/proof/exactness                                # some seconds
-//	go test -timeout 2h ./internal/proof/exactness -comparisons 1000000
+//	go test -v -timeout 4h ./internal/proof/exactness -comparisons 1000000 # says each minute how far it is
 //
 // A schema may also be refused by Watch: then it could not have been exact, and that is
 // right for the types that have no canonical text.

@@ -26,7 +26,7 @@ func TestAnswersAreWhatTheDatabaseSays(t *testing.T) {
 	server := testservers.SharedPostgres(t)
 	t.Logf("seed %d", *seed)
 	redis := testservers.SharedRedis(t)
-	schemas := 0
+	schemas, told := 0, time.Now()
 	result, err := Run(t.Context(), *seed, *comparisons, Servers{
 		Database: func() (string, error) { return server.Database(t), nil },
 		// In turn, Redis and a store in process.
@@ -45,6 +45,12 @@ func TestAnswersAreWhatTheDatabaseSays(t *testing.T) {
 			}
 			return handles, nil
 		},
+		Progress: func(r Result) { // seen while it runs with -v
+			if time.Since(told) > time.Minute {
+				told = time.Now()
+				t.Logf("%d of %d answers compared, %d schemas", r.Comparisons, *comparisons, r.Schemas)
+			}
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +59,7 @@ func TestAnswersAreWhatTheDatabaseSays(t *testing.T) {
 		t.Error(s)
 	}
 	t.Logf("%d answers compared, %d of them hits; %d schemas, %d refused; writes: %v",
-		result.Comparisons, result.Hits, result.Schemas, result.Refused, fmt.Sprint(result.Writes))
+		result.Comparisons, result.Hits, result.Schemas, result.Refused, result.Writes)
 	if result.Hits < result.Comparisons/5 {
 		t.Errorf("only %d of %d answers were hits: the test shows little", result.Hits, result.Comparisons)
 	}

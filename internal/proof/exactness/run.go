@@ -77,6 +77,7 @@ func (r *run) wrote(how, sql string) {
 type Servers struct {
 	Database func() (url string, err error)
 	Store    func() (handles []driver.Store, err error)
+	Progress func(Result) // after each schema
 }
 
 // Run draws schemas until comparisons answers have been compared.
@@ -97,6 +98,7 @@ func Run(ctx context.Context, seed uint64, comparisons int, servers Servers) (*R
 			return result, fmt.Errorf("seed %d: %w\n%s", seed, err, r.story())
 		}
 		result.Schemas++
+		servers.Progress(*result)
 	}
 	return result, nil
 }
