@@ -2,6 +2,7 @@ package soak
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -136,6 +137,37 @@ func (w *worker) readMany(ctx context.Context, ks []int) {
 	if err != nil {
 		w.recordReadAt(kindMany, 0, begin, end, err)
 	}
+}
+
+// readBatch asks for n keys at once. Those beyond the rows do not exist.
+func (w *worker) readBatch(ctx context.Context, from, n int) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	ks := make([]int, n)
+	for i := range ks {
+		ks[i] = from + i
+	}
+	begin := now()
+	results, err := w.batches.GetMany(ctx, ks)
+	end := now()
+	for i, r := range results[:min(len(results), w.cfg.Shape.rows()-from)] {
+		w.recordReadAt(kindMany, r.Status, begin, end, r.Err, keyValue{ks[i], r.Value})
+	}
+	if err != nil {
+		w.recordReadAt(kindMany, 0, begin, end, err)
+	}
+}
+
+func (w *worker) readLarge(ctx context.Context, k largeKey) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	begin := now()
+	a, err := w.large.Lookup(ctx, k)
+	seen := keyValue{Key: k.Item}
+	if err == nil {
+		seen.Value = int64(binary.BigEndian.Uint64(a.Value))
+	}
+	w.recordRead(kindLarge, a.Status, begin, err, seen)
 }
 
 func (w *worker) recordRead(kind readKind, status cache.Status, begin int64, err error, values ...keyValue) {

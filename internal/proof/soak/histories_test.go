@@ -7,7 +7,7 @@ import (
 
 // Every fault once, on four processes, while they read and write.
 func TestHistories(t *testing.T) {
-	cfg := Config{Seed: *seed, Rounds: 1, Duration: 90 * time.Second}
+	cfg := Config{Seed: *seed, Rounds: 1, Duration: 3 * time.Minute}
 	if *only != "" {
 		cfg.Faults, cfg.Rounds = []string{*only}, 5
 	}

@@ -15,9 +15,21 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
+// A place is what a fault harms, and heals. Two faults at the same time harm different places:
+// healing one must not heal the other.
+type place uint
+
+const (
+	redisServer place = 1 << iota
+	connections
+	processes
+	database
+)
+
 // A fault is one way to harm a fleet, for about d.
 type fault struct {
-	name string
+	name  string
+	harms place
 	// lossy: Redis may forget fences. Then readers may see a write in flight, and after it the
 	// old value again, until the write is acknowledged.
 	lossy bool
@@ -26,24 +38,37 @@ type fault struct {
 }
 
 var allFaults = []fault{
-	{"redis freezes", false, freezeRedis},
-	{"redis is killed and comes back empty", true, emptyRedis},
-	{"redis is killed and comes back with an old snapshot", true, oldRedis},
-	{"redis fails over to a replica without the last writes", true, failOver},
-	{"redis is flushed", true, flushRedis},
-	{"redis loses single keys", true, evictKeys},
-	{"redis evicts under memory pressure", true, pressMemory},
-	{"redis answers slowly", false, slowRedis},
-	{"connections to redis are reset", false, resetRedis},
-	{"a worker is cut off from redis", false, cutRedis},
-	{"a worker's redis accepts and never answers", false, holdRedis},
-	{"workers are killed", false, killWorkers},
-	{"a worker is frozen", false, freezeWorker},
-	{"clocks are wrong", false, skewClocks},
-	{"connections to the database are reset", false, resetPostgres},
-	{"COMMIT is cut off in the middle", false, cutCommits},
-	{"a worker is cut off from the database", false, cutPostgres},
+	{"redis freezes", redisServer, false, freezeRedis},
+	{"redis is killed and comes back empty", redisServer, true, emptyRedis},
+	{"redis is killed and comes back with an old snapshot", redisServer, true, oldRedis},
+	{"redis fails over to a replica without the last writes", redisServer, true, failOver},
+	{"redis is flushed", redisServer, true, flushRedis},
+	{"redis loses single keys", redisServer, true, evictKeys},
+	{"redis evicts under memory pressure", redisServer, true, pressMemory},
+	{"redis answers and refuses writes", redisServer, false, refuseWrites},
+	{"redis answers slowly", connections, false, slowRedis},
+	{"connections to redis are reset", connections, false, resetRedis},
+	{"a worker is cut off from redis", connections, false, cutRedis},
+	{"a worker's redis accepts and never answers", connections, false, holdRedis},
+	{"redis is out of reach for longer than every back-off", connections, false, cutRedisForLong},
+	{"workers start while redis is out of reach", connections | processes, false, startWithoutRedis},
+	{"workers are killed", processes, false, killWorkers},
+	{"a worker is frozen", processes, false, freezeWorker},
+	{"clocks are wrong", processes, false, skewClocks},
+	{"answers of 16 MB", processes, false, askForLarge},
+	{batchesFault, processes, false, askForMany},
+	{"connections to the database are reset", connections, false, resetPostgres},
+	{"COMMIT is cut off in the middle", connections, false, cutCommits},
+	{"a worker is cut off from the database", connections, false, cutPostgres},
+	{"COMMIT waits for a standby", database, false, stallCommits},
+	{"the clock of the database is set back", database, false, skewDatabase},
+	{"rows of the outbox that nothing can deliver", database, false, poisonOutbox},
 }
+
+const (
+	batchesFault = "batches of 10,000"
+	batchSize    = 10_000
+)
 
 // Faults returns the names of all faults.
 func Faults() []string {
@@ -217,6 +242,45 @@ func holdRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) e
 	return harmFor(ctx, d, func() error { s.redis.Hold(ways...); return nil }, s.redis.Heal)
 }
 
+// cutRedisForLong lets every sleep between two attempts grow to its longest.
+func cutRedisForLong(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) error {
+	return harmFor(ctx, min(12*d, 15*time.Second), f.cutAllRedis, f.healProxies)
+}
+
+func (f *Fleet) cutAllRedis() error {
+	for _, s := range f.slots {
+		s.redis.Cut()
+	}
+	return nil
+}
+
+// startWithoutRedis replaces some workers while Redis is out of reach, and writes are acknowledged
+// that it does not know.
+func startWithoutRedis(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	var starting errgroup.Group
+	err := harmFor(ctx, d/2, f.cutAllRedis, func() error {
+		for _, i := range rnd.Perm(len(f.slots))[:1+rnd.IntN(max(len(f.slots)-1, 1))] {
+			if err := f.slots[i].process.kill(); err != nil {
+				return err
+			}
+			starting.Go(func() error { return f.start(context.WithoutCancel(ctx), i) })
+		}
+		_ = wait(ctx, d/2) // a run that ends still needs its workers: they are checked
+		return f.healProxies()
+	})
+	return errors.Join(err, starting.Wait())
+}
+
+// refuseWrites makes Redis answer reads and nothing else, as a master does that has lost its replicas.
+func refuseWrites(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) error {
+	r := f.server()
+	return harmFor(ctx, d,
+		func() error { return r.Do(ctx, "CONFIG", "SET", "min-replicas-to-write", "3").Error() },
+		func() error {
+			return r.Do(context.WithoutCancel(ctx), "CONFIG", "SET", "min-replicas-to-write", "0").Error()
+		})
+}
+
 // killWorkers kills some at a random instant and replaces them, but never all.
 func killWorkers(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
 	slots := rnd.Perm(len(f.slots))[:1+rnd.IntN(max(len(f.slots)-1, 1))]
@@ -266,6 +330,37 @@ func skewClocks(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) 
 	}, func() error { return set(func() time.Duration { return 0 }) })
 }
 
+// ask has n workers at a time ask for what is big, for d.
+func (f *Fleet) ask(ctx context.Context, rnd *rand.Rand, d time.Duration, n int, what bigRequest) error {
+	for until := time.Now().Add(d); time.Now().Before(until) && ctx.Err() == nil; {
+		var asking errgroup.Group
+		what.Key = rnd.IntN(f.shape.rows())
+		for _, m := range pick(rnd, f.processes(), n) {
+			asking.Go(func() error {
+				_, err := m.call(context.WithoutCancel(ctx), request{Big: &what})
+				return err
+			})
+		}
+		if err := asking.Wait(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func pick(rnd *rand.Rand, of []*Process, n int) []*Process {
+	rnd.Shuffle(len(of), func(i, j int) { of[i], of[j] = of[j], of[i] })
+	return of[:min(n, len(of))]
+}
+
+func askForLarge(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	return f.ask(ctx, rnd, d, 2, bigRequest{Bytes: 16 << 20})
+}
+
+func askForMany(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	return f.ask(ctx, rnd, d, 1, bigRequest{Keys: batchSize})
+}
+
 func resetPostgres(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
 	return repeatedly(ctx, rnd, 100*time.Millisecond, d, func() error {
 		_, s := f.randomSlot(rnd)
@@ -294,6 +389,42 @@ func cutPostgres(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration)
 	return harmFor(ctx, d, func() error { s.postgres.Cut(); return nil }, s.postgres.Heal)
 }
 
+// stallCommits makes COMMIT wait for a standby that is not there, for up to twice the lease of a fence.
+func stallCommits(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	if rnd.IntN(2) == 0 {
+		d = f.cfg.Lease + d
+	}
+	set := func(change string) error {
+		ctx := context.WithoutCancel(ctx)
+		_, err := f.admin.Exec(ctx, `ALTER SYSTEM `+change)
+		if err == nil {
+			_, err = f.admin.Exec(ctx, `SELECT pg_reload_conf()`)
+		}
+		return err
+	}
+	return harmFor(ctx, d,
+		func() error { return set(`SET synchronous_standby_names = 'missing'`) },
+		func() error { return set(`RESET synchronous_standby_names`) })
+}
+
+// skewDatabase has rows of the outbox recorded in what is the future once the clock is set back.
+func skewDatabase(ctx context.Context, f *Fleet, _ *rand.Rand, d time.Duration) error {
+	set := func(ahead string) error {
+		_, err := f.admin.Exec(context.WithoutCancel(ctx), `ALTER TABLE cache_outbox ALTER recorded_at SET DEFAULT clock_timestamp()`+ahead)
+		return err
+	}
+	return harmFor(ctx, d, func() error { return set(` + interval '1 hour'`) }, func() error { return set("") })
+}
+
+// poisonOutbox records tags that no store takes: one of 8 MB, and one that is none.
+func poisonOutbox(ctx context.Context, f *Fleet, rnd *rand.Rand, d time.Duration) error {
+	return repeatedly(ctx, rnd, 200*time.Millisecond, d, func() error {
+		tag := []string{`repeat('x', 8388608)`, `E'a\nb'`}[rnd.IntN(2)]
+		_, err := f.admin.Exec(context.WithoutCancel(ctx), `INSERT INTO cache_outbox (tag) VALUES (`+tag+`)`)
+		return err
+	})
+}
+
 // injection is one fault of a schedule.
 type injection struct {
 	fault
@@ -303,7 +434,7 @@ type injection struct {
 }
 
 // schedule draws injections from a seed: first every fault once, then at random. Two at the same
-// time are rare, and harm different places: healing one must not heal the other.
+// time are rare, and harm different places.
 type schedule struct {
 	rnd   *rand.Rand
 	pool  []fault
@@ -345,7 +476,7 @@ func (s *schedule) next() injection {
 			b.duration *= 4
 		}
 		second := s.pool[s.rnd.IntN(len(s.pool))]
-		if s.rnd.IntN(5) == 0 && target(second) != target(b.fault) {
+		if s.rnd.IntN(5) == 0 && second.harms&b.harms == 0 {
 			b.with = &second
 		}
 	}
@@ -355,15 +486,4 @@ func (s *schedule) next() injection {
 // done reports whether every fault has been injected in that many rounds.
 func (s *schedule) done(rounds int) bool {
 	return s.round > rounds || s.round == rounds && len(s.queue) == 0
-}
-
-// target is what a fault harms: Redis itself, the connections, or the workers.
-func target(f fault) string {
-	switch {
-	case strings.HasPrefix(f.name, "redis answers"), strings.Contains(f.name, "reset"), strings.Contains(f.name, "cut off"), strings.Contains(f.name, "never answers"):
-		return "connections"
-	case strings.HasPrefix(f.name, "redis"):
-		return "redis"
-	}
-	return "workers"
 }

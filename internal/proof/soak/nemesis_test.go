@@ -27,8 +27,8 @@ func TestScheduleFollowsItsSeed(t *testing.T) {
 		if a[i].name == other[i].name {
 			same++
 		}
-		if w := a[i].with; w != nil && target(*w) == target(a[i].fault) {
-			t.Errorf("%q and %q harm the same target at the same time", w.name, a[i].name)
+		if w := a[i].with; w != nil && w.harms&a[i].harms != 0 {
+			t.Errorf("%q and %q harm the same place at the same time", w.name, a[i].name)
 		}
 		injected[a[i].name]++
 		if injected[a[i].name] > i/len(allFaults)+1 {

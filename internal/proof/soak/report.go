@@ -26,9 +26,26 @@ type Report struct {
 	// healthy and the outbox empty as well.
 	Agreed, Recovered time.Duration
 
+	repairs       map[string]*repairs // by fault, of segments with no other
 	counts        counts
 	before, after sizes
 	cfg           Config
+}
+
+// repairs are the shortest and the longest times after one kind of fault.
+type repairs struct {
+	serving [2]time.Duration // from its end until all processes served from the cache
+	old     [2]time.Duration // for how long an answer was behind a write of which only the outbox told
+}
+
+func (r *Report) addRepair(fault string, serving, old time.Duration) {
+	v := r.repairs[fault]
+	if v == nil {
+		r.repairs[fault] = &repairs{[2]time.Duration{serving, serving}, [2]time.Duration{old, old}}
+		return
+	}
+	v.serving = [2]time.Duration{min(v.serving[0], serving), max(v.serving[1], serving)}
+	v.old = [2]time.Duration{min(v.old[0], old), max(v.old[1], old)}
 }
 
 // sizes are sizes that must not grow.
@@ -44,7 +61,7 @@ type sizes struct {
 }
 
 func newReport(cfg Config) *Report {
-	return &Report{Seed: cfg.Seed, Began: time.Now(), Workers: cfg.Workers, Faults: map[string]int{}, cfg: cfg}
+	return &Report{Seed: cfg.Seed, Began: time.Now(), Workers: cfg.Workers, Faults: map[string]int{}, repairs: map[string]*repairs{}, cfg: cfg}
 }
 
 func (r *Report) addViolation(v Violation) { r.Violations = append(r.Violations, v) }
@@ -93,7 +110,11 @@ func (r *Report) finish(of *testRun) {
 	}
 	grown("goroutines of a worker", uint64(r.before.Goroutines), uint64(r.after.Goroutines), moreGoroutines)
 	grown("heap of a worker", r.before.Heap, r.after.Heap, moreHeap)
-	grown("keys in Redis", 0, uint64(r.after.Keys), uint64(mostKeysPerRow*of.fleet.shape.rows()))
+	keys := mostKeysPerRow * of.fleet.shape.rows()
+	if r.Faults[batchesFault] > 0 {
+		keys += 2 * batchSize // an entry and a tag each
+	}
+	grown("keys in Redis", 0, uint64(r.after.Keys), uint64(keys))
 	grown("keys in Redis without a time to live", 0, uint64(r.after.Lasting), 0)
 	grown("rows in the outbox", 0, uint64(r.after.Rows), 0)
 	grown("connections to Redis", 0, uint64(r.after.Redis), uint64(mostToRedis*r.Workers))
@@ -134,6 +155,13 @@ func (r *Report) String() string {
 	p("            a near answer at most %s", f.NearStaleness.Round(time.Millisecond))
 	p("repair      at most %s after the last fault had ended; all processes agreed at most %s after a pause, and had recovered after %s",
 		f.Repair.Round(time.Millisecond), r.Agreed.Round(time.Millisecond), r.Recovered.Round(time.Millisecond))
+	p("            after each fault alone, until all processes served from the cache, and for how long an answer was old")
+	p("            counted from its end or the write's, whichever is later; shortest and longest")
+	ms := func(d time.Duration) int64 { return d.Milliseconds() }
+	for _, name := range slices.Sorted(maps.Keys(r.repairs)) {
+		v := r.repairs[name]
+		p("            %5d to %5d ms, %4d to %4d ms  %s", ms(v.serving[0]), ms(v.serving[1]), ms(v.old[0]), ms(v.old[1]), name)
+	}
 	p("sizes       %d goroutines and %.1f MB in a worker, %d keys in Redis, %d of them lasting, %d rows in the outbox",
 		r.after.Goroutines, float64(r.after.Heap)/1e6, r.after.Keys, r.after.Lasting, r.after.Rows)
 	p("            %d connections to Redis, %d to the database", r.after.Redis, r.after.Postgres)

@@ -160,7 +160,9 @@ func (r *testRun) segment(ctx context.Context, harm func(context.Context) ([]win
 	if err = wait(ctx, beforeFault); err == nil {
 		injected, err = harm(ctx)
 	}
+	var serving time.Duration
 	if err == nil {
+		serving = r.untilServing(ctx)
 		err = wait(ctx, afterFault)
 	}
 	// A cancelled run still shuts down properly, and is checked.
@@ -171,7 +173,27 @@ func (r *testRun) segment(ctx context.Context, harm func(context.Context) ([]win
 	if err := errors.Join(err, stop(ctx), r.fleet.unexpectedExits()); err != nil {
 		return err
 	}
-	return r.checkSegment(ctx, injected)
+	return r.checkSegment(ctx, injected, serving)
+}
+
+// untilServing returns how long it takes from now on until every process serves from the cache.
+func (r *testRun) untilServing(ctx context.Context) time.Duration {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	late := testservers.Poll(ctx, func() (bool, string) {
+		replies, err := r.fleet.callAll(ctx, request{State: true})
+		for m, answer := range replies {
+			if s := answer.Stats.State; s != "ok" {
+				return false, fmt.Sprintf("the cache of worker %d is %s", m.number, s)
+			}
+		}
+		return err == nil, fmt.Sprint(err)
+	})
+	if late != nil && !errors.Is(context.Cause(ctx), context.Canceled) {
+		r.report.addViolation(Violation{What: "the fleet does not serve from the cache again", Text: "  " + late.Error() + "\n", at: now()})
+	}
+	return time.Since(began)
 }
 
 // startWorkload starts the clients of all workers and the external writer. It returns a
@@ -237,7 +259,7 @@ func (r *testRun) inject(ctx context.Context, b injection) ([]window, error) {
 
 // checkSegment waits until every strict answer of every process is that of the database, and then
 // checks what was seen since the segment before.
-func (r *testRun) checkSegment(ctx context.Context, injected []window) error {
+func (r *testRun) checkSegment(ctx context.Context, injected []window, serving time.Duration) error {
 	began := time.Now()
 	if err := r.waitForTransactions(ctx); err != nil {
 		return err
@@ -268,6 +290,9 @@ func (r *testRun) checkSegment(ctx context.Context, injected []window) error {
 	segment := r.history.endSegment(r.base, rows, r.fleet.exitTimes(), injected, r.cfg.Near, r.cfg.Repair)
 	figures, violations := segment.check()
 	r.report.Figures.add(figures)
+	if len(injected) == 1 {
+		r.report.addRepair(injected[0].Name, serving, figures.Repair)
+	}
 	for _, v := range violations {
 		r.report.addViolation(v)
 	}

@@ -19,6 +19,8 @@ type request struct {
 	Stampede     *stampedeRequest // many callers of one answer
 	OpenLoop     *openLoopRequest // a steady stream of requests
 	Clock        *clockRequest    // another wall clock
+	Big          *bigRequest      // one read of what is big
+	State        bool             // of the cache, alone
 	Stats        bool
 }
 
@@ -59,6 +61,10 @@ type writeRequest struct {
 // clockRequest sets the wall clock ahead. It is a struct since gob does not send a pointer to a
 // zero at all: a clock that was to be right again would stay wrong.
 type clockRequest struct{ Ahead time.Duration }
+
+// bigRequest is one read of an answer of Bytes about Key, or of a batch of Keys from Key on, most of
+// which do not exist.
+type bigRequest struct{ Bytes, Keys, Key int }
 
 // stampedeRequest has Callers ask for one answer, all at the moment At.
 type stampedeRequest struct {
@@ -138,10 +144,11 @@ const (
 	kindMany
 	kindList
 	kindNear
+	kindLarge
 )
 
 func (q readKind) String() string {
-	return [...]string{"", "item", "many", "list", "near"}[q]
+	return [...]string{"", "item", "many", "list", "near", "large"}[q]
 }
 
 type outcome uint8

@@ -2,12 +2,14 @@ package soak
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"sync"
@@ -69,6 +71,8 @@ type worker struct {
 	ops      atomic.Int64
 
 	items, near *cache.Cached[int, int64]
+	batches     *cache.Cached[int, int64] // of items, that are loaded together
+	large       *cache.Cached[largeKey, []byte]
 	lists       *cache.Cached[int, []keyValue]
 	slow        *cache.Cached[slowKey, string]
 
@@ -190,6 +194,12 @@ func (w *worker) answer(ctx context.Context, r request, answer *reply) (err erro
 		answer.OpenLoop, err = w.openLoop(ctx, *r.OpenLoop)
 	case r.Clock != nil:
 		w.injector.clockSkew.Store(int64(r.Clock.Ahead))
+	case r.Big != nil && r.Big.Bytes > 0:
+		w.readLarge(ctx, largeKey{r.Big.Key, r.Big.Bytes})
+	case r.Big != nil:
+		w.readBatch(ctx, r.Big.Key, r.Big.Keys)
+	case r.State:
+		answer.Stats.State = w.cache.Health().State
 	case r.Stats:
 		answer.Stats, err = w.stats()
 	default:
@@ -220,6 +230,15 @@ func (w *worker) define() {
 		Key:  func(g int) string { return cache.Key(g) },
 		Tags: func(g int) []cache.Tag { return []cache.Tag{groupTag(g)} },
 		Load: w.loadList, FreshFor: 2 * time.Second, StaleWhileRevalidate: 5 * time.Second, LoadTimeout: 5 * time.Second,
+	})
+	batch := item
+	batch.Name, batch.LoadMany = "soak:batch", w.loadBatch
+	batch.StaleWhileRevalidate, batch.StaleIfError = 0, 0 // thousands of them
+	w.batches = cache.Define(w.cache, batch)
+	w.large = cache.Define(w.cache, cache.Query[largeKey, []byte]{
+		Name: "soak:large",
+		Tags: func(k largeKey) []cache.Tag { return []cache.Tag{itemTag(k.Item)} },
+		Load: w.loadLarge, Codec: unchanged{}, FreshFor: 2 * time.Second, LoadTimeout: 10 * time.Second,
 	})
 	w.slow = cache.Define(w.cache, cache.Query[slowKey, string]{
 		Name: "soak:slow",
@@ -265,6 +284,46 @@ func (w *worker) loadList(ctx context.Context, g int) ([]keyValue, error) {
 	})
 	return list, err
 }
+
+func (w *worker) loadBatch(ctx context.Context, ks []int) ([]cache.Loaded[int64], error) {
+	rows, err := w.pool.Query(ctx, `SELECT id, value FROM items WHERE id = ANY ($1)`, ks)
+	if err != nil {
+		return nil, err
+	}
+	values := map[int]int64{}
+	var k int
+	var v int64
+	_, err = pgx.ForEachRow(rows, []any{&k, &v}, func() error { values[k] = v; return nil })
+	loaded := make([]cache.Loaded[int64], len(ks))
+	for i, k := range ks {
+		if v, ok := values[k]; ok {
+			loaded[i].Value = v
+		} else {
+			loaded[i].Err = cache.ErrNotFound
+		}
+	}
+	return loaded, err
+}
+
+// largeKey is an item as an answer of many bytes, which cannot be compressed.
+type largeKey struct{ Item, Bytes int }
+
+func (w *worker) loadLarge(ctx context.Context, k largeKey) ([]byte, error) {
+	v, err := w.loadItem(ctx, k.Item)
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, k.Bytes)
+	_, _ = rand.NewChaCha8([32]byte{byte(v), byte(v >> 8)}).Read(b) // never fails
+	binary.BigEndian.PutUint64(b, uint64(v))
+	return b, nil
+}
+
+// unchanged is the codec of what is bytes already.
+type unchanged struct{}
+
+func (unchanged) Encode(b []byte) ([]byte, error) { return b, nil }
+func (unchanged) Decode(b []byte) ([]byte, error) { return b, nil }
 
 var errSlow = errors.New("the slow answer fails, as asked")
 
