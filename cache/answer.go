@@ -35,6 +35,8 @@ const (
 	DetailFenced      = "fenced"      // a writer of one of the answer's tags is in flight
 	DetailUnavailable = "unavailable" // the shared tier is out of reach, or not yet trusted again
 	DetailTooLarge    = "too_large"   // the answer has more tags than may be: it is not stored
+	DetailNotKept     = "not_kept"    // the load said so, with KeepFor
+	DetailNewTags     = "new_tags"    // the load, and its repetition, depended on tags that were not known before
 	DetailError       = "error"       // stale because the load failed
 )
 
@@ -49,7 +51,8 @@ type Answer[V any] struct {
 	TTL    time.Duration // until it is no longer fresh; negative when Stale, 0 on Bypass
 	ETag   ETag          // of the encoded value; zero if it could not be encoded, and for ErrNotFound
 
-	bytes int // of the encoded value
+	bytes int   // of the encoded value
+	named []Tag // by the load
 }
 
 // Result is one answer of GetMany.

@@ -22,12 +22,15 @@ import (
 //	42      8     fresh for, milliseconds
 //	50      8     stale for, milliseconds after that
 //	58      4     CRC-32C of all the above and the payload
-//	62      …     payload
+//	62      …     in format 2, the tags that the load named: how many, then the length and the
+//	              text of each, numbers as varints
+//	…       …     payload
 //
 // The wall clock of "when loaded" only ages an answer; whether it is valid depends
 // on the guard alone.
 const (
 	formatOne      = 1
+	formatTwo      = 2 // with named tags
 	envelopeHeader = 62
 	checksumOffset = 58
 	inParts        = 2
@@ -61,12 +64,27 @@ type envelope struct {
 	loadedAt time.Time
 	fresh    time.Duration
 	stale    time.Duration
+	named    []Tag // by the load
 	payload  []byte
 }
 
 func (e *envelope) encode() []byte {
-	b := make([]byte, envelopeHeader, envelopeHeader+len(e.payload))
+	size := envelopeHeader + len(e.payload)
+	if len(e.named) > 0 {
+		size += binary.MaxVarintLen16
+		for _, t := range e.named {
+			size += binary.MaxVarintLen16 + len(t)
+		}
+	}
+	b := make([]byte, envelopeHeader, size)
 	b[0] = formatOne
+	if len(e.named) > 0 {
+		b[0] = formatTwo
+		b = binary.AppendUvarint(b, uint64(len(e.named)))
+		for _, t := range e.named {
+			b = append(binary.AppendUvarint(b, uint64(len(t))), t...)
+		}
+	}
 	switch {
 	case e.parted:
 		b[1] = inParts
@@ -86,7 +104,7 @@ func (e *envelope) encode() []byte {
 // decode reads an envelope. ok is false for whatever this format did not write: another
 // release's format, a truncated or altered value, a stranger's bytes. The payload shares b.
 func (e *envelope) decode(b []byte) (ok bool) {
-	if len(b) < envelopeHeader || b[0] != formatOne || b[1] > inParts {
+	if len(b) < envelopeHeader || b[0] != formatOne && b[0] != formatTwo || b[1] > inParts {
 		return false
 	}
 	if binary.BigEndian.Uint32(b[checksumOffset:]) != checksum(b) {
@@ -99,7 +117,40 @@ func (e *envelope) decode(b []byte) (ok bool) {
 	e.fresh = milliseconds(b[42:])
 	e.stale = milliseconds(b[50:])
 	e.payload = b[envelopeHeader:]
+	if b[0] == formatTwo && !e.decodeNamed() {
+		return false
+	}
 	return e.fresh >= 0 && e.stale >= 0
+}
+
+// decodeNamed takes the named tags from before the payload.
+func (e *envelope) decodeNamed() bool {
+	count, n := shortUvarint(e.payload)
+	if n <= 0 || count == 0 || count > mostTags {
+		return false
+	}
+	b := e.payload[n:]
+	e.named = make([]Tag, count)
+	for i := range e.named {
+		length, n := shortUvarint(b)
+		if n <= 0 || length > uint64(len(b)-n) {
+			return false
+		}
+		e.named[i], b = Tag(b[n:n+int(length)]), b[n+int(length):]
+		if e.named[i].Check() != nil || i > 0 && e.named[i-1] >= e.named[i] {
+			return false
+		}
+	}
+	e.payload = b
+	return true
+}
+
+// shortUvarint is binary.Uvarint of what AppendUvarint writes; n is 0 for a longer spelling of it.
+func shortUvarint(b []byte) (v uint64, n int) {
+	if v, n = binary.Uvarint(b); n > 1 && b[n-1] == 0 {
+		return 0, 0
+	}
+	return v, n
 }
 
 func checksum(b []byte) uint32 {

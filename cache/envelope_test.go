@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"encoding/hex"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,6 +12,8 @@ import (
 
 func FuzzEnvelope(f *testing.F) {
 	whole := envelope{found: true, guard: driver.Guard{1}, loadedAt: time.UnixMilli(1), fresh: time.Second, stale: time.Minute, payload: []byte("x")}
+	f.Add(whole.encode())
+	whole.named = []Tag{"author:1", "product:7"}
 	f.Add(whole.encode())
 	f.Add([]byte{})
 	f.Add(make([]byte, envelopeHeader))
@@ -31,18 +34,26 @@ func TestEnvelopeSurvivesTheTrip(t *testing.T) {
 		found: true, guard: driver.Guard{1, 2}, etag: etagOf([]byte("body")),
 		loadedAt: time.UnixMilli(1_700_000_000_123), fresh: time.Minute, stale: time.Hour, payload: []byte("body"),
 	}
+	for _, named := range [][]Tag{nil, {"author:1"}, {"author:1", "product:7"}} {
+		in.named = named
+		checkTrip(t, in)
+	}
+}
+
+func checkTrip(t *testing.T, in envelope) {
+	t.Helper()
 	var out envelope
 	if !out.decode(in.encode()) {
 		t.Fatal("not decoded")
 	}
 	if !out.found || out.guard != in.guard || out.etag != in.etag || !out.loadedAt.Equal(in.loadedAt) ||
-		out.fresh != in.fresh || out.stale != in.stale || !bytes.Equal(out.payload, in.payload) {
+		out.fresh != in.fresh || out.stale != in.stale || !bytes.Equal(out.payload, in.payload) || !slices.Equal(out.named, in.named) {
 		t.Errorf("sent %+v, arrived %+v", in, out)
 	}
 }
 
 func TestEveryFlippedBitIsNoticed(t *testing.T) {
-	b := (&envelope{found: true, loadedAt: time.UnixMilli(1), fresh: time.Second, payload: []byte("payload")}).encode()
+	b := (&envelope{found: true, loadedAt: time.UnixMilli(1), fresh: time.Second, named: []Tag{"a:1"}, payload: []byte("payload")}).encode()
 	for i := range len(b) * 8 {
 		b[i/8] ^= 1 << (i % 8)
 		var e envelope

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
 )
@@ -46,7 +47,11 @@ func (d *Cached[P, V]) lookup(ctx context.Context, r *request[P]) (Answer[V], er
 	if r.tooMany > 0 {
 		return d.bypass(ctx, r, DetailTooLarge)
 	}
-	read, err := d.read(ctx, r.key, r.tags)
+	read, err := d.read(ctx, r)
+	for n := 0; err == nil && read.entry.state == entryNamesMore && n < maxRereads; n++ {
+		r = d.naming(r, read.entry.named)
+		read, err = d.read(ctx, r)
+	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return Answer[V]{}, context.Cause(ctx)
@@ -55,8 +60,10 @@ func (d *Cached[P, V]) lookup(ctx context.Context, r *request[P]) (Answer[V], er
 	case read.fenced:
 		return d.bypass(ctx, r, DetailFenced)
 	}
+	r = r.having(read.states)
 	switch e := read.entry; e.state {
 	case entryFresh:
+		d.remember(r, e.named, 0)
 		d.keepNear(r, e.answer, e.err())
 		return e.answer, e.err()
 	case entryStale:
@@ -87,11 +94,17 @@ func (d *Cached[P, V]) load(ctx context.Context, r *request[P], guard driver.Gua
 type request[P comparable] struct {
 	p    P
 	key  string
-	tags []Tag
-	lane lane // in which its load waits for a slot
+	own  []Tag // what Query.Tags returned
+	lane lane  // in which its load waits for a slot
 	// tooMany is the number of tags of an answer that has more than may be; tags is then nil.
 	tooMany int
-	near    snapshotToken // of the tags before they were read, for keeping the answer near
+
+	named    *namedTags        // by loads of the answer, as far as this process knows
+	tags     []Tag             // all that own and named depend on
+	states   []driver.TagState // of tags, as they were read; nil if named is
+	repeated bool              // a load named others, and this is its repetition
+
+	near snapshotToken // of the tags before they were read, for keeping the answer near
 }
 
 // request says what p asks for, unless the caller or the cache has gone.
@@ -107,7 +120,7 @@ func (d *Cached[P, V]) request(ctx context.Context, p P) (*request[P], error) {
 		return nil, err
 	}
 	r := &request[P]{p: p, key: key}
-	if r.tags, r.tooMany, err = d.tagsOf(p); err != nil {
+	if err := d.findTags(r); err != nil {
 		return nil, err
 	}
 	if d.near != nil && r.tooMany == 0 {
@@ -116,22 +129,27 @@ func (d *Cached[P, V]) request(ctx context.Context, p P) (*request[P], error) {
 	return r, nil
 }
 
-// tagsOf returns all that the answer for p depends on, or how many tags it has if they are more
-// than may be.
-func (d *Cached[P, V]) tagsOf(p P) (tags []Tag, tooMany int, err error) {
-	own, err := d.ownTags(p)
-	if err != nil {
-		return nil, 0, err
+// findTags sets all that the answer of r depends on, or how many tags it has if they are more than
+// may be.
+func (d *Cached[P, V]) findTags(r *request[P]) (err error) {
+	if r.own, err = d.ownTags(r.p); err != nil {
+		return err
 	}
-	tags, err = dependencies(own)
-	if err != nil {
-		return nil, 0, fmt.Errorf("cache: Tags of query %q: %w", d.q.Name, err)
+	if err := checkTags(r.own); err != nil {
+		return fmt.Errorf("cache: Tags of query %q: %w", d.q.Name, err)
 	}
-	d.seen.note(own)
-	if len(own) > mostTags {
-		return nil, len(own), nil
+	r.named = d.learnt.get(r.key)
+	d.seen.note(r.own)
+	if r.tooMany = len(r.own); r.tooMany <= mostTags {
+		r.tooMany = 0
+		if r.named != nil {
+			r.tooMany = r.named.tooMany
+		}
 	}
-	return tags, 0, nil
+	if r.tooMany == 0 {
+		r.tags = dependencies(slices.Concat(r.own, r.named.list()))
+	}
+	return nil
 }
 
 // ownTags calls Tags.
@@ -147,7 +165,7 @@ func (d *Cached[P, V]) ownTags(p P) (tags []Tag, err error) {
 
 // keepNear keeps an answer that the store vouched for in process, if the query wants that.
 func (d *Cached[P, V]) keepNear(r *request[P], a Answer[V], err error) {
-	if d.near != nil && (err == nil || errors.Is(err, ErrNotFound)) && a.Status != Bypass {
+	if d.near != nil && (err == nil || errors.Is(err, ErrNotFound)) && a.Status != Bypass && r.covers(a.named) {
 		d.near.put(r.p, r.near, a, err == nil)
 	}
 }

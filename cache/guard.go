@@ -36,16 +36,18 @@ func anyFenced(states []driver.TagState) bool {
 type entryState uint8
 
 const (
-	entryAbsent  entryState = iota // or invalidated, unreadable, or too old for anything
-	entryFresh                     // serve it
-	entryStale                     // serve it, and refresh it
-	entryExpired                   // serve it only if it cannot be loaded again
+	entryAbsent    entryState = iota // or invalidated, unreadable, or too old for anything
+	entryFresh                       // serve it
+	entryStale                       // serve it, and refresh it
+	entryExpired                     // serve it only if it cannot be loaded again
+	entryNamesMore                   // its load named tags whose versions were not read
 )
 
 // storedEntry is what an entry of the store is worth now.
 type storedEntry[V any] struct {
 	state  entryState
 	found  bool
+	named  []Tag // by its load
 	answer Answer[V]
 }
 
@@ -56,16 +58,20 @@ func (e *storedEntry[V]) err() error {
 	return nil
 }
 
-// classify says what an entry is worth to a reader who has seen guard. Validity comes
+// classify says what an entry is worth to a reader who has seen guard, of the tags of r. Validity comes
 // first: an entry that was stored under another guard is not served, however fresh it is.
-func (d *Cached[P, V]) classify(ctx context.Context, key string, raw []byte, guard driver.Guard, now time.Time) (stored storedEntry[V]) {
+func (d *Cached[P, V]) classify(ctx context.Context, r *request[P], raw []byte, guard driver.Guard, now time.Time) (stored storedEntry[V]) {
 	if raw == nil {
 		return stored
 	}
 	var e envelope
 	if !e.decode(raw) {
-		d.observe(ctx, Undecodable{Key: key})
+		d.observe(ctx, Undecodable{Key: r.key})
 		return stored
+	}
+	guard, known := r.guardFor(e.named, guard)
+	if !known {
+		return storedEntry[V]{state: entryNamesMore, named: e.named}
 	}
 	if e.guard != guard {
 		return stored
@@ -81,8 +87,8 @@ func (d *Cached[P, V]) classify(ctx context.Context, key string, raw []byte, gua
 	default:
 		return stored
 	}
-	stored.found = e.found
-	stored.answer = Answer[V]{Status: Hit, Age: age, TTL: e.fresh - age}
+	stored.found, stored.named = e.found, e.named
+	stored.answer = Answer[V]{Status: Hit, Age: age, TTL: e.fresh - age, named: e.named}
 	if stored.state != entryFresh {
 		stored.answer.Status = Stale
 	}
@@ -91,9 +97,9 @@ func (d *Cached[P, V]) classify(ctx context.Context, key string, raw []byte, gua
 	}
 	if e.parted {
 		var err error
-		if e.payload, err = d.c.readParts(ctx, key, e.payload); err != nil {
+		if e.payload, err = d.c.readParts(ctx, r.key, e.payload); err != nil {
 			if errors.Is(err, errTorn) {
-				d.observe(ctx, Undecodable{Key: key})
+				d.observe(ctx, Undecodable{Key: r.key})
 			}
 			return storedEntry[V]{}
 		}
@@ -101,7 +107,7 @@ func (d *Cached[P, V]) classify(ctx context.Context, key string, raw []byte, gua
 	v, err := d.decode(e.payload)
 	if err != nil {
 		d.c.uncaught(ctx, d.q.Name, err)
-		d.observe(ctx, Undecodable{Key: key})
+		d.observe(ctx, Undecodable{Key: r.key})
 		return storedEntry[V]{}
 	}
 	stored.answer.Value, stored.answer.ETag, stored.answer.bytes = v, e.etag, len(e.payload)

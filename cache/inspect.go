@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
@@ -13,7 +14,8 @@ type Inspection struct {
 	Key   string // in the store, without the store's prefix
 
 	Tags  []Tag // what Tags returned
-	Added []Tag // what the answer depends on besides: the families of Tags, and Everything
+	Named []Tag // what its load named with DependOn, as far as the entry, or this process, knows
+	Added []Tag // what the answer depends on besides: the families of Tags and Named, and Everything
 
 	// What the store has. StoreErr is why it was not asked, or did not answer.
 	StoreErr error
@@ -46,19 +48,26 @@ func (d *Cached[P, V]) Inspect(ctx context.Context, p P) (Inspection, error) {
 	if err != nil {
 		return Inspection{}, err
 	}
-	in := Inspection{Query: d.q.Name, Key: r.key, Tags: own, Added: addedTo(own, r.tags), Next: Miss}
+	in := Inspection{Query: d.q.Name, Key: r.key, Tags: own, Next: Miss}
 	if r.tooMany > 0 {
-		in.Added, in.Next, in.Detail = nil, Bypass, DetailTooLarge
+		in.Next, in.Detail = Bypass, DetailTooLarge
 		return in, nil
 	}
 	snapshot, err := d.c.read(ctx, r.tags, []string{r.key}, d.entrySize())
+	var e envelope
+	for n := 0; err == nil && e.decode(snapshot.Entries[0]) && !r.covers(e.named) && n < maxRereads; n++ {
+		r = d.naming(r, e.named)
+		snapshot, err = d.c.read(ctx, r.tags, []string{r.key}, d.entrySize())
+	}
+	in.Named = r.named.list()
+	in.Added = addedTo(slices.Concat(own, in.Named), r.tags)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return Inspection{}, context.Cause(ctx)
 	case err != nil:
 		in.StoreErr, in.Next, in.Detail = err, Bypass, DetailUnavailable
 	default:
-		d.inspectEntry(ctx, &in, r, snapshot)
+		d.inspectEntry(ctx, &in, r.having(snapshot.States), snapshot)
 	}
 	if d.near != nil && !isStrict(ctx) {
 		if a, _ := d.near.get(p); a != nil {
@@ -78,7 +87,9 @@ func (d *Cached[P, V]) inspectEntry(ctx context.Context, in *Inspection, r *requ
 	guard := guardOf(r.tags, snapshot.States)
 	var e envelope
 	if in.Stored, in.Bytes = raw != nil, len(raw); e.decode(raw) {
-		if in.Valid = e.guard == guard; e.parted {
+		in.Named = e.named
+		valid, known := r.guardFor(e.named, guard)
+		if in.Valid = known && e.guard == valid; e.parted {
 			in.Bytes += partedSize(e.payload)
 		}
 		in.Age = max(now.Sub(e.loadedAt), 0)
@@ -90,7 +101,7 @@ func (d *Cached[P, V]) inspectEntry(ctx context.Context, in *Inspection, r *requ
 		in.Next, in.Detail = Bypass, DetailFenced
 		return
 	}
-	switch d.classify(ctx, r.key, raw, guard, now).state {
+	switch d.classify(ctx, r, raw, guard, now).state {
 	case entryFresh:
 		in.Next = Hit
 	case entryStale:

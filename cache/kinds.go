@@ -28,10 +28,16 @@ func (s *seenKinds) list() []string {
 	return nil
 }
 
-func (s *seenKinds) note(tags []Tag) {
-	if len(tags) == 0 && !s.none.Load() {
+// noteAnswer notes an answer, and whether it depends on nothing: on no tag of the query, and on none
+// that its load named.
+func (s *seenKinds) noteAnswer(own, named []Tag) {
+	if len(own)+len(named) == 0 && !s.none.Load() {
 		s.none.Store(true)
 	}
+	s.note(named)
+}
+
+func (s *seenKinds) note(tags []Tag) {
 	if s.more.Load() {
 		return
 	}

@@ -13,9 +13,11 @@ import (
 type sourceAnswer[V any] struct {
 	value   V
 	found   bool
-	payload []byte // to be stored; nil if there is none, or it could not be encoded
-	etag    ETag   // of payload
-	bytes   int    // of payload, also of one that was stored
+	payload []byte         // to be stored; nil if there is none, or it could not be encoded
+	etag    ETag           // of payload
+	bytes   int            // of payload, also of one that was stored
+	named   []Tag          // by the load: sorted, each once, without those of Query.Tags
+	keep    *time.Duration // how long it is fresh, if the load said so
 	at      time.Time
 	err     error // *LoadError, *OverloadError, or ErrClosed; nil also when not found
 }
@@ -44,7 +46,7 @@ func (d *Cached[P, V]) loadAdmitted(ctx context.Context, rs []*request[P], begin
 		begin()
 	}
 	at := time.Now()
-	load := newRunningLoad(ctx, d.loads, rs)
+	load := newRunningLoad(ctx, d.loads, rs, func(what string) { d.saidTooLate(ctx, rs[0].key, what) })
 	leave := func() { load.end(time.Since(at)) }
 	loadCtx, cancel := context.WithTimeoutCause(ctx, d.q.LoadTimeout, ErrLoadTimeout)
 	defer cancel()
@@ -55,17 +57,27 @@ func (d *Cached[P, V]) loadAdmitted(ctx context.Context, rs []*request[P], begin
 	}
 	answers, err := protect(loadCtx, d.c, what, leave, func(ctx context.Context) ([]sourceAnswer[V], error) {
 		results, err := d.askSource(ctx, rs)
+		if wrong := load.said.finish(); err == nil {
+			err = wrong
+		}
 		if err != nil {
 			return nil, err
 		}
 		answers := make([]sourceAnswer[V], len(rs))
 		for i, r := range results {
+			if err := checkTags(r.Tags); err != nil {
+				r = Loaded[V]{Err: cmp.Or(r.Err, fmt.Errorf("Loaded.Tags: %w", err))}
+			}
 			answers[i] = d.encode(ctx, r)
+			answers[i].named, answers[i].keep = load.said.about(rs[i].own, r.Tags, r.KeepFor)
 		}
 		return answers, nil
 	})
 	if err != nil {
 		answers = failAll[V](len(rs), err)
+		for i := range answers {
+			answers[i].named, _ = load.said.about(rs[i].own, nil, 0)
+		}
 	}
 	closing := d.c.ctx.Err() != nil
 	for i := range answers {
@@ -92,7 +104,7 @@ func (d *Cached[P, V]) loadAdmitted(ctx context.Context, rs []*request[P], begin
 func (d *Cached[P, V]) askSource(ctx context.Context, rs []*request[P]) ([]Loaded[V], error) {
 	if len(rs) == 1 {
 		v, err := d.q.Load(ctx, rs[0].p)
-		return []Loaded[V]{{v, err}}, nil
+		return []Loaded[V]{{Value: v, Err: err}}, nil
 	}
 	ps := make([]P, len(rs))
 	for i, r := range rs {
@@ -133,6 +145,14 @@ func (d *Cached[P, V]) encodeValue(v V) (payload []byte, err error) {
 	defer caught("Codec", &err)
 	payload, err = d.q.Codec.Encode(v)
 	return payload, usable(err)
+}
+
+// saidTooLate tells of what a load said after it had returned, which its answer does not know of.
+func (d *Cached[P, V]) saidTooLate(ctx context.Context, key, what string) {
+	d.saidLate.Do(func() {
+		d.c.cfg.Logger.ErrorContext(ctx, "a load said more of its answer after it had returned: that is lost, and the answer may become wrong",
+			"query", d.q.Name, "key", key, "said", what, "remedy", "wait in Load for the goroutines that it starts")
+	})
 }
 
 func failAll[V any](n int, err error) []sourceAnswer[V] {

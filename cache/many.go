@@ -59,7 +59,7 @@ func (d *Cached[P, V]) getSome(ctx context.Context, ps []P) ([]Result[V], error)
 		it.result = &results[i]
 		it.p = p
 		if it.key, it.result.Err = d.keyOf(p); it.result.Err == nil {
-			it.tags, it.tooMany, it.result.Err = d.tagsOf(p)
+			it.result.Err = d.findTags(&it.request)
 		}
 	}
 	b.readAll(ctx)
@@ -105,44 +105,70 @@ type item[P comparable, V any] struct {
 	ended   bool // or handed over to a goroutine that ends it
 }
 
-// readAll reads everything in one round trip and answers what it can.
+// readAll reads everything in one round trip and answers what it can. Entries with tags that this
+// process did not know of take another.
 func (b *batch[P, V]) readAll(ctx context.Context) {
-	var keys []string
-	var u union
+	var asking []*item[P, V]
 	for i := range b.items {
-		keys = append(keys, b.items[i].key)
-		u.add(b.items[i].tags)
+		switch it := &b.items[i]; {
+		case it.result.Err != nil:
+		case it.tooMany > 0:
+			it.detail = DetailTooLarge
+		default:
+			asking = append(asking, it)
+		}
+	}
+	for n := 0; len(asking) > 0; n++ {
+		b.readVersions(ctx, asking)
+		var more []*item[P, V]
+		for _, it := range asking {
+			if it.entry.state == entryNamesMore && n < maxRereads {
+				it.request = *b.naming(&it.request, it.entry.named)
+				more = append(more, it)
+			}
+		}
+		asking = more
+	}
+	for i := range b.items {
+		it := &b.items[i]
+		if it.result.Err != nil || it.detail != "" {
+			continue
+		}
+		switch it.entry.state {
+		case entryStale:
+			b.refresh(ctx, &it.request, it.guard, false)
+			fallthrough
+		case entryFresh:
+			b.remember(&it.request, it.entry.named, 0)
+			it.result.Answer, it.result.Err = it.entry.answer, it.entry.err()
+			b.served(ctx, it.result.Status, it.result.Detail, it.result.Err)
+		}
+	}
+}
+
+// readVersions reads items and the versions of their tags, and says which must bypass.
+func (b *batch[P, V]) readVersions(ctx context.Context, items []*item[P, V]) {
+	keys := make([]string, len(items))
+	var u union
+	for i, it := range items {
+		keys[i] = it.key
+		u.add(it.tags)
 	}
 	snapshot, err := b.c.read(ctx, u.tags, keys, b.entrySize())
 	now := time.Now()
-	for i := range b.items {
-		it := &b.items[i]
-		if it.result.Err != nil {
-			continue
-		}
-		if it.tooMany > 0 {
-			it.detail = DetailTooLarge
-			continue
-		}
+	for i, it := range items {
 		if err != nil {
 			it.detail = DetailUnavailable
 			continue
 		}
 		states := u.statesOf(it.tags, snapshot.States)
 		if anyFenced(states) {
-			it.detail = DetailFenced
+			it.detail, it.entry = DetailFenced, storedEntry[V]{}
 			continue
 		}
 		it.guard = guardOf(it.tags, states)
-		it.entry = b.classify(ctx, it.key, snapshot.Entries[i], it.guard, now)
-		switch it.entry.state {
-		case entryStale:
-			b.refresh(ctx, &it.request, it.guard, false)
-			fallthrough
-		case entryFresh:
-			it.result.Answer, it.result.Err = it.entry.answer, it.entry.err()
-			b.served(ctx, it.result.Status, it.result.Detail, it.result.Err)
-		}
+		it.request = *it.having(states)
+		it.entry = b.classify(ctx, &it.request, snapshot.Entries[i], it.guard, now)
 	}
 }
 
@@ -239,7 +265,7 @@ func (b *batch[P, V]) run(ctx context.Context, it *item[P, V], call *call[V]) {
 	if it.detail != "" {
 		b.runBypass(ctx, call, &it.request, it.detail)
 	} else {
-		b.runGuarded(ctx, call, &it.request)
+		b.runGuarded(ctx, call, &it.request, it.guard)
 	}
 }
 
@@ -281,7 +307,7 @@ func (b *batch[P, V]) runTogether(ctx context.Context, together []*item[P, V]) {
 	var leases []driver.Claim
 	var fills []driver.Fill
 	for _, it := range together {
-		e := b.classify(ctx, it.key, it.claimed.Entry, it.guard, time.Now())
+		e := b.classify(ctx, &it.request, it.claimed.Entry, it.guard, time.Now())
 		switch granted := it.claimed.State == driver.Granted; {
 		case it.detail != "":
 			loading = append(loading, it)
@@ -294,18 +320,35 @@ func (b *batch[P, V]) runTogether(ctx context.Context, together []*item[P, V]) {
 			loading = append(loading, it)
 			leases = append(leases, driver.Claim{Key: it.key, Token: it.token})
 		default:
-			b.launch(ctx, it.key, it.call, func(ctx context.Context) { b.runGuarded(ctx, it.call, &it.request) })
+			b.launch(ctx, it.key, it.call, func(ctx context.Context) { b.runGuarded(ctx, it.call, &it.request, it.guard) })
 			it.ended = true
 		}
 	}
 	stop := b.c.keepLeases(ctx, leases)
 	defer stop()
+	var again []*item[P, V]
 	if len(loading) > 0 {
-		fills = append(fills, b.loadTogether(ctx, loading)...)
+		var loaded []driver.Fill
+		loaded, again = b.loadTogether(ctx, loading)
+		fills = append(fills, loaded...)
 	}
 	if len(fills) > 0 {
 		b.settleAll(ctx, fills)
 	}
+	stop()
+	if len(again) > 0 {
+		b.repeat(ctx, again)
+	}
+}
+
+// repeat loads again what depends on tags that were not known, once their versions are read.
+func (b *batch[P, V]) repeat(ctx context.Context, again []*item[P, V]) {
+	for _, it := range again {
+		it.repeated = true
+		it.token, it.claimed = driver.Token{}, driver.Claimed{}
+	}
+	b.readVersions(ctx, again)
+	b.runTogether(ctx, again)
 }
 
 func (b *batch[P, V]) claimTogether(ctx context.Context, together []*item[P, V]) {
@@ -331,8 +374,9 @@ func (b *batch[P, V]) claimTogether(ctx context.Context, together []*item[P, V])
 	}
 }
 
-// loadTogether loads, completes the calls, and returns what is to be stored.
-func (b *batch[P, V]) loadTogether(ctx context.Context, loading []*item[P, V]) (fills []driver.Fill) {
+// loadTogether loads, completes the calls, and returns what is to be stored, and what is to be
+// loaded again.
+func (b *batch[P, V]) loadTogether(ctx context.Context, loading []*item[P, V]) (fills []driver.Fill, again []*item[P, V]) {
 	rs := make([]*request[P], len(loading))
 	for i, it := range loading {
 		rs[i] = &it.request
@@ -345,15 +389,22 @@ func (b *batch[P, V]) loadTogether(ctx context.Context, loading []*item[P, V]) (
 	for i, a := range b.loadAll(ctx, rs, begin) {
 		it := loading[i]
 		if it.detail != "" {
+			b.rememberLoad(&it.request, a)
 			b.bypassed(ctx, &it.request, it.detail)
 			b.calls.end(it.key, it.call)
 			it.ended = true
 			b.complete(it.call, outcome[V]{sourceAnswer: a, status: Bypass, detail: it.detail})
 			continue
 		}
-		fill, fresh := b.fillFor(ctx, &it.request, it.guard, it.token, a, it.claimed.Failure)
-		b.complete(it.call, outcome[V]{sourceAnswer: a, status: Miss, fresh: fresh})
+		fill, out := b.fillFor(ctx, &it.request, it.guard, it.token, a, it.claimed.Failure)
 		fills = append(fills, fill)
+		if !it.covers(a.named) && !it.repeated {
+			b.calls.end(it.key, it.call) // some who wait came while it ran: see loadOrWait
+			it.request = *b.naming(&it.request, a.named)
+			again = append(again, it)
+			continue
+		}
+		b.complete(it.call, out)
 	}
-	return fills
+	return fills, again
 }

@@ -74,7 +74,7 @@ func (d *Cached[P, V]) join(ctx context.Context, r *request[P], guard driver.Gua
 	call, lead := d.calls.join(r.key, guard)
 	completed := !lead && call.completed()
 	if lead {
-		d.launch(ctx, r.key, call, func(ctx context.Context) { d.runGuarded(ctx, call, r) })
+		d.launch(ctx, r.key, call, func(ctx context.Context) { d.runGuarded(ctx, call, r, guard) })
 	}
 	return d.wait(ctx, call, lead, completed)
 }
@@ -160,7 +160,7 @@ func answerOf[V any](out *outcome[V], lead, completed bool) (Answer[V], error) {
 	if out.err != nil {
 		return Answer[V]{Status: status, Detail: out.detail}, out.err
 	}
-	a := Answer[V]{Status: status, Detail: out.detail, Age: max(now.Sub(out.at), 0)}
+	a := Answer[V]{Status: status, Detail: out.detail, Age: max(now.Sub(out.at), 0), named: out.named}
 	if out.fresh > 0 {
 		a.TTL = out.fresh - a.Age
 	}
@@ -174,6 +174,7 @@ func answerOf[V any](out *outcome[V], lead, completed bool) (Answer[V], error) {
 // runBypass loads for callers who may not rely on the store.
 func (d *Cached[P, V]) runBypass(ctx context.Context, call *call[V], r *request[P], detail string) {
 	a := d.loadOne(ctx, r, func() { d.calls.begin(call) })
+	d.rememberLoad(r, a)
 	d.bypassed(ctx, r, detail)
 	d.calls.end(r.key, call) // before it completes: a caller who comes now is too late for it
 	d.complete(call, outcome[V]{sourceAnswer: a, status: Bypass, detail: detail})
@@ -188,8 +189,8 @@ func (d *Cached[P, V]) bypassed(ctx context.Context, r *request[P], detail strin
 }
 
 // runGuarded gets an answer to the waiters of call: loaded here, or by another process.
-func (d *Cached[P, V]) runGuarded(ctx context.Context, call *call[V], r *request[P]) {
-	out, settle := d.loadOrWait(ctx, r, call.guard)
+func (d *Cached[P, V]) runGuarded(ctx context.Context, call *call[V], r *request[P], guard driver.Guard) {
+	out, settle := d.loadOrWait(ctx, r, guard, func() { d.calls.end(r.key, call) })
 	// The waiters need not wait for the store. A caller who comes meanwhile joins this
 	// call, which is not over until the answer can be read there.
 	d.complete(call, out)
@@ -200,9 +201,10 @@ func (d *Cached[P, V]) runGuarded(ctx context.Context, call *call[V], r *request
 }
 
 // loadOrWait loads under a lease, or waits for the process that holds it. It returns a
-// function that brings the answer to the store, nil if there is nothing to bring.
+// function that brings the answer to the store, nil if there is nothing to bring. From the moment
+// when it goes by more tags than the callers have seen, no other may join: it calls closeCall.
 // Decision 5.
-func (d *Cached[P, V]) loadOrWait(ctx context.Context, r *request[P], guard driver.Guard) (outcome[V], func()) {
+func (d *Cached[P, V]) loadOrWait(ctx context.Context, r *request[P], guard driver.Guard, closeCall func()) (outcome[V], func()) {
 	unstored := func(detail string) (outcome[V], func()) {
 		d.observe(ctx, NotStored{1})
 		return outcome[V]{sourceAnswer: d.loadOne(ctx, r, nil), status: Bypass, detail: detail}, nil
@@ -217,7 +219,7 @@ func (d *Cached[P, V]) loadOrWait(ctx context.Context, r *request[P], guard driv
 			return unstored(DetailUnavailable)
 		}
 		claimed := claims[0]
-		if e := d.classify(ctx, r.key, claimed.Entry, guard, time.Now()); e.state == entryFresh {
+		if e := d.classify(ctx, r, claimed.Entry, guard, time.Now()); e.state == entryFresh {
 			// Another load has stored it between our read and our claim.
 			out := outcomeOf(e, Hit)
 			if claimed.State == driver.Granted {
@@ -226,29 +228,50 @@ func (d *Cached[P, V]) loadOrWait(ctx context.Context, r *request[P], guard driv
 			return out, nil
 		}
 		switch claimed.State {
-		case driver.Granted:
-			return d.loadUnderLease(ctx, r, guard, token, claimed.Failure)
 		case driver.Failed:
 			return d.rememberedFailure(r.key, claimed.Failure), nil
-		}
-		// Held: another process is loading. Look again when it has settled, or when its
-		// lease may have run out because it died.
-		if !await(ctx, announced, claimed.Wait, limit) {
-			return d.loadUnderLease(ctx, r, guard, token, nil) // waited long enough
+		case driver.Held:
+			// Another process is loading. Look again when it has settled, or when its lease may
+			// have run out because it died; but load when it takes too long.
+			if await(ctx, announced, claimed.Wait, limit) {
+				break
+			}
+			fallthrough
+		default:
+			out, settle := d.loadUnderLease(ctx, r, guard, token, claimed.Failure)
+			if r.covers(out.named) || r.repeated {
+				return out, settle
+			}
+			// Some who wait came while it ran, and it depends on what they have not seen.
+			closeCall()
+			settle()
+			r = d.naming(r, out.named)
+			r.repeated = true
+			token = driver.Token(driver.NewVersion())
 		}
 		if ctx.Err() != nil { // only closing ends a call; the store may answer yet, and would again and again
 			return outcome[V]{sourceAnswer: sourceAnswer[V]{err: ErrClosed}}, nil
 		}
-		snapshot, err := d.c.read(ctx, r.tags, []string{r.key}, d.entrySize())
-		if err != nil {
-			return unstored(DetailUnavailable)
-		}
-		if anyFenced(snapshot.States) {
-			return unstored(DetailFenced)
-		}
-		guard = guardOf(r.tags, snapshot.States) // what was waited for may be outdated by now
-		if e := d.classify(ctx, r.key, snapshot.Entries[0], guard, time.Now()); e.state == entryFresh {
-			return outcomeOf(e, Collapsed), nil
+		for n := 0; ; n++ {
+			snapshot, err := d.c.read(ctx, r.tags, []string{r.key}, d.entrySize())
+			if err != nil {
+				return unstored(DetailUnavailable)
+			}
+			if anyFenced(snapshot.States) {
+				return unstored(DetailFenced)
+			}
+			guard = guardOf(r.tags, snapshot.States) // what was waited for may be outdated by now
+			r = r.having(snapshot.States)
+			e := d.classify(ctx, r, snapshot.Entries[0], guard, time.Now())
+			if e.state == entryFresh {
+				d.remember(r, e.named, 0)
+				return outcomeOf(e, Collapsed), nil
+			}
+			if e.state != entryNamesMore || n == maxRereads {
+				break
+			}
+			closeCall()
+			r = d.naming(r, e.named)
 		}
 	}
 }
@@ -272,7 +295,7 @@ func await(ctx context.Context, announced <-chan struct{}, lease time.Duration, 
 func outcomeOf[V any](e storedEntry[V], status Status) outcome[V] {
 	out := outcome[V]{status: status, fresh: e.answer.Age + e.answer.TTL}
 	out.at = time.Now().Add(-e.answer.Age)
-	out.found, out.value, out.etag, out.bytes = e.found, e.answer.Value, e.answer.ETag, e.answer.bytes
+	out.found, out.value, out.etag, out.bytes, out.named = e.found, e.answer.Value, e.answer.ETag, e.answer.bytes, e.named
 	return out
 }
 
@@ -294,16 +317,33 @@ func (d *Cached[P, V]) loadUnderLease(ctx context.Context, r *request[P], guard 
 	}()
 	a := d.loadOne(ctx, r, nil)
 	loaded = true
-	fill, fresh := d.fillFor(ctx, r, guard, token, a, failure)
-	return outcome[V]{sourceAnswer: a, status: Miss, fresh: fresh}, func() {
+	fill, out := d.fillFor(ctx, r, guard, token, a, failure)
+	return out, func() {
 		d.settleAll(ctx, []driver.Fill{fill})
 		stop() // not before: a large entry takes its time
 	}
 }
 
-// fillFor says what a load leaves in the store, and for how long the answer is fresh.
-func (d *Cached[P, V]) fillFor(ctx context.Context, r *request[P], guard driver.Guard, token driver.Token, a sourceAnswer[V], failure []byte) (driver.Fill, time.Duration) {
+// fillFor says what a load leaves in the store, and what its callers get.
+func (d *Cached[P, V]) fillFor(ctx context.Context, r *request[P], guard driver.Guard, token driver.Token, a sourceAnswer[V], failure []byte) (driver.Fill, outcome[V]) {
+	out := outcome[V]{sourceAnswer: a, status: Miss}
 	fill := driver.Fill{Key: r.key, Token: token, Tags: r.tags}
+	d.rememberLoad(r, a)
+	unstored := func(detail string) (driver.Fill, outcome[V]) { // only give the lease back
+		d.observe(ctx, NotStored{1})
+		out.status, out.detail = Bypass, detail
+		return fill, out
+	}
+	guard, known := r.guardFor(a.named, guard)
+	switch tags := len(r.own) + len(a.named); {
+	case tags > mostTags:
+		d.refuseSize(ctx, TooLarge{Key: r.key, Tags: tags})
+		return unstored(DetailTooLarge)
+	case !known && r.repeated:
+		return unstored(DetailNewTags)
+	case !known: // it is repeated
+		return fill, out
+	}
 	if a.err != nil {
 		var e *LoadError
 		if errors.As(a.err, &e) && !transient(e.Err) {
@@ -312,25 +352,45 @@ func (d *Cached[P, V]) fillFor(ctx context.Context, r *request[P], guard driver.
 			fill.Hold = jitter(holdAfter(failures + 1))
 			d.failures.put(r.key, e.Err)
 		}
-		return fill, 0
+		return fill, out
 	}
-	e := envelope{found: a.found, guard: guard, etag: a.etag, loadedAt: a.at, payload: a.payload}
+	keep := d.q.FreshFor
+	if !a.found {
+		keep = d.q.NotFound
+	}
+	if a.keep != nil {
+		if keep = *a.keep; keep < resolution {
+			return unstored(DetailNotKept)
+		}
+	}
+	e := envelope{found: a.found, guard: guard, etag: a.etag, loadedAt: a.at, fresh: shorten(keep), named: a.named, payload: a.payload}
 	switch {
 	case !a.found:
-		e.fresh = shorten(d.q.NotFound)
 		fill.Life = e.fresh
 	case a.payload == nil:
-		return fill, 0 // not encodable: only give the lease back
+		return fill, out // not encodable
 	case len(a.payload) > d.c.cfg.MaxEntryBytes:
 		d.observe(ctx, NotStored{1})
 		d.refuseSize(ctx, TooLarge{Key: r.key, Bytes: len(a.payload)})
-		return fill, 0
+		return fill, out
 	default:
-		e.fresh, e.stale = shorten(d.q.FreshFor), d.q.StaleWhileRevalidate
+		e.stale = d.q.StaleWhileRevalidate
 		fill.Life = sum(e.fresh, max(d.q.StaleWhileRevalidate, d.q.StaleIfError))
 	}
-	fill.Entry = e.encode()
-	return fill, e.fresh
+	fill.Entry, out.fresh = e.encode(), e.fresh
+	return fill, out
+}
+
+// rememberLoad keeps what a load named, for the next. One that failed may not have come to all.
+func (d *Cached[P, V]) rememberLoad(r *request[P], a sourceAnswer[V]) {
+	if a.err != nil && r.covers(a.named) {
+		return
+	}
+	if tags := len(r.own) + len(a.named); tags > mostTags && len(a.named) > 0 {
+		d.remember(r, nil, tags)
+		return
+	}
+	d.remember(r, a.named, 0)
 }
 
 func (d *Cached[P, V]) settleAll(ctx context.Context, fills []driver.Fill) {

@@ -125,6 +125,11 @@ type Query[P comparable, V any] struct {
 type Loaded[V any] struct {
 	Value V
 	Err   error // ErrNotFound (wrapped or not) for what does not exist
+
+	// Tags are what this answer depends on besides those of Query.Tags and of DependOn.
+	Tags []Tag
+	// KeepFor is how long it is fresh; negative: it is not stored; 0: as KeepFor says, or the query.
+	KeepFor time.Duration
 }
 
 const (
@@ -230,9 +235,11 @@ type Cached[P comparable, V any] struct {
 	loads    *admission
 	observer QueryObserver // nil: none
 	seen     seenKinds
+	learnt   learnt
 	size     atomic.Int64 // of what was loaded of late, encoded; see noteSize
 
 	saidBytes, saidTags sync.Once // that an answer is too large
+	saidLate            sync.Once // that a load said more after it had returned
 }
 
 // Define adds a query to c. It panics if the definition is malformed, naming everything

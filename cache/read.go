@@ -18,7 +18,14 @@ const (
 )
 
 // reads are the reads of one query, alone or together.
-type reads[V any] = coalesce.Calls[string, []Tag, storeReply[V]]
+type reads[V any] = coalesce.Calls[readKey, []Tag, storeReply[V]]
+
+// readKey tells reads of the same key apart that ask for different tags: by callers who know, and
+// do not know, what its load named.
+type readKey struct {
+	key   string
+	named *namedTags
+}
 
 // storeReply is what the store returned for one key.
 type storeReply[V any] struct {
@@ -36,53 +43,58 @@ type sharedRead[V any] struct {
 // readResult is what a read of the store showed of one key.
 type readResult[V any] struct {
 	at     time.Time
+	states []driver.TagState
 	guard  driver.Guard
 	fenced bool
 	entry  storedEntry[V] // zero if fenced
 }
 
 // read reads one key and its tags, alone or with others.
-func (d *Cached[P, V]) read(ctx context.Context, key string, tags []Tag) (readResult[V], error) {
-	reply, err := d.reads.Do(ctx, key, tags)
+func (d *Cached[P, V]) read(ctx context.Context, r *request[P]) (readResult[V], error) {
+	reply, err := d.reads.Do(ctx, readKey{r.key, r.named}, r.tags)
 	switch {
 	case err != nil:
 		return readResult[V]{}, err
 	case reply.shared == nil:
-		return d.interpret(ctx, key, reply, tags), nil
+		return d.interpret(ctx, r, reply), nil
 	}
 	// A caller that leaves must not spoil what the others share.
 	reply.shared.Do(func() {
-		reply.shared.readResult = d.interpret(context.WithoutCancel(ctx), key, reply, tags)
+		reply.shared.readResult = d.interpret(context.WithoutCancel(ctx), r, reply)
 	})
 	if reply.shared.at.IsZero() { // the first caller's goroutine ended in a codec
-		return d.interpret(ctx, key, reply, tags), nil
+		return d.interpret(ctx, r, reply), nil
 	}
 	return reply.shared.readResult, nil
 }
 
-func (d *Cached[P, V]) interpret(ctx context.Context, key string, reply storeReply[V], tags []Tag) readResult[V] {
-	r := readResult[V]{at: time.Now(), guard: guardOf(tags, reply.states), fenced: anyFenced(reply.states)}
-	if !r.fenced {
-		r.entry = d.classify(ctx, key, reply.entry, r.guard, r.at)
+func (d *Cached[P, V]) interpret(ctx context.Context, r *request[P], reply storeReply[V]) readResult[V] {
+	result := readResult[V]{at: time.Now(), states: reply.states, guard: guardOf(r.tags, reply.states), fenced: anyFenced(reply.states)}
+	if !result.fenced {
+		result.entry = d.classify(ctx, r.having(reply.states), reply.entry, result.guard, result.at)
 	}
-	return r
+	return result
 }
 
 // Decision 29.
 func (d *Cached[P, V]) coalesceReads() {
 	d.reads.Alone, d.reads.Most, d.reads.Wait = readsAlone, readsShared, readsWait
 	d.reads.Spawn, d.reads.Closed = d.c.start, ErrClosed
-	d.reads.One = func(ctx context.Context, key string, tags []Tag) (reply storeReply[V], err error) {
-		snapshot, err := d.c.read(ctx, tags, []string{key}, d.entrySize())
+	d.reads.One = func(ctx context.Context, key readKey, tags []Tag) (reply storeReply[V], err error) {
+		snapshot, err := d.c.read(ctx, tags, []string{key.key}, d.entrySize())
 		if err != nil {
 			return reply, err
 		}
 		return storeReply[V]{states: snapshot.States, entry: snapshot.Entries[0]}, nil
 	}
-	d.reads.Many = func(ctx context.Context, keys []string, tags [][]Tag) ([]storeReply[V], error) {
+	d.reads.Many = func(ctx context.Context, asked []readKey, tags [][]Tag) ([]storeReply[V], error) {
 		var u union
 		for _, ts := range tags {
 			u.add(ts)
+		}
+		keys := make([]string, len(asked))
+		for i, k := range asked {
+			keys[i] = k.key
 		}
 		snapshot, err := d.c.read(ctx, u.tags, keys, d.entrySize())
 		if err != nil {

@@ -55,11 +55,12 @@ func (d *Cached[P, V]) runRefresh(ctx context.Context, r *request[P], guard driv
 		await(ctx, announced, claimed[0].Wait, time.Now().Add(d.q.LoadTimeout))
 		return
 	}
-	if !evenIfFresh && d.classify(ctx, r.key, claimed[0].Entry, guard, time.Now()).state == entryFresh {
+	if !evenIfFresh && d.classify(ctx, r, claimed[0].Entry, guard, time.Now()).state == entryFresh {
 		_, _ = d.c.settle(ctx, []driver.Fill{{Key: r.key, Token: token}})
 		return
 	}
-	defer d.c.keepLeases(ctx, []driver.Claim{{Key: r.key, Token: token}})()
+	stop := d.c.keepLeases(ctx, []driver.Claim{{Key: r.key, Token: token}})
+	defer stop()
 	unused = false
 	a := d.loadAdmitted(ctx, []*request[P]{r}, nil)[0]
 	d.c.uncaught(ctx, d.q.Name, a.err) // no caller waits for it
@@ -67,4 +68,14 @@ func (d *Cached[P, V]) runRefresh(ctx context.Context, r *request[P], guard driv
 	// entry is born invalid, and nothing that was invalidated comes back by it.
 	fill, _ := d.fillFor(ctx, r, guard, token, a, claimed[0].Failure)
 	d.settleAll(ctx, []driver.Fill{fill})
+	stop()
+	if r.covers(a.named) || r.repeated {
+		return
+	}
+	again := d.naming(r, a.named)
+	again.repeated = true
+	snapshot, err := d.c.read(ctx, again.tags, []string{r.key}, d.entrySize())
+	if err == nil && !anyFenced(snapshot.States) {
+		d.runRefresh(ctx, again.having(snapshot.States), guardOf(again.tags, snapshot.States), evenIfFresh)
+	}
 }

@@ -75,7 +75,7 @@ func Tags(kind string, values ...any) []Tag { return []Tag{T(kind, values...)} }
 // can name bumps the family, and a write that cannot even name the kinds bumps Everything;
 // neither may miss an answer because its Tags did not think of it.
 // Decision 40.
-func dependencies(tags []Tag) ([]Tag, error) {
+func dependencies(tags []Tag) []Tag {
 	all := make([]Tag, 0, 2*len(tags)+1)
 	var seen map[Tag]bool
 	if len(tags) > fewTags {
@@ -91,16 +91,13 @@ func dependencies(tags []Tag) ([]Tag, error) {
 		all = append(all, t)
 	}
 	for _, t := range tags {
-		if err := t.Check(); err != nil {
-			return nil, err
-		}
 		add(t)
 	}
 	for _, t := range tags {
 		add(t.Family())
 	}
 	add(Everything)
-	return all, nil
+	return all
 }
 
 // fewTags are looked through faster than a map.

@@ -109,7 +109,7 @@ func (d *Cached[P, V]) reload(ctx context.Context, p P) error {
 	if anyFenced(snapshot.States) {
 		return nil // a write is on its way; the next caller loads what it wrote
 	}
-	if done := d.refresh(ctx, r, guardOf(r.tags, snapshot.States), true); done != nil {
+	if done := d.refresh(ctx, r.having(snapshot.States), guardOf(r.tags, snapshot.States), true); done != nil {
 		select {
 		case <-done:
 		case <-ctx.Done():
