@@ -58,8 +58,8 @@ import (
 // A malformed tag is an error of the load. An answer with more than 1,000 tags is not stored. A call
 // that comes after the load has returned is too late, and is logged.
 func DependOn(ctx context.Context, tags ...Tag) {
-	if l, _ := ctx.Value(runningLoadKey{}).(*runningLoad); l != nil {
-		l.said.dependOn(tags)
+	if s, _ := ctx.Value(saidKey{}).(*said); s != nil {
+		s.dependOn(tags)
 	}
 }
 
@@ -68,10 +68,22 @@ func DependOn(ctx context.Context, tags ...Tag) {
 // stored at all: whoever asks later has it loaded again. Of several calls the shortest
 // counts. Where it may be called is said at DependOn.
 func KeepFor(ctx context.Context, d time.Duration) {
-	if l, _ := ctx.Value(runningLoadKey{}).(*runningLoad); l != nil {
-		l.said.keepFor(d)
+	if s, _ := ctx.Value(saidKey{}).(*said); s != nil {
+		s.keepFor(d)
 	}
 }
+
+// CollectTags returns a context for a loader that is called without a cache, and a function that
+// returns what DependOn has named under it so far, sorted, each once. It is for tests and for tools.
+func CollectTags(ctx context.Context) (context.Context, func() []Tag) {
+	s := &said{}
+	return context.WithValue(ctx, saidKey{}, s), func() []Tag {
+		named, _ := s.about(nil, nil, 0)
+		return named
+	}
+}
+
+type saidKey struct{}
 
 // said is what a run of Load or LoadMany said of its answers.
 type said struct {

@@ -47,11 +47,7 @@ func (d *Cached[P, V]) lookup(ctx context.Context, r *request[P]) (Answer[V], er
 	if r.tooMany > 0 {
 		return d.bypass(ctx, r, DetailTooLarge)
 	}
-	read, err := d.read(ctx, r)
-	for n := 0; err == nil && read.entry.state == entryNamesMore && n < maxRereads; n++ {
-		r = d.naming(r, read.entry.named)
-		read, err = d.read(ctx, r)
-	}
+	read, err := d.readEntry(ctx, &r)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return Answer[V]{}, context.Cause(ctx)
@@ -60,7 +56,6 @@ func (d *Cached[P, V]) lookup(ctx context.Context, r *request[P]) (Answer[V], er
 	case read.fenced:
 		return d.bypass(ctx, r, DetailFenced)
 	}
-	r = r.having(read.states)
 	switch e := read.entry; e.state {
 	case entryFresh:
 		d.remember(r, e.named, 0)
@@ -79,6 +74,18 @@ func (d *Cached[P, V]) lookup(ctx context.Context, r *request[P]) (Answer[V], er
 	default:
 		return d.load(ctx, r, read.guard)
 	}
+}
+
+// readEntry reads what the store has of an answer. If its load named tags that were not known, the
+// request becomes one that has them.
+func (d *Cached[P, V]) readEntry(ctx context.Context, r **request[P]) (readResult[V], error) {
+	read, err := d.read(ctx, *r)
+	for n := 0; err == nil && read.entry.state == entryNamesMore && n < maxRereads; n++ {
+		*r = d.naming(*r, read.entry.named)
+		read, err = d.read(ctx, *r)
+	}
+	*r = (*r).having(read.states)
+	return read, err
 }
 
 // load waits for a load of the answer under guard, and keeps what came of it near.

@@ -46,18 +46,19 @@ func (d *Cached[P, V]) loadAdmitted(ctx context.Context, rs []*request[P], begin
 		begin()
 	}
 	at := time.Now()
-	load := newRunningLoad(ctx, d.loads, rs, func(what string) { d.saidTooLate(ctx, rs[0].key, what) })
+	load := newRunningLoad(ctx, d.loads, rs)
+	say := &said{late: func(what string) { d.saidTooLate(ctx, rs[0].key, what) }}
 	leave := func() { load.end(time.Since(at)) }
 	loadCtx, cancel := context.WithTimeoutCause(ctx, d.q.LoadTimeout, ErrLoadTimeout)
 	defer cancel()
-	loadCtx = context.WithValue(loadCtx, runningLoadKey{}, load)
+	loadCtx = context.WithValue(context.WithValue(loadCtx, runningLoadKey{}, load), saidKey{}, say)
 	what := "Load"
 	if len(rs) > 1 {
 		what = "LoadMany"
 	}
 	answers, err := protect(loadCtx, d.c, what, leave, func(ctx context.Context) ([]sourceAnswer[V], error) {
 		results, err := d.askSource(ctx, rs)
-		if wrong := load.said.finish(); err == nil {
+		if wrong := say.finish(); err == nil {
 			err = wrong
 		}
 		if err != nil {
@@ -69,14 +70,14 @@ func (d *Cached[P, V]) loadAdmitted(ctx context.Context, rs []*request[P], begin
 				r = Loaded[V]{Err: cmp.Or(r.Err, fmt.Errorf("Loaded.Tags: %w", err))}
 			}
 			answers[i] = d.encode(ctx, r)
-			answers[i].named, answers[i].keep = load.said.about(rs[i].own, r.Tags, r.KeepFor)
+			answers[i].named, answers[i].keep = say.about(rs[i].own, r.Tags, r.KeepFor)
 		}
 		return answers, nil
 	})
 	if err != nil {
 		answers = failAll[V](len(rs), err)
 		for i := range answers {
-			answers[i].named, _ = load.said.about(rs[i].own, nil, 0)
+			answers[i].named, _ = say.about(rs[i].own, nil, 0)
 		}
 	}
 	closing := d.c.ctx.Err() != nil

@@ -33,7 +33,6 @@ type runningLoad struct {
 	depth int
 	loads *admission
 	keys  []string
-	said  said
 
 	mu      sync.Mutex
 	waiting int  // goroutines of the load that wait for others; guarded by mu
@@ -57,8 +56,8 @@ func asRoot(ctx context.Context) context.Context {
 	return context.WithValue(ctx, runningLoadKey{}, (*runningLoad)(nil))
 }
 
-func newRunningLoad[P comparable](ctx context.Context, a *admission, rs []*request[P], late func(what string)) *runningLoad {
-	l := &runningLoad{above: askingLoad(ctx), loads: a, keys: make([]string, len(rs)), said: said{late: late}, held: true}
+func newRunningLoad[P comparable](ctx context.Context, a *admission, rs []*request[P]) *runningLoad {
+	l := &runningLoad{above: askingLoad(ctx), loads: a, keys: make([]string, len(rs)), held: true}
 	for i, r := range rs {
 		l.keys[i] = r.key
 	}

@@ -19,10 +19,16 @@ import (
 // A store that answers reads and refuses writes has the entries of before, and no writer can end
 // them. A process that only reads stops serving them within a second, however often it happens.
 func TestStoreThatRefusesWritesIsNotTrusted(t *testing.T) {
-	for name, fall := range map[string]func(*storetest.Faulty){
-		"refuses": func(s *storetest.Faulty) { s.RefuseWrites(errDown) },
-		"hangs":   func(s *storetest.Faulty) { s.PauseWrites() },
+	refuses := func(s *storetest.Faulty) { s.RefuseWrites(errDown) }
+	hangs := func(s *storetest.Faulty) { s.PauseWrites() }
+	for name, c := range map[string]struct {
+		fall   func(*storetest.Faulty)
+		outbox bool // a recovery of the reader has something to bump, which fails as well
+	}{
+		"refuses": {refuses, true}, "hangs": {hangs, true},
+		"refuses, and nothing is to be delivered": {refuses, false}, "hangs, and nothing is to be delivered": {hangs, false},
 	} {
+		fall := c.fall
 		t.Run(name, func(t *testing.T) {
 			virtual(t, func(t *testing.T) {
 				s, fleet := newSource(), newFleet(t, 2)
@@ -32,9 +38,11 @@ func TestStoreThatRefusesWritesIsNotTrusted(t *testing.T) {
 				query.Name, query.Near = "rows:near", 10*time.Second
 				strict, near := cache.Define(reader.Cache, s.query()), defineNear(reader, query)
 				// The outbox stands for what the writer could not bump.
-				reader.OnRecovery(func(ctx context.Context) error {
-					return reader.Bump(ctx, driver.NoMark, []cache.Tag{rowTag(1)})
-				})
+				if c.outbox {
+					reader.OnRecovery(func(ctx context.Context) error {
+						return reader.Bump(ctx, driver.NoMark, []cache.Tag{rowTag(1)})
+					})
+				}
 				row := "one"
 				for round := range 5 {
 					mustGet(t, strict, 1, row)
@@ -63,6 +71,9 @@ func TestStoreThatRefusesWritesIsNotTrusted(t *testing.T) {
 					}
 					writer.store.Heal()
 					reader.store.Heal()
+					if !c.outbox { // then nothing but the writer, which knows that it failed, can deliver
+						time.Sleep(2 * time.Second)
+					}
 					for time.Since(began) < 6*time.Second {
 						mustGet(t, strict, 1, row)
 						mustGet(t, near, 1, row)

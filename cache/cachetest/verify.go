@@ -128,6 +128,7 @@ type verified[P comparable, V any] struct {
 type result[V any] struct {
 	value V
 	found bool
+	named []cache.Tag // by the loader
 }
 
 func (s *sample[P, V]) errorf(format string, args ...any) {
@@ -151,6 +152,9 @@ func (s *sample[P, V]) verify(params []P) {
 		if !ok {
 			continue
 		}
+		if len(in.Tags)+len(value.named) == 0 {
+			s.errorf("%+v: Tags returns nothing, and Load names nothing: no write ends the answer before its time is over", p)
+		}
 		if value.found {
 			s.verifyCodec(p, value.value)
 		}
@@ -162,10 +166,17 @@ func (s *sample[P, V]) verify(params []P) {
 				s.errorf("Key gives %q for %+v and for %+v, whose answers differ: %s: one caller would get the other's", key, other.p, p, at)
 			}
 		}
-		s.seen = append(s.seen, verified[P, V]{p, key, value, in.Tags, in.Added, s.verifyTables(p)})
+		s.seen = append(s.seen, verified[P, V]{p, key, value, slices.Concat(in.Tags, value.named), slices.Concat(in.Added, familiesOf(value.named)), s.verifyTables(p)})
 	}
 	s.verifyLoadMany()
 	s.verifyTouched()
+}
+
+func familiesOf(tags []cache.Tag) (families []cache.Tag) {
+	for _, t := range tags {
+		families = append(families, t.Family())
+	}
+	return families
 }
 
 // verifyNames looks at the key and the tags of a parameter.
@@ -175,9 +186,6 @@ func (s *sample[P, V]) verifyNames(p P) (in cache.Inspection, ok bool) {
 	if err != nil {
 		s.errorf("%+v: %v", p, err)
 		return in, false
-	}
-	if len(in.Tags) == 0 {
-		s.errorf("%+v: Tags returns nothing: no write ends the answer before its time is over", p)
 	}
 	for range 10 { // maps are walked in another order now and then
 		again, err := s.cached.Inspect(s.t.Context(), equalTo(p))
@@ -232,6 +240,10 @@ func (s *sample[P, V]) verifyLoad(p P) (first result[V], ok bool) {
 			s.errorf("%+v: %s: %s", p, with.about, at)
 			return first, false
 		}
+		if !slices.Equal(first.named, again.named) {
+			s.errorf("%+v: Load names the tags %v with DependOn and then %v, for one answer: it would be loaded twice each time, and not stored", p, first.named, again.named)
+			return first, false
+		}
 	}
 	return first, true
 }
@@ -259,11 +271,12 @@ func (s *sample[P, V]) load(ctx context.Context, p P) (r result[V], err error) {
 			err = fmt.Errorf("it panicked: %v", v)
 		}
 	}()
+	ctx, named := cache.CollectTags(ctx)
 	v, err := s.q.Load(ctx, p)
 	if errors.Is(err, cache.ErrNotFound) {
-		return result[V]{}, nil
+		return result[V]{named: named()}, nil
 	}
-	return result[V]{v, true}, err
+	return result[V]{v, true, named()}, err
 }
 
 func (s *sample[P, V]) verifyCodec(p P, loaded V) {
@@ -294,6 +307,7 @@ func (s *sample[P, V]) verifyLoadMany() {
 	for i, v := range s.seen {
 		ps[i] = v.p
 	}
+	ctx, named := cache.CollectTags(ctx)
 	many, err := s.q.LoadMany(ctx, slices.Clone(ps))
 	switch {
 	case err != nil:
@@ -304,16 +318,21 @@ func (s *sample[P, V]) verifyLoadMany() {
 		return
 	}
 	for i, m := range many {
-		r := result[V]{m.Value, true}
+		r := result[V]{m.Value, true, slices.Concat(named(), m.Tags)}
 		switch {
 		case errors.Is(m.Err, cache.ErrNotFound):
-			r = result[V]{}
+			r = result[V]{named: r.named}
 		case m.Err != nil:
 			s.errorf("%+v: LoadMany: %v", ps[i], m.Err)
 			continue
 		}
 		if at := differenceOf(s.seen[i].value, r); at != "" {
 			s.errorf("%+v: LoadMany gives another answer than Load: %s: are the results in the order of the parameters?", ps[i], at)
+		}
+		for _, t := range s.seen[i].value.named {
+			if !slices.Contains(r.named, t) && !slices.Contains(s.seen[i].tags[:len(s.seen[i].tags)-len(s.seen[i].value.named)], t) {
+				s.errorf("%+v: Load names the tag %s with DependOn, and LoadMany does not: give it in Loaded.Tags", ps[i], t)
+			}
 		}
 	}
 }

@@ -182,6 +182,41 @@ func TestVerifyFindsLoadsThatDependOnTheCaller(t *testing.T) {
 	wantVerdict(t, verdict(t, q, listSamples[:1]), "Load…panicked")
 }
 
+// Tags that a loader names count as those of Tags do, and have to be the same each time.
+func TestVerifyJudgesNamedTags(t *testing.T) {
+	q := listQuery()
+	load := q.Load
+	named := []cache.Tag{"product:1"}
+	q.Load = func(ctx context.Context, p listParams) (listPage, error) {
+		cache.DependOn(ctx, named...)
+		return load(ctx, p)
+	}
+	q.LoadMany = func(ctx context.Context, ps []listParams) ([]cache.Loaded[listPage], error) {
+		all := make([]cache.Loaded[listPage], len(ps))
+		for i, p := range ps {
+			all[i].Value, all[i].Err = load(ctx, p)
+			all[i].Tags = named
+		}
+		return all, nil
+	}
+	wantVerdict(t, verdict(t, q, listSamples[:1]))
+	many := q.LoadMany
+	q.LoadMany = func(ctx context.Context, ps []listParams) ([]cache.Loaded[listPage], error) {
+		all, err := many(ctx, ps)
+		all[0].Tags = nil
+		return all, err
+	}
+	wantVerdict(t, verdict(t, q, listSamples[:1]), "product:1 with DependOn, and LoadMany does not")
+	q.LoadMany = nil
+	loads := 0
+	q.Load = func(ctx context.Context, p listParams) (listPage, error) {
+		loads++
+		cache.DependOn(ctx, cache.T("product", loads))
+		return load(ctx, p)
+	}
+	wantVerdict(t, verdict(t, q, listSamples[:1]), "product:1] with DependOn and then [product:2]")
+}
+
 func TestVerifyFindsLoadsThatDiffer(t *testing.T) {
 	q := listQuery()
 	n := 0
