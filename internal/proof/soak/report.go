@@ -116,7 +116,7 @@ func (r *Report) finish(of *testRun) {
 	}
 	grown("keys in Redis", 0, uint64(r.after.Keys), uint64(keys))
 	grown("keys in Redis without a time to live", 0, uint64(r.after.Lasting), 0)
-	grown("rows in the outbox", 0, uint64(r.after.Rows), 0)
+	grown("undelivered rows in the outbox", 0, uint64(r.after.Rows), 0)
 	grown("connections to Redis", 0, uint64(r.after.Redis), uint64(mostToRedis*r.Workers))
 	grown("connections to the database", 0, uint64(r.after.Postgres), uint64(mostToPostgres*r.Workers))
 }
@@ -162,7 +162,7 @@ func (r *Report) String() string {
 		v := r.repairs[name]
 		p("            %5d to %5d ms, %4d to %4d ms  %s", ms(v.serving[0]), ms(v.serving[1]), ms(v.old[0]), ms(v.old[1]), name)
 	}
-	p("sizes       %d goroutines and %.1f MB in a worker, %d keys in Redis, %d of them lasting, %d rows in the outbox",
+	p("sizes       %d goroutines and %.1f MB in a worker, %d keys in Redis, %d of them lasting, %d undelivered rows in the outbox",
 		r.after.Goroutines, float64(r.after.Heap)/1e6, r.after.Keys, r.after.Lasting, r.after.Rows)
 	p("            %d connections to Redis, %d to the database", r.after.Redis, r.after.Postgres)
 	if !r.after.Near {
