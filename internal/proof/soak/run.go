@@ -183,12 +183,15 @@ func (r *testRun) untilServing(ctx context.Context) time.Duration {
 	defer cancel()
 	late := testservers.Poll(ctx, func() (bool, string) {
 		replies, err := r.fleet.callAll(ctx, request{State: true})
+		if err != nil {
+			return false, err.Error()
+		}
 		for m, answer := range replies {
 			if s := answer.Stats.State; s != "ok" {
 				return false, fmt.Sprintf("the cache of worker %d is %s", m.number, s)
 			}
 		}
-		return err == nil, fmt.Sprint(err)
+		return true, ""
 	})
 	if late != nil && !errors.Is(context.Cause(ctx), context.Canceled) {
 		r.report.addViolation(Violation{What: "the fleet does not serve from the cache again", Text: "  " + late.Error() + "\n", at: now()})
