@@ -3,7 +3,8 @@
 //
 // Describe an answer once, as a Query: its name, how to load it, how long it keeps, and which
 // tags it depends on. Ask for it with Get. A writer of the source invalidates the tags of
-// what changed; package outbox does so for every committed transaction, of any program.
+// what changed; package outbox does so for every committed transaction, of any program. A load
+// may name tags as well, with DependOn: what is known only when it is found.
 //
 //   - Once a write has been acknowledged, no Get that starts later, on any process that shares
 //     the store, returns older data.

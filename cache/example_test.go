@@ -171,3 +171,78 @@ func ExampleKey() {
 	// beginner:1:20
 	// a%3Ab:%
 }
+
+// What a page shows is known when it has been loaded.
+func ExampleDependOn() {
+	c, done := newExampleCache()
+	defer done()
+	ctx := context.Background()
+	inCategory := map[string][]int{"wine": {7, 8}}
+	page := cache.Define(c, cache.Query[string, []int]{
+		Name:     "shop:page",
+		Tags:     func(category string) []cache.Tag { return cache.Tags("listing", category) }, // which products there are
+		FreshFor: time.Hour,
+		Load: func(ctx context.Context, category string) ([]int, error) {
+			for _, product := range inCategory[category] {
+				cache.DependOn(ctx, cache.T("product", product)) // and what each of them says
+			}
+			return inCategory[category], nil
+		},
+	})
+	status := func() {
+		a, err := page.Lookup(ctx, "wine")
+		fmt.Println(a.Value, a.Status, err)
+	}
+	status()
+	status()
+	_ = c.Invalidate(ctx, cache.T("product", 9)) // not on the page
+	status()
+	_ = c.Invalidate(ctx, cache.T("product", 7))
+	status()
+	// Output:
+	// [7 8] miss <nil>
+	// [7 8] hit <nil>
+	// [7 8] hit <nil>
+	// [7 8] miss <nil>
+}
+
+// An answer that is made of a response lives as long as that says.
+func ExampleKeepFor() {
+	c, done := newExampleCache()
+	defer done()
+	rate := cache.Define(c, cache.Query[string, float64]{
+		Name:     "rates:one",
+		Tags:     func(currency string) []cache.Tag { return cache.Tags("rate", currency) },
+		FreshFor: time.Hour,
+		Load: func(ctx context.Context, currency string) (float64, error) {
+			maxAge := 20 * time.Second // of the response
+			cache.KeepFor(ctx, maxAge)
+			return 1.08, nil
+		},
+	})
+	a, err := rate.Lookup(context.Background(), "EUR")
+	fmt.Println(a.Value, a.TTL <= 20*time.Second, err)
+	// Output: 1.08 true <nil>
+}
+
+// For one answer, on every process: end it, load it now, or look whether it is there.
+func ExampleCached_Forget() {
+	c, done := newExampleCache()
+	defer done()
+	ctx := context.Background()
+	title := cache.Define(c, titleQuery)
+	_, _ = title.Get(ctx, 1)
+	_, there, _ := title.Peek(ctx, 1)
+	fmt.Println(there)
+	_ = title.Forget(ctx, 1)
+	_, there, _ = title.Peek(ctx, 1)
+	fmt.Println(there)
+	a, err := title.Refresh(ctx, 1)
+	fmt.Println(a.Value, err)
+	// Output:
+	// asking the database for 1
+	// true
+	// false
+	// asking the database for 1
+	// Stellar Basics <nil>
+}

@@ -182,3 +182,37 @@ func walk(t *testing.T, root, suffix string, visit func(path, text string)) {
 		t.Fatal(err)
 	}
 }
+
+// The example of depending.md is what TestManyToManyExample runs.
+func TestExampleIsWhatTheTestRuns(t *testing.T) {
+	page, err := os.ReadFile("depending.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, err := os.ReadFile("../cache/outbox/postgres/many_to_many_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := map[string]bool{}
+	for line := range strings.Lines(string(code)) {
+		lines[strings.TrimSpace(line)] = true
+	}
+	shown, in := 0, false
+	for line := range strings.Lines(string(page)) {
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "```go" || line == "```sql":
+			in = true
+		case strings.HasPrefix(line, "```"):
+			in = false
+		case in && line != "":
+			shown++
+			if !lines[line] && !lines[strings.TrimSuffix(line, ";")+";`"] {
+				t.Errorf("no line of the test is %q", line)
+			}
+		}
+	}
+	if shown < 20 {
+		t.Errorf("only %d lines of code found", shown)
+	}
+}

@@ -76,7 +76,7 @@ func literal(s string) string { return fmt.Sprintf("CONVERT(X'%x' USING utf8mb4)
 // unsettled are settings of sessions that change how the server reads and spells values.
 func unsettled() string {
 	pick := func(list ...string) string { return list[rand.N(len(list))] }
-	return "SET SESSION sql_mode = '" + pick("", "ANSI", "ANSI_QUOTES,PIPES_AS_CONCAT", "NO_BACKSLASH_ESCAPES", "PAD_CHAR_TO_FULL_LENGTH", "TRADITIONAL", "ORACLE", "ORACLE","ORACLE","ORACLE","ORACLE","ORACLE","ORACLE","ORACLE","ORACLE","HIGH_NOT_PRECEDENCE,REAL_AS_FLOAT") + "'," +
+	return "SET SESSION sql_mode = '" + pick("", "ANSI", "ANSI_QUOTES,PIPES_AS_CONCAT", "NO_BACKSLASH_ESCAPES", "PAD_CHAR_TO_FULL_LENGTH", "TRADITIONAL", "ORACLE", "ORACLE", "ORACLE", "ORACLE", "ORACLE", "ORACLE", "ORACLE", "ORACLE", "ORACLE", "HIGH_NOT_PRECEDENCE,REAL_AS_FLOAT") + "'," +
 		" time_zone = '" + pick("SYSTEM", "+00:00", "+05:45", "-11:00") + "', lc_time_names = '" + pick("en_US", "de_DE", "ja_JP") + "';" +
 		" SET NAMES " + pick("utf8mb4", "latin1", "utf8mb3") + pick("", " COLLATE DEFAULT") + ";" +
 		" SET collation_connection = " + pick("utf8mb4_general_ci", "latin1_german2_ci", "utf8mb4_turkish_ci", "utf8mb4_bin") + ", div_precision_increment = " + pick("4", "10") +

@@ -64,6 +64,7 @@ type Config struct {
 	Protocol Protocol
 	Writes   []Write // by one writer each, at most 3
 	Readers  int     // at most 3
+	Stop     bool    // when anything is wrong
 }
 
 const none = 0xff
@@ -191,7 +192,7 @@ func Check(cfg Config) Result {
 	states, steps := []state{first}, []step{{-1, ""}}
 	at := map[state]int{first: 0}
 	result := Result{Wrong: map[Wrong][]string{}}
-	for i := 0; i < len(states); i++ {
+	for i := 0; i < len(states) && (!cfg.Stop || len(result.Wrong) == 0); i++ {
 		m := machine{cfg: cfg, emit: func(next state, what string, wrong Wrong) {
 			if wrong != "" && result.Wrong[wrong] == nil {
 				run := []string{what}

@@ -1,6 +1,9 @@
 package named
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 func (m *machine) steps(s state) {
 	for i := range m.cfg.Writes {
@@ -93,7 +96,7 @@ func (m *machine) read(s state, j int) {
 		if r.got&gotTags == 0 {
 			n := s
 			m.versions(&n, j)
-			m.decide(n, j, said("reads the versions of own%s", names(r.reads)))
+			m.decide(n, j, said("reads the versions of %s", names(r.reads|1<<own)))
 		}
 		if r.got&gotEntry == 0 {
 			n := s
@@ -118,7 +121,7 @@ func (m *machine) read(s state, j int) {
 		m.emit(s, said("begins to load"), "")
 	case rLoading:
 		r.pc, r.val, r.named = rLoaded, s.content, 1<<s.shows
-		m.emit(s, said("loads %d, which names%s", s.content, names(r.named)), "")
+		m.emit(s, said("loads %d, which names %s", s.content, names(r.named)), "")
 	case rLoaded:
 		m.loaded(s, j, said)
 	case rStoring:
@@ -267,11 +270,11 @@ func (m *machine) answer(s state, j int, val uint8, what string) {
 }
 
 func names(mask uint8) string {
-	text := ""
+	var list []string
 	for t, name := range [...]string{"own", "a", "b"} {
 		if mask&(1<<t) != 0 {
-			text += " " + name
+			list = append(list, name)
 		}
 	}
-	return text
+	return strings.Join(list, " and ")
 }

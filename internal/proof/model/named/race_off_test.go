@@ -1,0 +1,5 @@
+//go:build !race
+
+package named
+
+const raceEnabled = false
