@@ -188,7 +188,7 @@ func (r *testRun) untilServing(ctx context.Context) time.Duration {
 		}
 		for m, answer := range replies {
 			if s := answer.Stats.State; s != "ok" {
-				return false, fmt.Sprintf("the cache of worker %d is %s", m.number, s)
+				return false, fmt.Sprintf("the cache of worker %d is %s: %s", m.number, s, answer.Stats.Why)
 			}
 		}
 		return true, ""

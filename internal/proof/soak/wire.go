@@ -122,6 +122,7 @@ type Stats struct {
 	Goroutines int
 	Heap       uint64 // bytes in use after a collection
 	State      string // of the cache: "ok" or not
+	Why        string // it is not
 	Watchable  bool   // the store reports changes: there are near answers
 	Metrics    map[string]float64
 }

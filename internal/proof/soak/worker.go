@@ -199,7 +199,10 @@ func (w *worker) answer(ctx context.Context, r request, answer *reply) (err erro
 	case r.Big != nil:
 		w.readBatch(ctx, r.Big.Key, r.Big.Keys)
 	case r.State:
-		answer.Stats.State = w.cache.Health().State
+		h := w.cache.Health()
+		if answer.Stats.State = h.State; h.Err != nil {
+			answer.Stats.Why = h.Err.Error()
+		}
 	case r.Stats:
 		answer.Stats, err = w.stats()
 	default:
