@@ -212,6 +212,11 @@ func (c *Cache) StoreName(ctx context.Context) (string, error) {
 	if name := c.storeName.Load(); name != nil {
 		return *name, nil
 	}
+	return c.AskStoreName(ctx)
+}
+
+// AskStoreName is StoreName of now: a store that has lost its data may have lost its name with it.
+func (c *Cache) AskStoreName(ctx context.Context) (string, error) {
 	var name string
 	err := c.health.call(ctx, "name", func(ctx context.Context) (err error) {
 		name, err = c.cfg.Store.Name(ctx)

@@ -57,6 +57,9 @@ type Log interface {
 	// of the consumer delivers that. It forgets the consumers that have not been heard of for ConsumerLife,
 	// with what was left for them, and returns their names.
 	Join(ctx context.Context, consumer string) (joined bool, gone []string, err error)
+	// Leave forgets a consumer at once, whose store has another name from now on. One that is
+	// not registered is no error.
+	Leave(ctx context.Context, consumer string) error
 	// Deliver claims up to most rows that the consumer has not got: those of its own writers
 	// when they are older than grace, others at once. It hands them to bump, notes
 	// that the consumer has got them if that succeeds, and returns how many it claimed. It

@@ -91,7 +91,8 @@ const (
 // A store is a consumer of the outbox while its relays say so (Join), every few seconds. One
 // that was not registered may lack rows that were deleted before it came, so the first row that it
 // gets invalidates all it holds (cache.Everything): at its first start, and when it was away for
-// longer than ConsumerLife. Until the first Drain has come to its end the
+// longer than ConsumerLife. A store that lost its name with its data joins by its new one, and the old
+// one leaves. Until the first Drain has come to its end the
 // cache serves nothing stored, for what was touched while no relay ran is in the outbox only.
 //
 // A relay that fails tries again, at most lastRetry later. It is woken before when the cache
@@ -225,7 +226,26 @@ func (r *Relay) consumer(ctx context.Context) (string, error) {
 	if time.Since(r.joined) < joinEvery {
 		return name, nil
 	}
-	return name, r.join(ctx, name)
+	if now, err := r.cache.AskStoreName(ctx); err == nil && now != name {
+		return now, r.rename(ctx, name, now)
+	}
+	return name, r.join(ctx, name) // without the store too: it is to stay registered while it is away
+}
+
+// rename registers the store under another name than before: it has lost that one, perhaps with its data,
+// and processes that were born since know it by the new one. Were the old one left behind, every
+// row would be kept for it until it is forgotten, and each look at the outbox would go through them.
+// Processes that still deliver for it join again, by the new name. joining is held.
+func (r *Relay) rename(ctx context.Context, before, now string) error {
+	if err := r.join(ctx, now); err != nil {
+		return err
+	}
+	r.cfg.Logger.WarnContext(ctx, "the store has lost its name, as it does with its data, and takes part in the outbox under another",
+		"before", before, "now", now)
+	if err := r.log.Leave(ctx, before); err != nil {
+		return fmt.Errorf("leave: %w", err)
+	}
+	return nil
 }
 
 // join registers the store. joining is held.

@@ -36,9 +36,22 @@ type fakeLog struct {
 	deliver func(ctx context.Context, grace time.Duration, most int, bump func(context.Context, []outbox.Row) error) (int, error)
 	backlog func() (int, time.Duration, error)
 	wait    func(ctx context.Context) error
+	come    func(consumer, what string) // nil: nothing
 }
 
-func (l *fakeLog) Join(context.Context, string) (bool, []string, error) { return false, nil, nil }
+func (l *fakeLog) Leave(_ context.Context, consumer string) error {
+	l.comes(consumer, "leaves")
+	return nil
+}
+func (l *fakeLog) Join(_ context.Context, consumer string) (bool, []string, error) {
+	l.comes(consumer, "joins")
+	return false, nil, nil
+}
+func (l *fakeLog) comes(consumer, what string) {
+	if l.come != nil {
+		l.come(consumer, what)
+	}
+}
 func (l *fakeLog) Deliver(ctx context.Context, _ string, grace time.Duration, most int, bump func(context.Context, []outbox.Row) error) (int, error) {
 	return l.deliver(ctx, grace, most, bump)
 }
@@ -320,4 +333,64 @@ func TestRowThatCannotBeDeliveredHoldsNothingUp(t *testing.T) {
 			t.Errorf("set aside: %+v", events.seen)
 		}
 	})
+}
+
+// A store that has lost its name takes part under its new one, and the old one leaves: else every row
+// would be kept for it. While the store is away its name stays registered.
+func TestStoreThatLostItsName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &renamed{Faulty: storetest.NewFaulty(memstore.New(memstore.Config{}))}
+		defer store.Close()
+		store.set("a")
+		c, err := cache.New(cache.Config{Store: store})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		var mu sync.Mutex
+		var came []string
+		r, err := outbox.NewRelay(c, &fakeLog{
+			wait: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+			deliver: func(context.Context, time.Duration, int, func(context.Context, []outbox.Row) error) (int, error) {
+				return 0, nil
+			},
+			come: func(consumer, what string) {
+				mu.Lock()
+				defer mu.Unlock()
+				if now := consumer + " " + what; len(came) == 0 || came[len(came)-1] != now {
+					came = append(came, now)
+				}
+			},
+		}, outbox.RelayConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		r.Start()
+		time.Sleep(30 * time.Second)
+		store.Fail(errInjected)
+		time.Sleep(30 * time.Second)
+		store.Heal()
+		store.set("b")
+		time.Sleep(30 * time.Second)
+		mu.Lock()
+		defer mu.Unlock()
+		if got := strings.Join(came, ", "); got != "a joins, b joins, a leaves, b joins" {
+			t.Errorf("what happened: %s", got)
+		}
+	})
+}
+
+// renamed is a store whose name a test decides.
+type renamed struct {
+	*storetest.Faulty
+	name atomic.Pointer[string]
+}
+
+func (s *renamed) set(name string) { s.name.Store(&name) }
+func (s *renamed) Name(ctx context.Context) (string, error) {
+	if _, err := s.Faulty.Name(ctx); err != nil {
+		return "", err
+	}
+	return *s.name.Load(), nil
 }

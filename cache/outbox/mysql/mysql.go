@@ -190,6 +190,18 @@ func gotByOthers(consumer string) string {
 		SELECT 1 FROM cache_delivered d WHERE d.row_id = o.id AND d.consumer = c.name AND d.touches >= o.touches))`
 }
 
+// Leave forgets a consumer. What was noted for it goes with the next Join of another.
+func (l *Log) Leave(ctx context.Context, consumer string) error {
+	err := l.inTx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM cache_consumers WHERE name = `+blob(consumer))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("forget a consumer of the outbox: %w", err)
+	}
+	return nil
+}
+
 // Join keeps a consumer registered, and forgets those that have not been heard of.
 func (l *Log) Join(ctx context.Context, consumer string) (joined bool, gone []string, err error) {
 	l.note(consumer)

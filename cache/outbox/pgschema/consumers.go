@@ -107,6 +107,9 @@ const (
 	Forget = `DELETE FROM cache_consumers
 	WHERE name <> $1::text AND seen_at < clock_timestamp() - make_interval(secs => $2::float8) RETURNING name`
 
+	// Leave forgets the consumer itself.
+	Leave = `DELETE FROM cache_consumers WHERE name = $1::text`
+
 	// ForgetNotes and DeleteLeft remove what was noted for rows that are gone, and the rows that all
 	// have got by now.
 	ForgetNotes = `DELETE FROM cache_delivered d WHERE NOT EXISTS (SELECT FROM cache_outbox o WHERE o.id = d.row_id)`

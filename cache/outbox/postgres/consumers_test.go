@@ -162,6 +162,30 @@ func TestConsumersAtOnce(t *testing.T) {
 	}
 }
 
+// A consumer that leaves is waited for no longer.
+func TestConsumerThatLeaves(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	conn, l := connect(t, url), openLog(t, pool(t, url), nil)
+	join(t, l, "a")
+	join(t, l, "b")
+	run(t, conn, `DELETE FROM cache_outbox`, `SELECT cache_record('t:1')`)
+	if got := got(t, l, "a"); got != "t:1" {
+		t.Errorf("got %q", got)
+	}
+	testservers.Must(t, l.Leave(t.Context(), "b"))
+	testservers.Must(t, l.Leave(t.Context(), "nobody"))
+	if _, _, err := l.Join(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if n := ask[int](t, conn, `SELECT count(*) FROM cache_outbox`); n != 0 {
+		t.Errorf("%d rows are kept for it", n)
+	}
+	if _, err := l.Deliver(t.Context(), "b", 0, 10, nil); !errors.Is(err, outbox.ErrNotJoined) {
+		t.Errorf("it is served: error %v", err)
+	}
+}
+
 // The clock of the database was set back, so rows come from its future: they are delivered.
 func TestRowsOfTheFutureAreDelivered(t *testing.T) {
 	t.Parallel()

@@ -81,6 +81,14 @@ func (l *Log) Join(ctx context.Context, consumer string) (joined bool, gone []st
 	return joined, gone, nil
 }
 
+// Leave forgets a consumer. What was noted for it goes with the next Join of another.
+func (l *Log) Leave(ctx context.Context, consumer string) error {
+	if _, err := l.db.ExecContext(ctx, pgschema.Leave, consumer); err != nil {
+		return fmt.Errorf("forget a consumer of the outbox: %w", err)
+	}
+	return nil
+}
+
 // joined says whether a consumer is registered.
 func (l *Log) joined(ctx context.Context, consumer string) (joined bool, err error) {
 	if err := l.db.QueryRowContext(ctx, pgschema.Joined, consumer).Scan(&joined); err != nil {

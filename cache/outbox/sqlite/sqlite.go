@@ -120,6 +120,18 @@ DELETE FROM cache_outbox WHERE id IN (SELECT row_id FROM cache_delivered) AND `+
 	return joined, gone, nil
 }
 
+// Leave forgets a consumer. What was noted for it goes with the next Join of another.
+func (l *Log) Leave(ctx context.Context, consumer string) error {
+	err := l.inTx(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `DELETE FROM cache_consumers WHERE name = ?1`, consumer)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("forget a consumer of the outbox: %w", err)
+	}
+	return nil
+}
+
 // register adds a consumer, and leaves it a row that invalidates everything in its store. The
 // others have got that row, unless they have yet to get one like it.
 func register(ctx context.Context, tx *sql.Tx, consumer string) error {

@@ -213,3 +213,41 @@ func TestAJoinerThatDiesLeavesNothingStale(t *testing.T, a Adapter) {
 	}
 	next.Want(1, 1)
 }
+
+// A consumer that leaves is waited for no longer.
+func TestConsumerThatLeaves(t *testing.T, a Adapter) {
+	w := NewWorld(t, a)
+	p := w.Process(nil)
+	if _, _, err := p.Log.Join(t.Context(), "other"); err != nil {
+		t.Fatal(err)
+	}
+	p.Relay(outbox.RelayConfig{})
+	w.Stranger(`UPDATE items SET value = 1`)
+	Eventually(t, func() error {
+		a, err := p.Items.Lookup(t.Context(), 1)
+		if err == nil && (a.Value != 1 || a.Status != cache.Hit) {
+			err = fmt.Errorf("item 1 is %d (%v)", a.Value, a.Status)
+		}
+		return err
+	})
+	if w.Rows() == 0 {
+		t.Fatal("no row is kept for the other store")
+	}
+	for _, consumer := range []string{"other", "one that never came"} {
+		if err := p.Log.Leave(t.Context(), consumer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := p.Log.Join(t.Context(), p.Consumer()); err != nil {
+		t.Fatal(err)
+	}
+	Eventually(t, func() error {
+		if n := w.Rows(); n > 0 {
+			return fmt.Errorf("%d rows are kept for a store that has left", n)
+		}
+		return nil
+	})
+	if _, err := p.Log.Deliver(t.Context(), "other", 0, 10, nil); !errors.Is(err, outbox.ErrNotJoined) {
+		t.Errorf("it is served: error %v", err)
+	}
+}

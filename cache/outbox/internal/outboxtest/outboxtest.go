@@ -37,6 +37,7 @@ var tests = []struct {
 	{"TestWaitingTransactionsReachAnswersOfOneTag", TestWaitingTransactionsReachAnswersOfOneTag},
 	{"TestEnormousValuesStandInNothingsWay", TestEnormousValuesStandInNothingsWay},
 	{"TestAJoinerThatDiesLeavesNothingStale", TestAJoinerThatDiesLeavesNothingStale},
+	{"TestConsumerThatLeaves", TestConsumerThatLeaves},
 	{"TestPoisonedRowHoldsNothingUp", TestPoisonedRowHoldsNothingUp},
 }
 
