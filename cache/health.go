@@ -47,12 +47,14 @@ type health struct {
 	slow      atomic.Uint32 // calls that ran out of time since it was last found out who is to blame
 	confirms  chan struct{} // to find that out
 	down      atomic.Bool   // the breaker is not closed
+	answering atomic.Bool   // the last probe was answered: what runs out of time is slow, and no failure
 	validated atomic.Bool   // changed under mu
 	wake      chan struct{}
 
 	mu         sync.Mutex
 	suspicions uint64 // reasons to distrust so far
 	outage     bool   // the store was unreachable since it was last validated
+	outages    uint64 // how often it was found to be
 	identity   string // when it was last validated; empty before
 	since      time.Time
 	err        error         // why it is not validated
@@ -94,8 +96,10 @@ func (h *health) suspectAs(level slog.Level, err error, outage bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.suspicions++
-	h.outage = h.outage || outage
 	h.err = err
+	if outage {
+		h.noteOutage()
+	}
 	if h.validated.Swap(false) {
 		h.serving = make(chan struct{})
 		h.since = time.Now()
@@ -106,6 +110,13 @@ func (h *health) suspectAs(level slog.Level, err error, outage bool) {
 	case h.wake <- struct{}{}:
 	default: // a recovery is due already
 	}
+}
+
+// noteOutage notes that the store does not answer. mu is held.
+func (h *health) noteOutage() {
+	h.outage = true
+	h.outages++
+	h.answering.Store(false)
 }
 
 // tell tells the observer of the state of the store.

@@ -35,10 +35,12 @@ import (
 // it is drained.
 //
 // What goes wrong during a recovery counts. Each suspicion raises a counter; a recovery that
-// ends under another count than it began with has not seen the end of it, and begins again.
+// ends under another count than it had before it delivered has not seen the end of it, and begins again.
+// A bump that fails during the wait is among those that are delivered after it; another outage, or another
+// identity, begins the wait again.
 //
 //	suspect(1) -> recover: identity, wait, deliver ……………… count is 2: not validated
-//	                              suspect(2): a bump fails
+//	                                       suspect(2): a bump fails
 //	           -> recover again
 //
 // Reads prove little. A store that answers reads and refuses writes (it is full, it lacks replicas,
@@ -97,26 +99,29 @@ func (h *health) checkWrites(ctx context.Context) time.Duration {
 // recover makes one attempt at trusting the store again.
 func (h *health) recover(ctx context.Context) bool {
 	h.mu.Lock()
-	seen, outage, before := h.suspicions, h.outage, h.identity
+	outages, outage, before := h.outages, h.outage, h.identity
 	h.mu.Unlock()
 
-	var identity string
-	err := h.try(ctx, 0, func(ctx context.Context) (err error) {
-		identity, err = h.store.Identity(ctx)
-		return err
-	})
-	if err != nil {
-		return h.failed(ctx, "identity", err, "see that the store runs at the configured address and lets this program in")
-	}
-	if !h.takesWrites(ctx) {
+	identity, ok := h.identify(ctx)
+	if !ok || !h.takesWrites(ctx) {
 		return false
 	}
+	h.answering.Store(true)
 	// The breaker is closed: this process fences and bumps again. Others may need another
 	// probe to find the store, and until then they commit without fencing. Whoever
 	// drained the outbox now and served stored answers would miss those writes; so first wait until
 	// every process that can reach the store has begun to use it.
 	changed := before != "" && identity != before
 	if (outage && before != "" || changed) && !pause(ctx, 2*probeEvery+h.timeout) {
+		return false
+	}
+	h.mu.Lock()
+	seen, again := h.suspicions, h.outages != outages
+	h.mu.Unlock()
+	if again {
+		return false
+	}
+	if now, ok := h.identify(ctx); !ok || now != identity {
 		return false
 	}
 	if err := h.deliver(ctx, changed); err != nil {
@@ -141,6 +146,18 @@ func (h *health) recover(ctx context.Context) bool {
 	return true
 }
 
+// identify asks for the identity of the store.
+func (h *health) identify(ctx context.Context) (identity string, ok bool) {
+	err := h.try(ctx, 0, func(ctx context.Context) (err error) {
+		identity, err = h.store.Identity(ctx)
+		return err
+	})
+	if err != nil {
+		return "", h.failed(ctx, "identity", err, "see that the store runs at the configured address and lets this program in")
+	}
+	return identity, true
+}
+
 // takesWrites checks that the store does, for a recovery.
 func (h *health) takesWrites(ctx context.Context) bool {
 	began := time.Now()
@@ -159,7 +176,9 @@ func (h *health) failed(ctx context.Context, op string, err error, remedy string
 	}
 	ofStore := op != "recover"
 	h.mu.Lock()
-	h.err, h.outage = err, h.outage || ofStore
+	if h.err = err; ofStore {
+		h.noteOutage()
+	}
 	h.mu.Unlock()
 	if ofStore {
 		h.observe(ctx, StoreFailed{Op: op, Err: err})

@@ -14,7 +14,10 @@ import (
 // One call of the store.
 //
 // A call that runs out of time says little: it may have been large, or stood in line behind a
-// large one, or the machine was busy. So while the store is validated, a timeout is put aside,
+// large one, or the machine was busy. The more so during a recovery, in which every answer comes from the
+// source: if what is slow then opened the breaker, the load that an outage leaves behind would
+// keep the recovery from ever coming to its end. So while the store is validated, or has answered
+// the last probe of a recovery, a timeout is put aside,
 // and the prober makes small calls of both kinds, a read and a write. Only if they get no answer
 // either has the store failed. Otherwise the timeouts are reported (StoreFailed), their callers
 // went to the source, and the store keeps its trust.
@@ -123,7 +126,7 @@ func (h *health) try(ctx context.Context, extra time.Duration, f func(context.Co
 		case err == nil:
 		case own && ctx.Err() != nil:
 			err = fmt.Errorf("%w: %w", errCallerLeft, err)
-		case errors.Is(err, context.DeadlineExceeded) && h.validated.Load():
+		case errors.Is(err, context.DeadlineExceeded) && (h.validated.Load() || h.answering.Load()):
 			err = fmt.Errorf("%w: %w", errSlow, err)
 		}
 		return struct{}{}, err

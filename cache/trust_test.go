@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -182,6 +183,75 @@ func TestTroubleDuringARecoveryBeginsItAgain(t *testing.T) {
 		mustLookup(t, q, 1, cache.Hit)
 		if attempts.Load() != 2 {
 			t.Errorf("%d attempts to recover, want 2", attempts.Load())
+		}
+	})
+}
+
+// The load that an outage leaves behind makes calls slow. Those that run out of time do not open the
+// breaker while the store answers what the recovery asks, or there would be no end to it.
+func TestSlowCallsDoNotKeepARecoveryFromItsEnd(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		s.delay = 0
+		q := cache.Define(c.Cache, s.query())
+		mustGet(t, q, 1, "one")
+		c.store.Fail(errDown)
+		time.Sleep(time.Second)
+		_, _ = q.Get(t.Context(), 1)
+		time.Sleep(time.Second)
+		if h := c.Health(); h.State == "ok" {
+			t.Fatalf("health is %+v without a store", h)
+		}
+		c.store.Heal()
+		c.store.Hang(storetest.OpFence)
+		ctx, cancel := context.WithCancel(t.Context())
+		var writers sync.WaitGroup
+		for range 10 {
+			writers.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = c.Fence(ctx, driver.Mark(driver.NewVersion()), []cache.Tag{rowTag(2)})
+					time.Sleep(time.Millisecond)
+				}
+			})
+		}
+		serving, stop := context.WithTimeout(t.Context(), 3*time.Second)
+		defer stop()
+		if err := c.WaitServing(serving); err != nil {
+			t.Errorf("health is %+v, 3s after the store has come back", c.Health())
+		}
+		cancel()
+		writers.Wait()
+	})
+}
+
+// A bump that fails while a recovery waits is delivered by it, and does not begin it again.
+func TestBumpThatFailsWhileARecoveryWaits(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		s.delay = 0
+		q := cache.Define(c.Cache, s.query())
+		mustGet(t, q, 1, "one")
+		var attempts atomic.Int64
+		c.OnRecovery(func(context.Context) error { attempts.Add(1); return nil })
+		c.store.Fail(errDown)
+		_, _ = q.Get(t.Context(), 1)
+		time.Sleep(2 * time.Second)
+		c.store.Heal()
+		c.store.Fail(errDown, storetest.OpBump)
+		time.Sleep(150 * time.Millisecond) // it waits
+		s.set(1, "uno")
+		if err := c.Invalidate(t.Context(), rowTag(1)); err == nil {
+			t.Error("a bump that failed was reported as done")
+		}
+		c.store.Heal(storetest.OpBump)
+		serving, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		if err := c.WaitServing(serving); err != nil {
+			t.Fatalf("health is %+v", c.Health())
+		}
+		mustGet(t, q, 1, "uno")
+		if n := attempts.Load(); n != 1 {
+			t.Errorf("%d attempts to recover, want 1", n)
 		}
 	})
 }
