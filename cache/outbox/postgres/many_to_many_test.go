@@ -74,7 +74,7 @@ func psql(t *testing.T, url, sql string) {
 
 func TestManyToManyExample(t *testing.T) {
 	t.Parallel()
-	testservers.Require(t, "psql", "postgresql-client")
+	testservers.Require(t, "postgresql-client", "psql")
 	url := testservers.SharedPostgres(t).Database(t)
 	pool, err := pgxpool.New(t.Context(), url)
 	testservers.Must(t, err)
