@@ -215,11 +215,7 @@ func newLearntTable(c *Cache) *otter.Cache[string, *namedTags] {
 	return otter.Must(&otter.Options[string, *namedTags]{
 		MaximumWeight: mostRemembered,
 		Weigher:       func(_ string, n *namedTags) uint32 { return uint32(1 + len(n.tags)) },
-		Executor: func(task func()) {
-			if !c.start(func(context.Context) { task() }) {
-				task()
-			}
-		},
+		Executor:      c.upkeep,
 	})
 }
 
@@ -274,10 +270,8 @@ func (r *request[P]) guardFor(named []Tag, all driver.Guard) (driver.Guard, bool
 	if !r.covers(named) || r.states == nil {
 		return driver.Guard{}, false
 	}
+	var read union
+	read.add(r.tags)
 	tags := dependencies(slices.Concat(r.own, named))
-	states := make([]driver.TagState, len(tags))
-	for i, t := range tags {
-		states[i] = r.states[slices.Index(r.tags, t)]
-	}
-	return guardOf(tags, states), true
+	return guardOf(tags, read.statesOf(tags, r.states)), true
 }

@@ -158,7 +158,7 @@ func (b *batch[P, V]) readVersions(ctx context.Context, items []*item[P, V]) {
 	now := time.Now()
 	for i, it := range items {
 		if err != nil {
-			it.detail = DetailUnavailable
+			it.detail, it.entry = DetailUnavailable, storedEntry[V]{}
 			continue
 		}
 		states := u.statesOf(it.tags, snapshot.States)

@@ -68,12 +68,15 @@ func newNear[P comparable, V any](c *Cache, bound time.Duration, size int) *near
 			Weigher: func(_ P, a *nearAnswer[V]) uint32 {
 				return uint32(min(1+a.bytes/nearUnit, math.MaxUint32))
 			},
-			Executor: func(task func()) {
-				if !c.start(func(context.Context) { task() }) {
-					task()
-				}
-			},
+			Executor: c.upkeep,
 		}),
+	}
+}
+
+// upkeep runs what a table has to do now and then, apart from its readers if that is still possible.
+func (c *Cache) upkeep(task func()) {
+	if !c.start(func(context.Context) { task() }) {
+		task()
 	}
 }
 
