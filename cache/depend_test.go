@@ -189,6 +189,49 @@ func TestCallerWhoCameDuringALoadSeesWhatItNames(t *testing.T) {
 	}
 }
 
+// Nobody joins the repetition of a load: who comes while it runs, and whose process has forgotten which
+// tags were named, has not seen a version of what it shows.
+func TestNobodyJoinsARepetition(t *testing.T) {
+	for name, many := range map[string]bool{"Get": false, "GetMany": true} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				s, c := newShop(), newCache(t)
+				read, written := make(chan struct{}), make(chan struct{})
+				s.after = func(load int64) {
+					if load == 2 {
+						close(read)
+						<-written
+					}
+				}
+				def := s.query()
+				if many {
+					def.LoadMany = func(ctx context.Context, ids []int) ([]cache.Loaded[string], error) {
+						v, err := s.load(ctx, 1)
+						return []cache.Loaded[string]{{Value: v, Err: err}, {Err: cache.ErrNotFound}}, nil
+					}
+				}
+				q := cache.Define(c.Cache, def)
+				var callers sync.WaitGroup
+				callers.Go(func() {
+					if many {
+						_, _ = q.GetMany(t.Context(), []int{1, 99})
+						return
+					}
+					_, _ = q.Get(t.Context(), 1)
+				})
+				<-read
+				s.change(func() { s.titles[7] = "written" })
+				invalidate(t, c, product(7))
+				cache.ForgetNamed(q)
+				callers.Go(func() { mustGet(t, q, 1, "written") })
+				synctest.Wait()
+				close(written)
+				callers.Wait()
+			})
+		})
+	}
+}
+
 // The same in a batch, whose answers are loaded together.
 func TestBatchSeesWhatItsLoadNames(t *testing.T) {
 	virtual(t, func(t *testing.T) {
