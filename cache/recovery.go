@@ -36,8 +36,8 @@ import (
 //
 // What goes wrong during a recovery counts. Each suspicion raises a counter; a recovery that
 // ends under another count than it had before it delivered has not seen the end of it, and begins again.
-// A bump that fails during the wait is among those that are delivered after it; another outage, or another
-// identity, begins the wait again.
+// A bump that fails during the wait is among those that are delivered after it; another outage, or
+// another identity, begins the wait again.
 //
 //	suspect(1) -> recover: identity, wait, deliver ……………… count is 2: not validated
 //	                                       suspect(2): a bump fails
@@ -112,7 +112,8 @@ func (h *health) recover(ctx context.Context) bool {
 	// drained the outbox now and served stored answers would miss those writes; so first wait until
 	// every process that can reach the store has begun to use it.
 	changed := before != "" && identity != before
-	if (outage && before != "" || changed) && !pause(ctx, 2*probeEvery+h.timeout) {
+	waits := outage && before != "" || changed
+	if waits && !pause(ctx, 2*probeEvery+h.timeout) {
 		return false
 	}
 	h.mu.Lock()
@@ -121,8 +122,10 @@ func (h *health) recover(ctx context.Context) bool {
 	if again {
 		return false
 	}
-	if now, ok := h.identify(ctx); !ok || now != identity {
-		return false
+	if waits { // after the count: an identity that changes now is a suspicion that counts
+		if now, ok := h.identify(ctx); !ok || now != identity {
+			return false
+		}
 	}
 	if err := h.deliver(ctx, changed); err != nil {
 		return h.failed(ctx, "recover", err, "what was invalidated meanwhile could not be delivered")

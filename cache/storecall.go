@@ -14,13 +14,13 @@ import (
 // One call of the store.
 //
 // A call that runs out of time says little: it may have been large, or stood in line behind a
-// large one, or the machine was busy. The more so during a recovery, in which every answer comes from the
-// source: if what is slow then opened the breaker, the load that an outage leaves behind would
-// keep the recovery from ever coming to its end. So while the store is validated, or has answered
-// the last probe of a recovery, a timeout is put aside,
-// and the prober makes small calls of both kinds, a read and a write. Only if they get no answer
-// either has the store failed. Otherwise the timeouts are reported (StoreFailed), their callers
-// went to the source, and the store keeps its trust.
+// large one, or the machine was busy. The more so during a recovery, in which every answer comes
+// from the source: if what is slow then opened the breaker, the load that an outage leaves behind
+// would keep the recovery from ever coming to its end. So while the store is validated, or has
+// answered the last probe of a recovery, a timeout is put aside, and the prober makes small calls
+// of both kinds, a read and a write. Only if they get no answer either has the store failed.
+// Otherwise the timeouts are reported (StoreFailed), their callers went to the source, and the
+// store keeps its trust.
 //
 // A deadline is shared by the calls that begin at about the same time (see withDeadline), and a
 // change of identity that a call meets (ErrUnproven) is no failure of the store but a reason to
