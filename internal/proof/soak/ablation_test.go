@@ -146,6 +146,26 @@ var ablations = []ablation{
 		[]failingTest{test(inRedis, "TestStoreOnOneServer")},
 	},
 	{
+		"named tags: who came while a load ran waits for its repetition",
+		"cache/miss.go", "if r.covers(out.named) || r.repeated {", "if true || r.covers(out.named) || r.repeated {",
+		[]failingTest{test(inCache, "TestCallerWhoCameDuringALoadSeesWhatItNames")},
+	},
+	{
+		"named tags: the same in a batch",
+		"cache/many.go", "if !it.covers(a.named) && !it.repeated {", "if false && !it.covers(a.named) && !it.repeated {",
+		[]failingTest{test(inCache, "TestBatchSeesWhatItsLoadNames")},
+	},
+	{
+		"named tags: nobody joins a repetition",
+		"cache/miss.go", "\t\t\tcloseCall()\n\t\t\tsettle()\n", "\t\t\tsettle()\n",
+		[]failingTest{test(inCache, "TestNobodyJoinsARepetition")},
+	},
+	{
+		"slow calls: they do not open the breaker while the store answers a recovery",
+		"cache/storecall.go", "(h.validated.Load() || h.answering.Load())", "h.validated.Load()",
+		[]failingTest{test(inCache, "TestSlowCallsDoNotKeepARecoveryFromItsEnd")},
+	},
+	{
 		"joining: only a load that began under the versions that the caller has seen",
 		"cache/calls.go", "if k.guarded != nil && k.guarded.guard == guard {", "if k.guarded != nil {",
 		[]failingTest{test(inCache, "TestLoadUnderOldVersionsIsNotJoined")},
