@@ -26,6 +26,17 @@ func Check(ctx context.Context, db Conn) ([]cache.Finding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check outbox: %w", err)
 	}
+	hidden, err := scanStrings(db.QueryContext(ctx, hiddenSQL))
+	if err != nil {
+		return nil, fmt.Errorf("check outbox: %w", err)
+	}
+	for _, table := range hidden {
+		from, to := show(table)
+		findings = append(findings, cache.Finding{
+			Subject: "table " + table, Problem: "is hidden by a trace of what is read, which was killed",
+			Remedy: fmt.Sprintf("run the test again, or ALTER TABLE %s RENAME TO %s", ident(from), ident(to)),
+		})
+	}
 	return append(findings, watches...), nil
 }
 

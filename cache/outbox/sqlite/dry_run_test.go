@@ -106,12 +106,12 @@ func TestVerifySeesWhatWritesTouch(t *testing.T) {
 		{
 			name: "another column", query: both,
 			tags: func(id int) []cache.Tag { return []cache.Tag{cache.T("category", id), price(id)} },
-			says: []string{"query shop:one…kind category (tables categories)…category:1, category:3…category:10, category:20"},
+			says: []string{"query shop:one…table products…category:1, category:3…product:1"},
 		},
 		{
 			name: "another column, which has some of the values", query: `SELECT name FROM products WHERE id = ?1`,
 			tags: func(id int) []cache.Tag { return cache.Tags("category", id*10) },
-			says: []string{"3: no change…category:30…kind category (tables categories)…category:10, category:20"},
+			says: []string{"table products…category:10, category:30…product:1"},
 		},
 		{
 			name: "a name instead of a number", query: `SELECT name FROM products WHERE id = ?1`,
@@ -119,7 +119,16 @@ func TestVerifySeesWhatWritesTouch(t *testing.T) {
 			says: []string{"product:one, product:three…product:1"},
 		},
 		{name: "a template of one event only", query: `SELECT max(name) || ?1 FROM products`, tags: func(int) []cache.Tag { return cache.Tags("names") }},
-		{name: "a table that is forgotten is not seen", query: both, tags: func(id int) []cache.Tag { return []cache.Tag{product(id)} }},
+		{
+			name: "a joined table is forgotten", query: both,
+			tags: func(id int) []cache.Tag { return []cache.Tag{product(id)} },
+			says: []string{"query shop:one…table prices…1, 3, 99…product:1, product:3, product:99…price:1, price:2, price:3…template"},
+		},
+		{
+			name: "a table that is not watched", query: `SELECT name || (SELECT count(*) FROM courses) FROM products WHERE id = ?1`,
+			tags: func(id int) []cache.Tag { return []cache.Tag{product(id)} },
+			says: []string{"table courses…no source watches…Unchanging"},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := cachetest.New(t)
