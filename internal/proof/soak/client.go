@@ -70,11 +70,15 @@ func (w *worker) reader(ctx context.Context, l Workload, rnd *rand.Rand) {
 	for sleepAbout(ctx, rnd, l.Pace) {
 		k := rnd.IntN(s.rows())
 		switch n := rnd.IntN(100); {
-		case n < 12:
+		case n < 10:
 			w.readList(ops, k/s.Keys)
-		case n < 20:
+		case n < 16:
 			w.readMany(ops, []int{k, (k + 1) % s.rows(), (k + s.Keys) % s.rows()})
-		case n < 40 && w.near != nil && l.Near:
+		case n < 24:
+			w.readNamed(ops, k)
+		case n < 28:
+			w.readNamed(ops, k, (k+1)%s.rows(), (k+s.Keys)%s.rows())
+		case n < 46 && w.near != nil && l.Near:
 			w.readItem(ops, kindNear, k)
 		default:
 			w.readItem(ops, kindItem, k)
@@ -136,6 +140,31 @@ func (w *worker) readMany(ctx context.Context, ks []int) {
 	}
 	if err != nil {
 		w.recordReadAt(kindMany, 0, begin, end, err)
+	}
+}
+
+// readNamed asks for rows, each with the one to which it points.
+func (w *worker) readNamed(ctx context.Context, ks ...int) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	results := make([]cache.Result[[]keyValue], 1)
+	begin := now()
+	var err error
+	if len(ks) == 1 {
+		results[0].Answer, results[0].Err = w.named.Lookup(ctx, ks[0])
+	} else {
+		results, err = w.named.GetMany(ctx, ks)
+	}
+	end := now()
+	for i, r := range results {
+		seen := r.Value
+		if errors.Is(r.Err, cache.ErrNotFound) {
+			seen = []keyValue{{Key: ks[i]}}
+		}
+		w.recordReadAt(kindNamed, r.Status, begin, end, r.Err, seen...)
+	}
+	if err != nil {
+		w.recordReadAt(kindNamed, 0, begin, end, err)
 	}
 }
 

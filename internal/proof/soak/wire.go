@@ -146,10 +146,11 @@ const (
 	kindList
 	kindNear
 	kindLarge
+	kindNamed
 )
 
 func (q readKind) String() string {
-	return [...]string{"", "item", "many", "list", "near", "large"}[q]
+	return [...]string{"", "item", "many", "list", "near", "large", "named"}[q]
 }
 
 type outcome uint8
