@@ -1,8 +1,10 @@
 package httpapi_test
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -89,6 +91,86 @@ func TestNoStore(t *testing.T) {
 		res := s.do(r)
 		if got := res.header.Get("Cache-Control"); got != "no-store" || res.header.Get("ETag") != "" {
 			t.Errorf("%s %s: Cache-Control %q, ETag %q", r.method, r.path, got, res.header.Get("ETag"))
+		}
+	}
+}
+
+// A profile is changed only as the request allows: RFC 9110, section 13.
+func TestConditionalChange(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	old := s.get("/users/me", ada).header.Get("ETag")
+	s.mutate("PUT", "/users/me", ada, `{"displayName":"Ada"}`)
+	for i, tt := range []struct {
+		name   string
+		header http.Header // NOW stands for the tag of now
+		status int
+	}{
+		{"nothing", http.Header{}, 200},
+		{"the tag", http.Header{"If-Match": {`NOW`}}, 200},
+		{"the tag among others", http.Header{"If-Match": {`"x"`, old + `, NOW`}}, 200},
+		{"any", http.Header{"If-Match": {`*`}}, 200},
+		{"an older tag", http.Header{"If-Match": {old}}, 412},
+		{"the tag, weakly", http.Header{"If-Match": {`W/NOW`}}, 412},
+		{"a malformed tag", http.Header{"If-Match": {`x`}}, 412},
+		{"an empty field", http.Header{"If-Match": {``}}, 412},
+		{"not if it exists", http.Header{"If-None-Match": {`*`}}, 412},
+		{"not if it is this", http.Header{"If-None-Match": {`NOW`}}, 412},
+		{"not if it is this, weakly", http.Header{"If-None-Match": {`W/NOW`}}, 412},
+		{"not if it is another", http.Header{"If-None-Match": {old}}, 200},
+		{"both, which both hold", http.Header{"If-Match": {`NOW`}, "If-None-Match": {old}}, 200},
+		{"both, of which one does not", http.Header{"If-Match": {`NOW`}, "If-None-Match": {`NOW`}}, 412},
+	} {
+		before := s.get("/users/me", ada)
+		for _, lines := range tt.header {
+			for i := range lines {
+				lines[i] = strings.ReplaceAll(lines[i], "NOW", before.header.Get("ETag"))
+			}
+		}
+		goal := fmt.Sprintf("goal %d", i)
+		res := s.do(request{method: "PUT", path: "/users/me", user: ada, header: tt.header, body: `{"learningGoal":"` + goal + `"}`})
+		want := data[object](t, before)["learningGoal"]
+		if tt.status == 200 {
+			want = goal
+		} else if res.body.Error != "PRECONDITION_FAILED" || res.header.Get("ETag") != "" {
+			t.Errorf("%s: %s, ETag %q", tt.name, res.raw, res.header.Get("ETag"))
+		}
+		if got := data[object](t, s.get("/users/me", ada))["learningGoal"]; res.status != tt.status || got != want {
+			t.Errorf("%s: %d, and the goal is %v; want %d and %v", tt.name, res.status, got, tt.status, want)
+		}
+	}
+	// What is wrong with the body is said first, and a stranger learns nothing.
+	header := http.Header{"If-Match": {old}}
+	if res := s.do(request{method: "PUT", path: "/users/me", user: ada, header: header, body: `{"pace":"warp"}`}); res.status != http.StatusBadRequest {
+		t.Errorf("an invalid change under a condition that fails: %d", res.status)
+	}
+	if res := s.do(request{method: "PUT", path: "/users/me", header: header, body: `{}`}); res.status != http.StatusUnauthorized {
+		t.Errorf("a stranger's change under a condition that fails: %d", res.status)
+	}
+}
+
+// Of changes under the tag of one state only one is made.
+func TestConditionalChangesRace(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	for range 5 {
+		header := http.Header{"If-Match": {s.get("/users/me", ada).header.Get("ETag")}}
+		results := make(chan response, 8)
+		for i := range cap(results) {
+			go func() {
+				res, err := s.try(request{method: "PUT", path: "/users/me", user: ada, header: header, body: fmt.Sprintf(`{"background":"%d of %s"}`, i, header["If-Match"][0][1:9])})
+				if err != nil {
+					t.Error(err)
+				}
+				results <- res
+			}()
+		}
+		statuses := map[int]int{}
+		for range cap(results) {
+			statuses[(<-results).status]++
+		}
+		if statuses[200] != 1 || statuses[412] != cap(results)-1 {
+			t.Errorf("of %d changes: %v, want one that is made", cap(results), statuses)
 		}
 	}
 }

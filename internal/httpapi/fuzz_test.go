@@ -58,10 +58,10 @@ func FuzzCanonicalQuery(f *testing.F) {
 var fieldOfTags = regexp.MustCompile(`^[ \t,]*(W/)?"[\x21\x23-\x7e\x80-\xff]*"([ \t]*,[ \t,]*(W/)?"[\x21\x23-\x7e\x80-\xff]*")*[ \t,]*$`)
 var oneTag = regexp.MustCompile(`"[\x21\x23-\x7e\x80-\xff]*"`)
 
-// FuzzNoneMatchByTheRFC compares with a reading of the field by its grammar, which may be slow.
+// FuzzNamesETagByTheRFC compares with a reading of the field by its grammar, which may be slow.
 // Where the field is well formed the two agree; where it is not, a match may only come from
 // what is well formed before it.
-func FuzzNoneMatchByTheRFC(f *testing.F) {
+func FuzzNamesETagByTheRFC(f *testing.F) {
 	for _, s := range []string{
 		`"abc"`, `W/"abc"`, `"x","abc"`, `"x" , W/"abc" ,`, `,,"abc"`, `*`, ` * `, `"*"`, `"x,y","abc"`, `"a"b"c"`, `"abc`, `abc"`, `"abc" "x"`,
 		`"x""abc"`, "\"abc\"\t", `W/ "abc"`, `w/"abc"`, `"x", *`, "\"\xff\", \"abc\"", `"abc";q=1`, strings.Repeat(`"x",`, 5000) + `"abc"`,
@@ -70,27 +70,27 @@ func FuzzNoneMatchByTheRFC(f *testing.F) {
 	}
 	const etag = `"abc"`
 	f.Fuzz(func(t *testing.T, line string) {
-		got := noneMatch([]string{line}, etag)
+		got := namesETag([]string{line}, etag, true)
 		if fieldOfTags.MatchString(line) {
 			want := false
 			for _, one := range oneTag.FindAllString(line, -1) {
 				want = want || one == etag
 			}
 			if got != want {
-				t.Errorf("noneMatch(%q) is %t, want %t", line, got, want)
+				t.Errorf("namesETag(%q) is %t, want %t", line, got, want)
 			}
 		}
 		if got && strings.Trim(line, " \t,") != "*" {
 			if !strings.Contains(line, etag) {
-				t.Fatalf("noneMatch(%q) matched what is not there", line)
+				t.Fatalf("namesETag(%q) matched what is not there", line)
 			}
 		}
 		// Lines are one list, and what is malformed in one does not reach another.
-		if !noneMatch([]string{line, etag}, etag) || !noneMatch([]string{etag, line}, etag) {
+		if !namesETag([]string{line, etag}, etag, true) || !namesETag([]string{etag, line}, etag, true) {
 			t.Errorf("%q hides a tag on another line", line)
 		}
-		if other := noneMatch([]string{line, `"other"`}, etag); other != got {
-			t.Errorf("noneMatch(%q) is %t, and %t with another line", line, got, other)
+		if other := namesETag([]string{line, `"other"`}, etag, true); other != got {
+			t.Errorf("namesETag(%q) is %t, and %t with another line", line, got, other)
 		}
 	})
 }

@@ -26,6 +26,7 @@ var (
 	notFound         = problemKind{http.StatusNotFound, "NOT_FOUND"}
 	methodNotAllowed = problemKind{http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED"}
 	conflict         = problemKind{http.StatusConflict, "CONFLICT"}
+	precondition     = problemKind{http.StatusPreconditionFailed, "PRECONDITION_FAILED"}
 	tooLarge         = problemKind{http.StatusRequestEntityTooLarge, "PAYLOAD_TOO_LARGE"}
 	rateLimited      = problemKind{http.StatusTooManyRequests, "RATE_LIMITED"}
 	internal         = problemKind{http.StatusInternalServerError, "INTERNAL_ERROR"}
@@ -82,6 +83,8 @@ func problemOf(err error) *problem {
 			p.kind = conflict
 		case learning.Unauthorized:
 			p.kind = unauthorized
+		case learning.Changed:
+			p.kind = precondition
 		default:
 			return &problem{kind: internal, message: errInternal.message, err: err}
 		}

@@ -21,6 +21,7 @@ type reply struct {
 	data       any                // to be encoded, unless there is
 	document   *learning.Document // which is
 	enrolled   map[learning.CourseID]bool
+	etag       string // of the document; "": derived from the cache's
 	pagination *pagination
 	cacheInfo  *cacheInfo // nil: not a cached answer
 }
@@ -113,7 +114,10 @@ func (s *Server) writeReply(w http.ResponseWriter, r *http.Request, route string
 		if rep.cacheInfo.perCaller {
 			h["Cache-Control"] = privateAnswer
 		}
-		if rep.document != nil && writeNotModified(w, r, rep.documentETag(route)) {
+		if rep.etag == "" && rep.document != nil {
+			rep.etag = rep.documentETag(route)
+		}
+		if rep.etag != "" && writeNotModified(w, r, rep.etag) {
 			return
 		}
 	}
@@ -129,7 +133,7 @@ func (s *Server) writeReply(w http.ResponseWriter, r *http.Request, route string
 		s.writeProblem(w, r, fmt.Errorf("encode answer of %s: %w", route, err))
 		return
 	}
-	if rep.cacheInfo != nil && rep.document == nil && writeNotModified(w, r, computeETag(route, b[begin:])) {
+	if rep.cacheInfo != nil && rep.etag == "" && writeNotModified(w, r, computeETag(route, b[begin:])) {
 		return
 	}
 	b = append(b, `,"meta":{"version":"v1","timestamp":"`...)
@@ -149,7 +153,7 @@ func (s *Server) writeReply(w http.ResponseWriter, r *http.Request, route string
 // returns true.
 func writeNotModified(w http.ResponseWriter, r *http.Request, etag string) bool {
 	w.Header()["Etag"] = []string{etag}
-	if !noneMatch(r.Header["If-None-Match"], etag) {
+	if !namesETag(r.Header["If-None-Match"], etag, true) {
 		return false
 	}
 	w.WriteHeader(http.StatusNotModified)

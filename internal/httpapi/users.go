@@ -9,10 +9,13 @@ import (
 // getProfile answers with the profile that authenticated the request: it was asked for
 // after the request arrived.
 func (s *Server) getProfile(_ *http.Request, me principal) (reply, error) {
-	rep := reply{cacheInfo: cacheInfoOf(me.bearer, true)}
-	rep.document = &me.bearer.Value.Profile
-	return rep, nil
+	profile := &me.bearer.Value.Profile
+	return reply{document: profile, etag: profileETag(profile.JSON), cacheInfo: cacheInfoOf(me.bearer, true)}, nil
 }
+
+// profileETag is the entity tag of a profile. It is of what clients get and of nothing else, so that a
+// change can compare it with the row that it has locked.
+func profileETag(document []byte) string { return computeETag("GET /users/me", document) }
 
 func (s *Server) putProfile(r *http.Request, me principal) (reply, error) {
 	errs := fieldErrors{}
@@ -37,7 +40,9 @@ func (s *Server) putProfile(r *http.Request, me principal) (reply, error) {
 	if err := errs.err(); err != nil {
 		return reply{}, err
 	}
-	after, err := s.platform.UpdateProfile(r.Context(), me.id, change)
+	after, err := s.platform.UpdateProfile(r.Context(), me.id, change, func(before learning.Document) bool {
+		return mayChange(r.Header, profileETag(before.JSON))
+	})
 	if err != nil {
 		return reply{}, err
 	}

@@ -10,6 +10,7 @@ const (
 	Forbidden                // the caller lacks something named by the message
 	Conflict                 // it is already so
 	Unauthorized             // the caller has not proved who it is
+	Changed                  // it is not what the caller takes it for
 )
 
 // Error is a refusal of the domain. Message is written for the learner; Err, if any, is

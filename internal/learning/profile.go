@@ -56,9 +56,9 @@ func (c ProfileChange) Problems() []string {
 // (NUL) and logs (the rest) stumble over.
 func unprintable(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\r' && r != '\t' }
 
-// UpdateProfile stores the change, without markup, and returns the user as it then is.
-// Refusals: Invalid, NotFound.
-func (p *Platform) UpdateProfile(ctx context.Context, id UserID, change ProfileChange) (Profile, error) {
+// UpdateProfile stores the change, without markup, if the profile as it is, and as clients get it, may be
+// changed, and returns the user as it then is. Refusals: Invalid, NotFound, Changed.
+func (p *Platform) UpdateProfile(ctx context.Context, id UserID, change ProfileChange, may func(Document) bool) (Profile, error) {
 	if problems := change.Problems(); problems != nil {
 		return Profile{}, invalidBody(problems...)
 	}
@@ -70,6 +70,13 @@ func (p *Platform) UpdateProfile(ctx context.Context, id UserID, change ProfileC
 		}
 		if err != nil {
 			return fmt.Errorf("update profile of %s: %w", id, err)
+		}
+		document, err := profileDocument(before)
+		if err != nil {
+			return err
+		}
+		if !may(document) {
+			return &Error{Kind: Changed, Message: "The profile is not in the state that the request demands: get it again"}
 		}
 		after = change.applyTo(before)
 		if err := tx.UpdateProfile(ctx, after, p.timestamp()); err != nil {

@@ -167,7 +167,7 @@ func bearerLoader(s Reads) func(context.Context, BearerParams) (Bearer, error) {
 		if err != nil {
 			return Bearer{}, err
 		}
-		d, err := encodeDocument(profile.View(), 0)
+		d, err := profileDocument(profile)
 		return Bearer{profile.StellarAddress, d}, err
 	}
 }

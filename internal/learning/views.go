@@ -44,6 +44,9 @@ type ProfileView struct {
 // View returns p as the learner sees it.
 func (p Profile) View() ProfileView { return ProfileView{p, Time(p.CreatedAt)} }
 
+// profileDocument is the profile as clients get it.
+func profileDocument(p Profile) (Document, error) { return encodeDocument(p.View(), 0) }
+
 type rewardView struct {
 	Reward
 	ClaimedAt Time `json:"claimedAt"`

@@ -34,6 +34,21 @@ var learnerRules = []rule{
 		if !reflect.DeepEqual(got, want) {
 			s.Errorf("got %+v, want %+v", got, want)
 		}
+		// What a change locks is what readers have seen, to the last byte of what clients get.
+		got = must[learning.Profile](s)(s.Storage.Profile(s.Context(), full))
+		bearer, _, err := s.Storage.Bearer(s.Context(), full, "token")
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.write(func(ctx context.Context, tx learning.Tx) error {
+			locked, err := tx.ProfileForUpdate(ctx, full)
+			for name, read := range map[string]learning.Profile{"Profile": got, "Bearer": bearer} {
+				if a, b := clientsView(s, locked), clientsView(s, read); a != b {
+					s.Errorf("ProfileForUpdate returns %s, and %s %s", a, name, b)
+				}
+			}
+			return err
+		})
 	}},
 	{"an unknown user has no profile", func(s *suite) {
 		if _, err := s.Storage.Profile(s.Context(), learning.NewID[learning.Profile]()); !errors.Is(err, learning.ErrNoRow) {
@@ -141,4 +156,9 @@ var learnerRules = []rule{
 			s.Errorf("an unknown user's token: error is %v, want ErrNoRow", err)
 		}
 	}},
+}
+
+func clientsView(s *suite, p learning.Profile) string {
+	s.Helper()
+	return string(must[[]byte](s)(learning.AppendJSON(nil, p.View())))
 }

@@ -5,13 +5,13 @@ import (
 	"testing"
 )
 
-func TestNoneMatch(t *testing.T) {
+func TestNamesETag(t *testing.T) {
 	t.Parallel()
 	const etag = `"abc"`
 	for _, tt := range []struct {
 		name  string
 		lines []string
-		want  bool
+		want  bool // compared weakly
 	}{
 		{"none", nil, false},
 		{"the tag", []string{`"abc"`}, true},
@@ -33,21 +33,24 @@ func TestNoneMatch(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if got := noneMatch(tt.lines, etag); got != tt.want {
-				t.Errorf("noneMatch(%q) = %v, want %v", tt.lines, got, tt.want)
+			if got := namesETag(tt.lines, etag, true); got != tt.want {
+				t.Errorf("%q names the tag: %v, want %v", tt.lines, got, tt.want)
+			}
+			if got, want := namesETag(tt.lines, etag, false), tt.want && tt.name != "weakly"; got != want {
+				t.Errorf("compared strongly, %q names the tag: %v, want %v", tt.lines, got, want)
 			}
 		})
 	}
 }
 
-func FuzzNoneMatch(f *testing.F) {
+func FuzzNamesETag(f *testing.F) {
 	for _, s := range []string{`"abc"`, `W/"abc", "x"`, `*`, `,"`, `""`, "W/", `W/W/"abc"`, `"a","abc`} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
-		got := noneMatch([]string{line}, `"abc"`)
+		got := namesETag([]string{line}, `"abc"`, true)
 		if got && !strings.Contains(line, `"abc"`) && strings.Trim(line, " \t,") != "*" {
-			t.Errorf("noneMatch(%q) matched what is not there", line)
+			t.Errorf("namesETag(%q) matched what is not there", line)
 		}
 	})
 }
