@@ -49,6 +49,7 @@ type cli struct {
 	Serve   serveCommand   `cmd:"" help:"Serve the API."`
 	Migrate migrateCommand `cmd:"" help:"Bring the database's schema up to date."`
 	Seed    seedCommand    `cmd:"" help:"Fill the database with made-up data."`
+	Import  importCommand  `cmd:"" help:"Create and change courses, as a file says."`
 	Token   tokenCommand   `cmd:"" help:"Print a token for a user."`
 	Key     keyCommand     `cmd:"" help:"Print a fresh key for STELLAR_SERVER_KEY."`
 	Cache   cacheCommand   `cmd:"" help:"Look after the cache."`

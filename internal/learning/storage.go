@@ -98,6 +98,17 @@ type Tx interface {
 	// MarkClaimed records that the submission's reward was claimed.
 	MarkClaimed(ctx context.Context, id SubmissionID, amount int, at time.Time) error
 
+	// StoredCourses returns those of the courses that exist, active or not, in no order, and keeps
+	// other imports from changing courses until the end of the transaction.
+	StoredCourses(ctx context.Context, ids []CourseID) ([]StoredCourse, error)
+	// SaveCourses inserts courses, or updates those that exist. It leaves their modules alone.
+	SaveCourses(ctx context.Context, courses []StoredCourse) error
+	// SaveModules inserts or updates the titles and positions of modules.
+	SaveModules(ctx context.Context, modules []StoredModule) error
+	// ReplaceQuizzes puts quizzes in the place of those that define their modules, none of which has been
+	// submitted.
+	ReplaceQuizzes(ctx context.Context, quizzes []Quiz) error
+
 	// InsertCredential fails with ErrExists when the user has one for the course.
 	InsertCredential(ctx context.Context, user UserID, c Credential) error
 

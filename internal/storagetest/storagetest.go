@@ -26,7 +26,7 @@ type Harness struct {
 
 // Run runs the suite. open returns a storage that lasts for the test and is its alone.
 func Run(t *testing.T, open func(t *testing.T) Harness) {
-	for _, group := range [][]rule{catalogueRules, signInRules, learnerRules, courseworkRules, ledgerRules, transactionRules, tagRules} {
+	for _, group := range [][]rule{catalogueRules, signInRules, learnerRules, courseworkRules, ledgerRules, transactionRules, tagRules, importRules} {
 		for _, r := range group {
 			t.Run(r.name, func(t *testing.T) { r.check(&suite{T: t, Harness: open(t)}) })
 		}
