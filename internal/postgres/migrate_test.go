@@ -21,29 +21,12 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// otherProgramSchema is the schema of a database made by another program: the columns that are documented,
-// other types and names where nothing is said, no foreign keys, and rows.
-var otherProgramSchema = []string{
-	`CREATE TABLE users (id uuid PRIMARY KEY, stellar_address varchar(56) UNIQUE, display_name text, background text, learning_goal text,
-		pace text DEFAULT 'medium', language text DEFAULT 'en', credits int DEFAULT 0, created_at timestamp DEFAULT now(), updated_at timestamp DEFAULT now())`,
-	`CREATE TABLE courses (id uuid PRIMARY KEY, title text NOT NULL, description text, difficulty text DEFAULT 'beginner',
-		content_hash text, is_active boolean DEFAULT true, created_at timestamp DEFAULT now())`,
-	`CREATE TABLE enrollments (id uuid PRIMARY KEY, user_id uuid, course_id uuid, enrolled_at timestamp DEFAULT now(), completed_at timestamp)`,
-	`CREATE UNIQUE INDEX one_enrollment ON enrollments (user_id, course_id)`, // by another name
-	`CREATE TABLE quizzes (id uuid PRIMARY KEY, course_id uuid, module_id varchar(100), questions jsonb, generated_for uuid, created_at timestamp DEFAULT now())`,
-	`CREATE TABLE quiz_submissions (id uuid PRIMARY KEY, quiz_id uuid, user_id uuid, answers jsonb, score int, feedback text,
-		reward_claimed boolean DEFAULT false, reward_pending boolean DEFAULT false, reward_failed boolean DEFAULT false,
-		reward_amount int, tx_hash text, submitted_at timestamp DEFAULT now(), UNIQUE (quiz_id, user_id))`,
-	`CREATE TABLE credentials (id uuid PRIMARY KEY, user_id uuid, course_id uuid, score int, nft_asset_code text, nft_issuer text,
-		mint_tx_hash text, revoked boolean DEFAULT false, minted_at timestamp DEFAULT now(), UNIQUE (user_id, course_id))`,
-	`CREATE TABLE idempotency_keys (key text PRIMARY KEY, user_id uuid, endpoint text, request_hash text, response_status int,
-		response_body jsonb, tx_hash text, created_at timestamp DEFAULT now(), expires_at timestamp)`,
-
-	`INSERT INTO users (id, stellar_address) SELECT md5('u' || i)::uuid, 'G' || i FROM generate_series(1, 5000) i`,
-	`INSERT INTO courses (id, title) SELECT md5('c' || i)::uuid, 'Course ' || i FROM generate_series(1, 100) i`,
-	`INSERT INTO enrollments (id, user_id, course_id) SELECT md5('e' || i)::uuid, md5('u' || i % 5000 + 1)::uuid, md5('c' || i / 5000 + 1)::uuid FROM generate_series(0, 24999) i`,
-	`INSERT INTO quizzes (id, course_id, module_id, questions) SELECT md5('q' || i)::uuid, md5('c' || i)::uuid, 'module-1', '[{"id":"q1","text":"?","options":["a","b"],"correctIndex":0}]' FROM generate_series(1, 100) i`,
-	`INSERT INTO quiz_submissions (id, quiz_id, user_id, answers, score, reward_claimed, submitted_at) SELECT md5('s' || i)::uuid, md5('q1')::uuid, md5('u' || i)::uuid, '[]', 1, i % 2 = 0, '2026-01-02 03:04:05' FROM generate_series(1, 5000) i`,
+// otherProgram returns the schema and the rows of a database made by another program.
+func otherProgram(tb testing.TB) string {
+	tb.Helper()
+	text, err := os.ReadFile("testdata/other_program.sql")
+	testservers.Must(tb, err)
+	return string(text)
 }
 
 func id[K any](tb testing.TB, url, seed string) learning.ID[K] {
@@ -68,7 +51,7 @@ func value[T any](tb testing.TB, url, query string, args ...any) (v T) {
 func TestAdoption(t *testing.T) {
 	t.Parallel()
 	url := testservers.SharedPostgres(t).Database(t)
-	execute(t, url, otherProgramSchema...)
+	execute(t, url, otherProgram(t))
 	files := `SELECT string_agg(relname || ' ' || pg_relation_filenode(oid), ', ' ORDER BY relname) FROM pg_class
 		WHERE relname IN ('users', 'courses', 'enrollments', 'quizzes', 'quiz_submissions', 'credentials', 'idempotency_keys')`
 	before := value[string](t, url, files)
@@ -199,7 +182,7 @@ func TestIndexesAreRecognised(t *testing.T) {
 func TestProcessesThatMigrateAtOnce(t *testing.T) {
 	t.Parallel()
 	url := testservers.SharedPostgres(t).Database(t)
-	execute(t, url, otherProgramSchema...)
+	execute(t, url, otherProgram(t))
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -234,7 +217,7 @@ func TestNewerDatabaseIsRefused(t *testing.T) {
 func TestInterruptedIndexIsBuiltAgain(t *testing.T) {
 	t.Parallel()
 	url := testservers.SharedPostgres(t).Database(t)
-	execute(t, url, otherProgramSchema...)
+	execute(t, url, otherProgram(t))
 	execute(t, url, `DROP INDEX one_enrollment`, `INSERT INTO enrollments (id, user_id, course_id) SELECT md5('twice')::uuid, user_id, course_id FROM enrollments LIMIT 1`)
 	_, err := Open(t.Context(), url, Config{})
 	for _, want := range []string{"rows of enrollments are alike in (user_id, course_id)", "delete all but one", "Key (user_id, course_id)="} {
@@ -256,7 +239,7 @@ func TestInterruptedIndexIsBuiltAgain(t *testing.T) {
 func TestMigrationWaitsForItsTurn(t *testing.T) {
 	t.Parallel()
 	url := testservers.SharedPostgres(t).Database(t)
-	execute(t, url, otherProgramSchema...)
+	execute(t, url, otherProgram(t))
 	conn, err := pgx.Connect(t.Context(), url)
 	testservers.Must(t, err)
 	defer conn.Close(context.Background())
