@@ -43,8 +43,6 @@ type FleetConfig struct {
 	Near time.Duration
 	// Postgres is a server to use. Default: one of its own.
 	Postgres *testservers.Postgres
-	// Verbose lets the workers log. When one fails, the end of its log is shown.
-	Verbose bool
 }
 
 func (c FleetConfig) withDefaults() FleetConfig {
@@ -196,7 +194,6 @@ func (f *Fleet) start(ctx context.Context, at int) error {
 		Lease:           f.cfg.Lease,
 		DelayBeforeBump: f.cfg.DelayBeforeBump,
 		Near:            f.cfg.Near,
-		Verbose:         f.cfg.Verbose,
 	}, at, f.onEvents)
 	if err != nil {
 		return fmt.Errorf("start a worker: %w", err)

@@ -220,6 +220,22 @@ func (t *logTail) String() string {
 	return string(t.text)
 }
 
+// explain returns what may show why the worker does not do what it should: the end of its log, and what its
+// goroutines wait for.
+func (m *Process) explain(ctx context.Context) string {
+	if m == nil {
+		return ""
+	}
+	const most = 8 << 10
+	log := m.stderr.String()
+	text := "  its log ends with\n" + log[max(0, len(log)-most):]
+	answer, err := m.call(ctx, request{Stacks: true})
+	if err != nil {
+		return text + "  " + err.Error() + "\n"
+	}
+	return text + "  its goroutines\n" + answer.Stacks
+}
+
 // hasDataRace reports whether the race detector of the worker found something.
 func (m *Process) hasDataRace() bool {
 	m.stderr.mu.Lock()

@@ -181,6 +181,7 @@ func (r *testRun) untilServing(ctx context.Context) time.Duration {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
+	var laggard *Process
 	late := testservers.Poll(ctx, func() (bool, string) {
 		replies, err := r.fleet.callAll(ctx, request{State: true})
 		if err != nil {
@@ -188,13 +189,14 @@ func (r *testRun) untilServing(ctx context.Context) time.Duration {
 		}
 		for m, answer := range replies {
 			if s := answer.Stats.State; s != "ok" {
+				laggard = m
 				return false, fmt.Sprintf("the cache of worker %d is %s: %s", m.number, s, answer.Stats.Why)
 			}
 		}
 		return true, ""
 	})
 	if late != nil && !errors.Is(context.Cause(ctx), context.Canceled) {
-		r.report.addViolation(Violation{What: "the fleet does not serve from the cache again", Text: "  " + late.Error() + "\n", at: now()})
+		r.report.addViolation(Violation{What: "the fleet does not serve from the cache again", Text: "  " + late.Error() + "\n" + laggard.explain(context.WithoutCancel(ctx)), at: now()})
 	}
 	return time.Since(began)
 }

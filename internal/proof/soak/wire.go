@@ -22,6 +22,7 @@ type request struct {
 	Big          *bigRequest      // one read of what is big
 	State        bool             // of the cache, alone
 	Stats        bool
+	Stacks       bool // of all goroutines
 }
 
 // reply answers the request of the same ID.
@@ -33,6 +34,7 @@ type reply struct {
 	Stampede stampedeResult
 	OpenLoop openLoopResult
 	Stats    Stats
+	Stacks   string
 }
 
 // message is what a worker sends: what happened, in order, and then perhaps a reply.

@@ -41,7 +41,6 @@ type workerConfig struct {
 	Lease           time.Duration
 	DelayBeforeBump time.Duration
 	Near            time.Duration
-	Verbose         bool
 }
 
 // BecomeWorker makes this process a worker and ends it, if it was started as one. Call it
@@ -93,10 +92,7 @@ func runWorker(text string, in io.Reader, out io.Writer) (err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go w.events.flushPeriodically(ctx)
-	logger := slog.New(slog.DiscardHandler)
-	if w.cfg.Verbose {
-		logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("worker", w.cfg.Number)
-	}
+	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	w.injector = newInjector(func(op int64) { w.events.sendNow(event{Kind: eventFenced, Op: op, Begin: now()}) })
 
 	store, err := redisstore.Open(ctx, redisstore.Config{URL: w.cfg.Redis, Prefix: "soak:", Timeout: w.cfg.StoreTimeout, Logger: logger})
@@ -208,6 +204,8 @@ func (w *worker) answer(ctx context.Context, r request, answer *reply) (err erro
 		}
 	case r.Stats:
 		answer.Stats, err = w.stats()
+	case r.Stacks:
+		answer.Stacks = stacks()
 	default:
 		err = errors.New("the request is empty")
 	}
@@ -378,6 +376,13 @@ func (w *worker) loadSlow(ctx context.Context, a slowKey) (string, error) {
 		return "", errSlow
 	}
 	return a.Name, nil
+}
+
+// stacks are those of all goroutines, up to a bound.
+func stacks() string {
+	const most = 256 << 10
+	b := make([]byte, most)
+	return string(b[:runtime.Stack(b, true)])
 }
 
 // stats measures after a collection, so that what is garbage does not count.
