@@ -16,7 +16,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
-const row cache.Tag = "row"
+const row, page, other cache.Tag = "row", "page", "other"
 
 // steppedStore is one process's way to the store. Its calls are steps.
 type steppedStore struct {
@@ -93,6 +93,8 @@ type scenario struct {
 	oneProcess    bool // all in one process
 	separateReads bool // versions and entries are read one after the other
 	slowLoads     bool // loads take time after they have seen the source
+	named         bool // the load names the tag of the row; Query.Tags names another, which nothing writes
+	moves         bool // and another tag instead when it has seen the new row
 	fencedFirst   bool // the write has been fenced before any other step
 	faults        int
 	notWithRace   bool // not with the race detector, which makes it take minutes, unless -model.full
@@ -113,8 +115,12 @@ func newSystem(t *testing.T, r *execution, p scenario) *system {
 		if err != nil {
 			t.Fatal(err)
 		}
+		tags := []cache.Tag{row}
+		if p.named {
+			tags = []cache.Tag{page}
+		}
 		q := cache.Define(c, cache.Query[int, int64]{
-			Name: "model:row", Key: func(id int) string { return cache.Key(id) }, Tags: func(int) []cache.Tag { return []cache.Tag{row} },
+			Name: "model:row", Key: func(id int) string { return cache.Key(id) }, Tags: func(int) []cache.Tag { return tags },
 			FreshFor: 10 * time.Second, StaleWhileRevalidate: time.Hour,
 			Load: func(ctx context.Context, _ int) (v int64, err error) {
 				w.loads.Add(1)
@@ -124,6 +130,12 @@ func newSystem(t *testing.T, r *execution, p scenario) *system {
 				}
 				if w.failing {
 					err = errInjected
+				}
+				switch {
+				case p.moves && v == 1:
+					cache.DependOn(ctx, other)
+				case p.named:
+					cache.DependOn(ctx, row)
 				}
 				return v, err
 			},
@@ -217,9 +229,17 @@ func TestEverySchedule(t *testing.T) {
 		{name: "a read in two parts of what is cached, a failure", readers: 1, separateReads: true, faults: 1, start: fresh},
 		{name: "a read of what is stale, a failure", readers: 1, faults: 1, start: stale},
 
+		// In processes apart: one read may look at the store twice, and the steps do not say whose they are.
+		{name: "a read whose load names the row", readers: 1, named: true},
+		{name: "two reads of what is cached, whose loads name the row", readers: 2, named: true, start: fresh},
+		{name: "a read of what is stale, whose load names the row, a failure", readers: 1, named: true, faults: 1, start: stale},
+		{name: "a read whose load names the row, or another tag when that has changed, a failure", readers: 1, named: true, moves: true, faults: 1},
+
 		{name: "two reads, a failure", readers: 2, faults: 1, onlyFull: true},
 		{name: "two reads of what is stale, a failure", readers: 2, faults: 1, start: stale, onlyFull: true},
 		{name: "two reads in one process, two failures", readers: 2, oneProcess: true, faults: 2, start: fresh, onlyFull: true},
+		{name: "two reads whose loads name the row", readers: 2, named: true, onlyFull: true},
+		{name: "two reads of what is cached, whose loads name another tag when the row has changed", readers: 2, named: true, moves: true, start: fresh, onlyFull: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if (tt.onlyFull || tt.notWithRace && raceEnabled) && !*fullSystems {
