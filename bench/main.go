@@ -53,6 +53,7 @@ var experiments = []experiment{
 	memory,
 	growthKeys,
 	growthTags,
+	namedTags,
 	growthSize,
 	growthProcesses,
 	growthWriters,
