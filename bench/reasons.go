@@ -3,7 +3,7 @@ package main
 import "github.com/chainlearn/chainlearn/bench/internal/peers"
 
 const (
-	oneGet = "A hit is one GET of the value. Ours reads the versions of both tags beside it, three values with one MGET: " +
+	oneGet = "A hit is one GET of the value. Ours reads the versions of both tags, of their families and of everything beside it, with one MGET: " +
 		"without them no tag could invalidate it. Neither this peer's value nor its key is checked against anything."
 	noLease = "It looks once, loads and stores: no process knows that another loads the same, and a value that was read before a delete " +
 		"is stored after it. Ours takes a lease over all processes first, which is one more round trip, and stores under the versions it read before."
@@ -21,7 +21,7 @@ var reasons = map[[2]string]string{
 	{"hits", peers.GoRedis}:  oneGet,
 	{"hits", peers.Gocache}:  oneGet,
 	{"hits", peers.Jetcache}: oneGet,
-	{"hits", peers.Rocks}:    "A hit is one script that reads one hash; ours is an MGET of three values, two of them the versions of the tags.",
+	{"hits", peers.Rocks}:    "A hit is one script that reads one hash; ours is an MGET of the value and the versions of what it depends on.",
 	{"hits", peers.Aside}: "Callers in one process that ask for the same key at the same moment share one GET, which shows with many callers " +
 		"and hot keys; and it reads one value, not three. It has no tags.",
 
