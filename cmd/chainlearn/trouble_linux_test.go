@@ -9,8 +9,8 @@ import (
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
-// The embedded database cannot be written: no file of the process may grow, as on a full disk. A small write may
-// still find room in what the write-ahead log was before, and then the process is ready.
+// The embedded database cannot be written: no file of the process may grow, as on a full disk, and what the
+// write-ahead log has is not written over.
 func TestTroubleOfTheEmbeddedDatabase(t *testing.T) {
 	t.Parallel()
 	dir, db := migrated(t)

@@ -29,7 +29,7 @@ type Storage struct {
 	db               *outboxpostgres.DB
 	relay            *outbox.Relay // nil without a cache, or with NoRelay
 	readTimeout      time.Duration // of a question
-	refused          atomic.Bool   // the last write was refused for want of room, or as the server is read-only
+	refused          atomic.Bool   // a write was, since Ping last wrote: for want of room, or as the server is read-only
 }
 
 var _ learning.Storage = (*Storage)(nil)
@@ -72,10 +72,7 @@ func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx lea
 	err := repeated(ctx, func(ctx context.Context) error { // nothing was committed, unless the outcome is unknown
 		return s.db.Write(ctx, func(ctx context.Context, t pgx.Tx) error { return fn(ctx, &tx{t}) })
 	})
-	switch {
-	case err == nil:
-		s.refused.Store(false)
-	case refusesWrites(err):
+	if refusesWrites(err) { // one that succeeds may have written nothing: Ping finds out
 		s.refused.Store(true)
 	}
 	return unavailable(ctx, err)

@@ -134,7 +134,7 @@ func (s *Storage) Ping(ctx context.Context) error {
 	if !s.refused.Load() {
 		return nil
 	}
-	// The last write was refused. As soon as one is not, all is well; and none may come while this
+	// A write was refused. As soon as one is not, all is well; and none may come while this
 	// process reports that it takes none.
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, probeWrite)

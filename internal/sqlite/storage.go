@@ -28,7 +28,7 @@ type Storage struct {
 	log                 *outboxsqlite.Log
 	lock                *os.File
 	writeTimeout        time.Duration
-	refused             atomic.Bool // the last write was refused for want of room, or as the file may not be written
+	refused             atomic.Bool // a write was, since Ping last wrote: for want of room, or as the file may not be written
 }
 
 var _ learning.Storage = (*Storage)(nil)
@@ -73,10 +73,7 @@ func (s *Storage) Write(ctx context.Context, fn func(ctx context.Context, tx lea
 	limited, cancel := context.WithTimeout(ctx, s.writeTimeout)
 	defer cancel()
 	err := s.db.Write(limited, func(ctx context.Context, t *sql.Tx) error { return fn(ctx, &tx{t}) })
-	switch {
-	case err == nil:
-		s.refused.Store(false)
-	case refusesWrites(err):
+	if refusesWrites(err) { // one that succeeds may have written nothing: Ping finds out
 		s.refused.Store(true)
 	}
 	return unavailable(ctx, err)
