@@ -8,7 +8,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -22,6 +21,7 @@ const (
 
 	maxCourses     = 10_000
 	maxQuestions   = 200_000 // in all
+	maxMembers     = 1_000   // modules of a course, questions of a module
 	maxID          = 100
 	maxTitle       = 200
 	maxDescription = 10_000
@@ -154,7 +154,7 @@ func (r *reader) text(v value, most int, mayBeBlank bool) string {
 		r.problem(v, "is blank")
 	case n > most:
 		r.problem(v, "has %d characters: at most %d are possible", n, most)
-	case strings.ContainsFunc(v.Value, unprintable):
+	case learning.HasControls(v.Value):
 		r.problem(v, "has a control character")
 	}
 	return v.Value
@@ -208,7 +208,7 @@ func (r *reader) course(v value) (c learning.CourseImport) {
 		}},
 		field{"modules", false, func(v value) {
 			scope := "modules of " + v.path
-			r.list(v, 1, 1000, func(v value) { c.Modules = append(c.Modules, r.module(v, scope)) })
+			r.list(v, 1, maxMembers, func(v value) { c.Modules = append(c.Modules, r.module(v, scope)) })
 		}},
 	)
 	return c
@@ -224,7 +224,7 @@ func (r *reader) module(v value, scope string) (m learning.ModuleImport) {
 		field{"title", false, func(v value) { m.Title = new(r.text(v, maxTitle, false)) }},
 		field{"questions", false, func(v value) {
 			scope := "questions of " + v.path
-			r.list(v, 1, 1000, func(v value) {
+			r.list(v, 1, maxMembers, func(v value) {
 				if r.questions++; r.questions == maxQuestions+1 {
 					r.problem(v, "is question %d of the file: split it", r.questions)
 				}
@@ -287,5 +287,3 @@ func describe(n *yaml.Node) string {
 	}
 	return fmt.Sprintf("%q", n.Value)
 }
-
-func unprintable(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\r' && r != '\t' }

@@ -50,6 +50,21 @@ func TestDocumentedFile(t *testing.T) {
 	}
 }
 
+// What docs/import.md shows as messages is what Parse says of that file with these mistakes in it.
+func TestDocumentedMessages(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/import.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := strings.Replace(documented(t), "difficulty: intermediate", "difficulty: hard", 1)
+	file = strings.Replace(file, "correctIndex: 0", "correctIndex: 3", 1)
+	_, err = Parse("courses.yaml", []byte(file))
+	if err == nil || !strings.Contains(string(text), "```\n"+err.Error()+"\n```") {
+		t.Errorf("Parse says\n%v", err)
+	}
+}
+
 // The same in JSON, with tabs; what is left out stays nil.
 func TestJSON(t *testing.T) {
 	t.Parallel()

@@ -39,7 +39,7 @@ func (c ProfileChange) Problems() []string {
 		}
 		if n := utf8.RuneCountInString(*f.text); n > f.most {
 			problems = append(problems, fmt.Sprintf("%s: must have at most %d characters, not %d", f.name, f.most, n))
-		} else if strings.ContainsFunc(*f.text, unprintable) {
+		} else if HasControls(*f.text) {
 			problems = append(problems, f.name+": must not contain control characters")
 		}
 	}
@@ -52,9 +52,11 @@ func (c ProfileChange) Problems() []string {
 	return problems
 }
 
-// unprintable characters are those that no text of a learner needs, and that databases
-// (NUL) and logs (the rest) stumble over.
-func unprintable(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\r' && r != '\t' }
+// HasControls says whether a text has characters that none needs, and that databases (NUL) and
+// logs (the rest) stumble over.
+func HasControls(text string) bool {
+	return strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\r' && r != '\t' })
+}
 
 // UpdateProfile stores the change, without markup, if the profile as it is, and as clients get it, may be
 // changed, and returns the user as it then is. Refusals: Invalid, NotFound, Changed.
