@@ -241,10 +241,10 @@ func TestEverySchedule(t *testing.T) {
 		{name: "two reads whose loads name the row", readers: 2, named: true, onlyFull: true},
 		{name: "two reads of what is cached, whose loads name another tag when the row has changed", readers: 2, named: true, moves: true, start: fresh, onlyFull: true},
 	} {
+		if (tt.onlyFull || tt.notWithRace && raceEnabled) && !*fullSystems {
+			continue // it takes minutes
+		}
 		t.Run(tt.name, func(t *testing.T) {
-			if (tt.onlyFull || tt.notWithRace && raceEnabled) && !*fullSystems {
-				t.Skip("takes minutes: run with -model.full")
-			}
 			t.Parallel()
 			began := time.Now()
 			n := explore(t, tt.faults, func(t *testing.T, r *execution) { newSystem(t, r, tt).run(tt) })

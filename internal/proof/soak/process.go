@@ -226,6 +226,8 @@ func (m *Process) explain(ctx context.Context) string {
 	if m == nil {
 		return ""
 	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	const most = 8 << 10
 	log := m.stderr.String()
 	text := "  its log ends with\n" + log[max(0, len(log)-most):]
