@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/event"
 )
 
 // Config of a Cache. Only Store is required.
@@ -136,9 +137,9 @@ func New(cfg Config) (*Cache, error) {
 	if cfg.Observer != nil {
 		c.cfg.Observer = safeObserver{cfg.Observer, c}
 	}
-	c.cfg.Logger = slog.New(safeHandler{c.cfg.Logger.Handler(), func() { c.Observe(c.ctx, Panicked{Func: "Logger"}) }})
+	c.cfg.Logger = slog.New(safeHandler{c.cfg.Logger.Handler(), func() { c.Observe(c.ctx, event.Panicked{Func: "Logger"}) }})
 	c.health = newHealth(c.cfg, c.Observe, c.start, &c.bumps)
-	c.changes = newChangeTracker(func() { c.Observe(c.ctx, ChangesMissed{}) }, &c.health.validated)
+	c.changes = newChangeTracker(func() { c.Observe(c.ctx, event.ChangesMissed{}) }, &c.health.validated)
 	c.OnRecovery(func(context.Context) error {
 		c.changes.forget() // what is near was read before, and may have been written since
 		return nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/event"
 )
 
 // Fence is a writer's announcement that it is about to change what some tags name. From
@@ -37,7 +38,7 @@ func (c *Cache) Fence(ctx context.Context, mark driver.Mark, tags []Tag) (*Fence
 // unfenced counts a write that goes on without a fence, and says so now and then: while the
 // store is away, every write is one.
 func (c *Cache) unfenced(ctx context.Context, tags []Tag, err error) {
-	c.Observe(ctx, Unfenced{Tags: tags, Err: err})
+	c.Observe(ctx, event.Unfenced{Tags: tags, Err: err})
 	if n := c.health.said.due("unfenced"); n > 0 {
 		c.cfg.Logger.WarnContext(ctx, "writes go on without a fence: readers may see the old answer until the invalidation is delivered; "+
 			"see that the store answers and takes writes, or set RequireFence to refuse such writes",
@@ -120,7 +121,7 @@ func (c *Cache) Bump(ctx context.Context, mark driver.Mark, tags []Tag) error {
 	c.changes.Changed(tags...)
 	c.bumps.add(tags, err != nil, upTo)
 	if c.cfg.Observer != nil {
-		c.Observe(ctx, Invalidated{Tags: tags, Err: err})
+		c.Observe(ctx, event.Invalidated{Tags: tags, Err: err})
 	}
 	if err != nil {
 		c.health.suspect(err, false)

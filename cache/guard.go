@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/event"
 )
 
 // guardOf digests tags with their states' versions. Names are length-prefixed, so that
@@ -66,7 +67,7 @@ func (d *Cached[P, V]) classify(ctx context.Context, r *request[P], raw []byte, 
 	}
 	var e envelope
 	if !e.decode(raw) {
-		d.observe(ctx, Undecodable{Key: r.key})
+		d.observe(ctx, event.Undecodable{Key: r.key})
 		return stored
 	}
 	guard, known := r.guardFor(e.named, guard)
@@ -99,7 +100,7 @@ func (d *Cached[P, V]) classify(ctx context.Context, r *request[P], raw []byte, 
 		var err error
 		if e.payload, err = d.c.readParts(ctx, r.key, e.payload); err != nil {
 			if errors.Is(err, errTorn) {
-				d.observe(ctx, Undecodable{Key: r.key})
+				d.observe(ctx, event.Undecodable{Key: r.key})
 			}
 			return storedEntry[V]{}
 		}
@@ -107,7 +108,7 @@ func (d *Cached[P, V]) classify(ctx context.Context, r *request[P], raw []byte, 
 	v, err := d.decode(e.payload)
 	if err != nil {
 		d.c.uncaught(ctx, d.q.Name, err)
-		d.observe(ctx, Undecodable{Key: r.key})
+		d.observe(ctx, event.Undecodable{Key: r.key})
 		return storedEntry[V]{}
 	}
 	stored.answer.Value, stored.answer.ETag, stored.answer.bytes = v, e.etag, len(e.payload)

@@ -11,6 +11,7 @@ import (
 	"github.com/sony/gobreaker/v2"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/event"
 )
 
 const (
@@ -121,12 +122,12 @@ func (h *health) noteOutage() {
 
 // tell tells the observer of the state of the store.
 func (h *health) tell(s gobreaker.State) {
-	state := StoreState{Validated: h.validated.Load()}
+	state := event.StoreState{Validated: h.validated.Load()}
 	switch s {
 	case gobreaker.StateHalfOpen:
-		state.Breaker = BreakerHalfOpen
+		state.Breaker = event.BreakerHalfOpen
 	case gobreaker.StateOpen:
-		state.Breaker = BreakerOpen
+		state.Breaker = event.BreakerOpen
 	}
 	h.observe(context.Background(), state)
 }

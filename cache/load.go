@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/chainlearn/chainlearn/cache/event"
 )
 
 // sourceAnswer is what came of asking the source for one answer.
@@ -91,7 +93,7 @@ func (d *Cached[P, V]) loadAdmitted(ctx context.Context, rs []*request[P], begin
 		answers[i].err = d.describeError(rs[i].key, answers[i].err)
 	}
 	if d.observer != nil {
-		ended := LoadEnded{Took: time.Since(at), Results: make([]LoadStatus, len(answers)), Err: err}
+		ended := event.LoadEnded{Took: time.Since(at), Results: make([]event.LoadStatus, len(answers)), Err: err}
 		for i, a := range answers {
 			ended.Results[i] = statusOf(a.found, a.err)
 			ended.Err = cmp.Or(ended.Err, a.err)
@@ -175,19 +177,19 @@ func (d *Cached[P, V]) describeError(key string, err error) error {
 	return &LoadError{Query: d.q.Name, Key: key, Err: err}
 }
 
-func statusOf(found bool, err error) LoadStatus {
+func statusOf(found bool, err error) event.LoadStatus {
 	switch {
 	case err == nil && found:
-		return LoadFound
+		return event.LoadFound
 	case err == nil:
-		return LoadNotFound
+		return event.LoadNotFound
 	case errors.Is(err, ErrLoadTimeout):
-		return LoadTimedOut
+		return event.LoadTimedOut
 	}
 	if errors.As(err, new(*PanicError)) {
-		return LoadPanicked
+		return event.LoadPanicked
 	}
-	return LoadFailed
+	return event.LoadFailed
 }
 
 // detach returns a context for work that serves many callers: it ends with the cache and not

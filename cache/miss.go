@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/event"
 )
 
 // A miss, from the caller that finds nothing to the entry in the store.
@@ -132,8 +133,8 @@ func (d *Cached[P, V]) complete(call *call[V], out outcome[V]) {
 // that the load was over before the caller came.
 func (d *Cached[P, V]) wait(ctx context.Context, call *call[V], lead, completed bool) (Answer[V], error) {
 	if !call.completed() {
-		d.observe(ctx, WaitBegan{})
-		defer d.observe(ctx, WaitEnded{})
+		d.observe(ctx, event.WaitBegan{})
+		defer d.observe(ctx, event.WaitEnded{})
 		if l := askingLoad(ctx); l != nil {
 			l.suspend()
 			defer l.resume(ctx)
@@ -182,9 +183,9 @@ func (d *Cached[P, V]) runBypass(ctx context.Context, call *call[V], r *request[
 
 // bypassed tells of an answer that is not stored.
 func (d *Cached[P, V]) bypassed(ctx context.Context, r *request[P], detail string) {
-	d.observe(ctx, NotStored{1})
+	d.observe(ctx, event.NotStored{Answers: 1})
 	if detail == DetailTooLarge {
-		d.refuseSize(ctx, TooLarge{Key: r.key, Tags: r.tooMany})
+		d.refuseSize(ctx, event.TooLarge{Key: r.key, Tags: r.tooMany})
 	}
 }
 
@@ -206,7 +207,7 @@ func (d *Cached[P, V]) runGuarded(ctx context.Context, call *call[V], r *request
 // Decision 5.
 func (d *Cached[P, V]) loadOrWait(ctx context.Context, r *request[P], guard driver.Guard, closeCall func()) (outcome[V], func()) {
 	unstored := func(detail string) (outcome[V], func()) {
-		d.observe(ctx, NotStored{1})
+		d.observe(ctx, event.NotStored{Answers: 1})
 		return outcome[V]{sourceAnswer: d.loadOne(ctx, r, nil), status: Bypass, detail: detail}, nil
 	}
 	token := driver.Token(driver.NewVersion())
@@ -330,14 +331,14 @@ func (d *Cached[P, V]) fillFor(ctx context.Context, r *request[P], guard driver.
 	fill := driver.Fill{Key: r.key, Token: token, Tags: r.tags}
 	d.rememberLoad(r, a)
 	unstored := func(detail string) (driver.Fill, outcome[V]) { // only give the lease back
-		d.observe(ctx, NotStored{1})
+		d.observe(ctx, event.NotStored{Answers: 1})
 		out.status, out.detail = Bypass, detail
 		return fill, out
 	}
 	guard, known := r.guardFor(a.named, guard)
 	switch tags := len(r.own) + len(a.named); {
 	case tags > mostTags:
-		d.refuseSize(ctx, TooLarge{Key: r.key, Tags: tags})
+		d.refuseSize(ctx, event.TooLarge{Key: r.key, Tags: tags})
 		return unstored(DetailTooLarge)
 	case !known && r.repeated:
 		return unstored(DetailNewTags)
@@ -370,8 +371,8 @@ func (d *Cached[P, V]) fillFor(ctx context.Context, r *request[P], guard driver.
 	case a.payload == nil:
 		return fill, out // not encodable
 	case len(a.payload) > d.c.cfg.MaxEntryBytes:
-		d.observe(ctx, NotStored{1})
-		d.refuseSize(ctx, TooLarge{Key: r.key, Bytes: len(a.payload)})
+		d.observe(ctx, event.NotStored{Answers: 1})
+		d.refuseSize(ctx, event.TooLarge{Key: r.key, Bytes: len(a.payload)})
 		return fill, out
 	default:
 		e.stale = d.q.StaleWhileRevalidate
@@ -395,7 +396,7 @@ func (d *Cached[P, V]) rememberLoad(r *request[P], a sourceAnswer[V]) {
 
 func (d *Cached[P, V]) settleAll(ctx context.Context, fills []driver.Fill) {
 	if left, _ := d.c.settle(ctx, fills); left > 0 {
-		d.observe(ctx, NotStored{left})
+		d.observe(ctx, event.NotStored{Answers: left})
 	}
 }
 

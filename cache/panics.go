@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/chainlearn/chainlearn/cache/event"
 )
 
 // The functions that a program gives to the cache run in the midst of it: on goroutines that
@@ -107,7 +109,7 @@ func (c *Cache) uncaught(ctx context.Context, query string, err error) {
 	if !errors.As(err, &p) {
 		return
 	}
-	c.Observe(ctx, Panicked{Func: p.Func, Query: query})
+	c.Observe(ctx, event.Panicked{Func: p.Func, Query: query})
 	c.logPanic(ctx, query, p)
 }
 

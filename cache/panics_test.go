@@ -15,6 +15,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/event"
 )
 
 // hollow is an error whose nil pointer cannot be asked anything.
@@ -318,7 +319,7 @@ type leaver struct{ leaves *atomic.Bool }
 func (l leaver) Query(string) cache.QueryObserver     { return l }
 func (l leaver) Served(context.Context, cache.Served) {}
 func (l leaver) Observe(_ context.Context, e cache.Event) {
-	if _, ok := e.(cache.NotStored); ok && l.leaves.Load() {
+	if _, ok := e.(event.NotStored); ok && l.leaves.Load() {
 		runtime.Goexit()
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/event"
 )
 
 // How a store comes to be trusted, and ceases to be.
@@ -184,7 +185,7 @@ func (h *health) failed(ctx context.Context, op string, err error, remedy string
 	}
 	h.mu.Unlock()
 	if ofStore {
-		h.observe(ctx, StoreFailed{Op: op, Err: err})
+		h.observe(ctx, event.StoreFailed{Op: op, Err: err})
 	}
 	if n := h.said.due(op); n > 0 {
 		h.log.WarnContext(ctx, "stored answers cannot be served, trying again", "attempts", n, "err", err, "remedy", remedy)
@@ -207,7 +208,7 @@ func (h *health) deliver(ctx context.Context, all bool) error {
 		return err
 	})
 	if len(instead) > 0 {
-		h.observe(ctx, Widened{Tags: instead})
+		h.observe(ctx, event.Widened{Tags: instead})
 		h.log.ErrorContext(ctx, "the store refuses to invalidate some tags, so their families were invalidated instead",
 			"families", instead[:min(len(instead), 10)], "remedy", "see in the log of the store, or in the rights of its account, which tags it refuses")
 	}

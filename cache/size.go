@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/event"
 )
 
 // Size is in the budget of a store call. What takes long because it is large must not look as if
@@ -307,7 +308,7 @@ func (d *Cached[P, V]) noteSize(bytes int) {
 func (d *Cached[P, V]) entrySize() int { return int(min(d.size.Load(), partBytes)) }
 
 // refuseSize tells of an answer that is too large to be stored, or has too many tags.
-func (d *Cached[P, V]) refuseSize(ctx context.Context, e TooLarge) {
+func (d *Cached[P, V]) refuseSize(ctx context.Context, e event.TooLarge) {
 	d.observe(ctx, e)
 	said, limit, remedy := &d.saidBytes, d.c.cfg.MaxEntryBytes, "make the answer smaller, in pages, or raise Config.MaxEntryBytes"
 	if e.Tags > 0 {

@@ -9,6 +9,7 @@ import (
 	"github.com/sony/gobreaker/v2"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/event"
 )
 
 // One call of the store.
@@ -104,7 +105,7 @@ func (h *health) callAttached(ctx context.Context, op string, extra time.Duratio
 		h.suspect(err, false)
 		return err
 	}
-	h.observe(ctx, StoreFailed{Op: op, Err: err})
+	h.observe(ctx, event.StoreFailed{Op: op, Err: err})
 	if h.down.Load() {
 		h.suspect(err, true)
 	} else if errors.Is(err, errSlow) {

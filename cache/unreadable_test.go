@@ -10,6 +10,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/cachetest"
 	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/event"
 )
 
 func TestObserverIsToldWhatHappened(t *testing.T) {
@@ -29,7 +30,7 @@ func TestObserverIsToldWhatHappened(t *testing.T) {
 		if got != want {
 			t.Errorf("counted %+v, want %+v", got, want)
 		}
-		if state := c.counts.StoreState(); !state.Validated || state.Breaker != cache.BreakerClosed {
+		if state := c.counts.StoreState(); !state.Validated || state.Breaker != event.BreakerClosed {
 			t.Errorf("the store is said to be %+v", state)
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -54,6 +55,17 @@ func TestLinksLeadSomewhere(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Whoever meets the library sees all of it at once: "go doc" of package cache fits a screen.
+func TestOverviewFitsAScreen(t *testing.T) {
+	overview, err := exec.CommandContext(t.Context(), "go", "doc", "../cache").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go doc: %v: %s", err, overview)
+	}
+	if lines := strings.Count(string(overview), "\n"); lines > 60 {
+		t.Errorf("go doc of package cache has %d lines, more than 60: does each name belong to those who describe and ask for answers?", lines)
+	}
 }
 
 // The map in architecture.md has every folder with Go code, and no folder that is not there.

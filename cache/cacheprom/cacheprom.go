@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/event"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
 
@@ -152,32 +153,32 @@ func (m *Metrics) Unregister() {
 // Observe implements cache.Observer.
 func (m *Metrics) Observe(_ context.Context, e cache.Event) {
 	switch e := e.(type) {
-	case cache.StoreFailed:
+	case event.StoreFailed:
 		m.storeErrors.WithLabelValues(e.Op).Inc()
-	case cache.StoreState:
+	case event.StoreState:
 		m.breaker.Set(float64(e.Breaker))
 		if e.Validated {
 			m.validated.Set(1)
 		} else {
 			m.validated.Set(0)
 		}
-	case cache.Invalidated:
+	case event.Invalidated:
 		result := resultOK
 		if e.Err != nil {
 			result = resultFailed
 		}
 		m.invalidations.WithLabelValues(result).Add(float64(len(e.Tags)))
-	case cache.Panicked:
+	case event.Panicked:
 		m.panics.WithLabelValues(e.Func).Inc()
-	case cache.Widened:
+	case event.Widened:
 		m.widened.Add(float64(len(e.Tags)))
 	case outbox.SetAside:
 		m.setAside.Add(float64(e.Rows))
 	case outbox.Undelivered:
 		m.undelivered.Inc()
-	case cache.Unfenced:
+	case event.Unfenced:
 		m.downgrades.Inc()
-	case cache.ChangesMissed:
+	case event.ChangesMissed:
 		m.gaps.Inc()
 	case outbox.Delivered:
 		m.delivered.WithLabelValues(e.By).Add(float64(e.Rows))
@@ -200,11 +201,11 @@ func (m *Metrics) Query(name string) cache.QueryObserver {
 		tooLarge:    m.tooLarge.WithLabelValues(ns, q),
 		notStored:   m.notStored.WithLabelValues(ns, q), undecodable: m.undecodable.WithLabelValues(ns, q),
 		overloads: m.overloads.WithLabelValues(ns, q),
-		loads:     map[cache.LoadStatus]prometheus.Counter{},
+		loads:     map[event.LoadStatus]prometheus.Counter{},
 		loadTime:  m.loadTime.WithLabelValues(ns, q), waiters: m.waiters.WithLabelValues(ns, q),
 		rate: m.rates.query(name),
 	}
-	for _, result := range []cache.LoadStatus{cache.LoadFound, cache.LoadNotFound, cache.LoadFailed, cache.LoadTimedOut, cache.LoadPanicked} {
+	for _, result := range []event.LoadStatus{event.LoadFound, event.LoadNotFound, event.LoadFailed, event.LoadTimedOut, event.LoadPanicked} {
 		qm.loads[result] = m.loads.WithLabelValues(ns, q, string(result))
 	}
 	return qm
@@ -218,7 +219,7 @@ type queryMetrics struct {
 	bypassTags, tooLarge   prometheus.Counter
 	notStored, undecodable prometheus.Counter
 	overloads              prometheus.Counter
-	loads                  map[cache.LoadStatus]prometheus.Counter
+	loads                  map[event.LoadStatus]prometheus.Counter
 	loadTime               prometheus.Observer
 	waiters                prometheus.Gauge
 	rate                   *hitRate
@@ -257,20 +258,20 @@ func (m *queryMetrics) Served(_ context.Context, s cache.Served) {
 // Observe implements cache.QueryObserver.
 func (m *queryMetrics) Observe(_ context.Context, e cache.Event) {
 	switch e := e.(type) {
-	case cache.LoadEnded:
+	case event.LoadEnded:
 		m.loadTime.Observe(e.Took.Seconds())
 		for _, result := range e.Results {
 			m.loads[result].Inc()
 		}
-	case cache.WaitBegan:
+	case event.WaitBegan:
 		m.waiters.Inc()
-	case cache.WaitEnded:
+	case event.WaitEnded:
 		m.waiters.Dec()
-	case cache.NotStored:
+	case event.NotStored:
 		m.notStored.Add(float64(e.Answers))
-	case cache.TooLarge:
+	case event.TooLarge:
 		m.tooLarge.Inc()
-	case cache.Undecodable:
+	case event.Undecodable:
 		m.undecodable.Inc()
 	}
 }

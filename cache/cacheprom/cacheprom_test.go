@@ -14,6 +14,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/cacheprom"
+	"github.com/chainlearn/chainlearn/cache/event"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
 )
@@ -94,9 +95,9 @@ func TestMetricsCountWhatIsTooLargeOrRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newProcess(t)
 		q := p.metrics.Query("rows:one")
-		q.Observe(t.Context(), cache.TooLarge{Key: "rows:one:1", Tags: 2000})
+		q.Observe(t.Context(), event.TooLarge{Key: "rows:one:1", Tags: 2000})
 		q.Served(t.Context(), cache.Served{Status: cache.Bypass, Detail: cache.DetailTooLarge})
-		p.metrics.Observe(t.Context(), cache.Widened{Tags: []cache.Tag{"a:*", "b:*"}})
+		p.metrics.Observe(t.Context(), event.Widened{Tags: []cache.Tag{"a:*", "b:*"}})
 		p.metrics.Observe(t.Context(), outbox.SetAside{Row: 7, Rows: 3, Instead: "a:*"})
 		p.metrics.Observe(t.Context(), outbox.Undelivered{Err: errors.New("injected")})
 		p.want(t, 1, "cache_outbox_undelivered_total")

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/chainlearn/chainlearn/cache"
+	"github.com/chainlearn/chainlearn/cache/event"
 )
 
 // Counts is a cache.Observer that counts, for tests. Its zero value is ready, and it is safe
@@ -14,7 +15,7 @@ type Counts struct {
 	mu      sync.Mutex
 	total   Tally
 	queries map[string]*Tally
-	state   cache.StoreState
+	state   event.StoreState
 }
 
 // Tally is what was counted.
@@ -61,7 +62,7 @@ func (c *Counts) Total() Tally {
 }
 
 // StoreState returns the last state that the cache told of.
-func (c *Counts) StoreState() cache.StoreState {
+func (c *Counts) StoreState() event.StoreState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state
@@ -72,19 +73,19 @@ func (c *Counts) Observe(_ context.Context, e cache.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch e := e.(type) {
-	case cache.ChangesMissed:
+	case event.ChangesMissed:
 		c.total.Gaps++
-	case cache.Unfenced:
+	case event.Unfenced:
 		c.total.Unfenced++
-	case cache.Invalidated:
+	case event.Invalidated:
 		if e.Err == nil {
 			c.total.Invalidated += len(e.Tags)
 		}
-	case cache.StoreFailed:
+	case event.StoreFailed:
 		c.total.StoreFailure++
-	case cache.Panicked:
+	case event.Panicked:
 		c.total.Panics++
-	case cache.StoreState:
+	case event.StoreState:
 		c.state = e
 	}
 }
@@ -130,27 +131,27 @@ func (q queryCounts) Served(_ context.Context, s cache.Served) {
 func (q queryCounts) Observe(_ context.Context, e cache.Event) {
 	q.both(func(t *Tally) {
 		switch e := e.(type) {
-		case cache.LoadEnded:
+		case event.LoadEnded:
 			t.Loads += len(e.Results)
 			for _, r := range e.Results {
 				switch r {
-				case cache.LoadFound:
+				case event.LoadFound:
 					t.Found++
-				case cache.LoadNotFound:
+				case event.LoadNotFound:
 					t.NotFound++
 				default:
 					t.Failed++
 				}
 			}
-		case cache.WaitBegan:
+		case event.WaitBegan:
 			t.Waiting++
-		case cache.WaitEnded:
+		case event.WaitEnded:
 			t.Waiting--
-		case cache.NotStored:
+		case event.NotStored:
 			t.NotStored += e.Answers
-		case cache.TooLarge:
+		case event.TooLarge:
 			t.TooLarge++
-		case cache.Undecodable:
+		case event.Undecodable:
 			t.Undecodable++
 		}
 	})
