@@ -248,7 +248,7 @@ func (d *Cached[P, V]) declare(ctx context.Context) (declaration, error) {
 		shape: newRecordedShape(reflect.TypeFor[V](), d.q.Codec),
 	}
 	var seen seenKinds
-	for _, kind := range d.seen.list() {
+	for _, kind := range d.seen.kinds() {
 		seen.add(kind)
 	}
 	said.none, said.partly = d.seen.none.Load(), d.seen.more.Load()
@@ -280,7 +280,7 @@ func (d *Cached[P, V]) declare(ctx context.Context) (declaration, error) {
 		said.none, said.unknown = asked && !some, !asked
 	}
 	said.partly = said.partly || seen.more.Load()
-	said.kinds = slices.DeleteFunc(slices.Sorted(slices.Values(seen.list())), func(kind string) bool {
+	said.kinds = slices.DeleteFunc(slices.Sorted(slices.Values(seen.kinds())), func(kind string) bool {
 		return kind == string(Everything) // every write may bump it
 	})
 	return said, err

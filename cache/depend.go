@@ -229,7 +229,7 @@ func (d *Cached[P, V]) naming(r *request[P], more []Tag) *request[P] {
 	all := slices.Concat(r.named.list(), more)
 	slices.Sort(all)
 	with.named = &namedTags{tags: slices.Compact(all)}
-	with.tags, with.states = dependencies(slices.Concat(with.own, with.named.tags)), nil
+	with.tags, with.states = d.seen.dependencies(with.own, with.named.tags), nil
 	if d.near != nil {
 		with.near = d.near.snapshot(with.tags)
 	}
@@ -263,7 +263,7 @@ func (r *request[P]) covers(named []Tag) bool {
 
 // guardFor returns the guard of an answer whose load named these tags, out of the versions that
 // the request has read, whose guard is all. It returns false if one of them has not been read.
-func (r *request[P]) guardFor(named []Tag, all driver.Guard) (driver.Guard, bool) {
+func (d *Cached[P, V]) guardFor(r *request[P], named []Tag, all driver.Guard) (driver.Guard, bool) {
 	if slices.Equal(named, r.named.list()) {
 		return all, true
 	}
@@ -272,6 +272,6 @@ func (r *request[P]) guardFor(named []Tag, all driver.Guard) (driver.Guard, bool
 	}
 	var read union
 	read.add(r.tags)
-	tags := dependencies(slices.Concat(r.own, named))
+	tags := d.seen.dependencies(r.own, named)
 	return guardOf(tags, read.statesOf(tags, r.states)), true
 }

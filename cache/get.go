@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
 )
@@ -154,7 +153,7 @@ func (d *Cached[P, V]) findTags(r *request[P]) (err error) {
 		}
 	}
 	if r.tooMany == 0 {
-		r.tags = dependencies(slices.Concat(r.own, r.named.list()))
+		r.tags = d.seen.dependencies(r.own, r.named.list())
 	}
 	return nil
 }

@@ -70,7 +70,7 @@ func (d *Cached[P, V]) classify(ctx context.Context, r *request[P], raw []byte, 
 		d.observe(ctx, event.Undecodable{Key: r.key})
 		return stored
 	}
-	guard, known := r.guardFor(e.named, guard)
+	guard, known := d.guardFor(r, e.named, guard)
 	if !known {
 		return storedEntry[V]{state: entryNamesMore, named: e.named}
 	}

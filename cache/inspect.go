@@ -88,7 +88,7 @@ func (d *Cached[P, V]) inspectEntry(ctx context.Context, in *Inspection, r *requ
 	var e envelope
 	if in.Stored, in.Bytes = raw != nil, len(raw); e.decode(raw) {
 		in.Named = e.named
-		valid, known := r.guardFor(e.named, guard)
+		valid, known := d.guardFor(r, e.named, guard)
 		if in.Valid = known && e.guard == valid; e.parted {
 			in.Bytes += partedSize(e.payload)
 		}

@@ -146,9 +146,9 @@ func partsOf(t reflect.Type) (partWriter, error) {
 	case reflect.Bool:
 		return text(func(v reflect.Value) string { return strconv.FormatBool(v.Bool()) }), nil
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		return text(func(v reflect.Value) string { return strconv.FormatInt(v.Int(), 10) }), nil
+		return func(b []byte, v reflect.Value) []byte { return strconv.AppendInt(append(b, ':'), v.Int(), 10) }, nil
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
-		return text(func(v reflect.Value) string { return strconv.FormatUint(v.Uint(), 10) }), nil
+		return func(b []byte, v reflect.Value) []byte { return strconv.AppendUint(append(b, ':'), v.Uint(), 10) }, nil
 	case reflect.Float32, reflect.Float64:
 		return text(func(v reflect.Value) string { return strconv.FormatFloat(v.Float(), 'g', -1, 64) }), nil
 	case reflect.Array:

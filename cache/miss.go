@@ -335,7 +335,7 @@ func (d *Cached[P, V]) fillFor(ctx context.Context, r *request[P], guard driver.
 		out.status, out.detail = Bypass, detail
 		return fill, out
 	}
-	guard, known := r.guardFor(a.named, guard)
+	guard, known := d.guardFor(r, a.named, guard)
 	switch tags := len(r.own) + len(a.named); {
 	case tags > mostTags:
 		d.refuseSize(ctx, event.TooLarge{Key: r.key, Tags: tags})

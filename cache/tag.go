@@ -3,6 +3,7 @@ package cache
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/chainlearn/chainlearn/cache/driver"
@@ -40,10 +41,15 @@ func T(kind string, values ...any) Tag {
 	if len(values) == 0 {
 		return driver.MakeTag(kind)
 	}
-	if len(values) == 1 {
-		switch v := values[0].(type) { // without the slice of parts
+	if len(values) == 1 { // the common ones, spelled in place
+		b := append(append(make([]byte, 0, 64), kind...), ':')
+		switch v := values[0].(type) {
 		case string:
-			return makeTag(kind, v)
+			return madeTag(kind, driver.EscapePart(b, v))
+		case int:
+			return madeTag(kind, strconv.AppendInt(b, int64(v), 10))
+		case int64:
+			return madeTag(kind, strconv.AppendInt(b, v, 10))
 		}
 	}
 	parts := make([]string, len(values))
@@ -57,29 +63,28 @@ func T(kind string, values ...any) Tag {
 	return driver.MakeTag(kind, parts...)
 }
 
-func makeTag(kind, text string) Tag {
-	b := make([]byte, 0, 64)
-	b = append(append(b, kind...), ':')
-	b = driver.EscapePart(b, text)
-	if len(b) > driver.MaxTag {
-		return driver.MakeTag(kind, string(b[len(kind)+1:]))
+// madeTag returns a tag of kind that is spelled, hashed if it is too long.
+func madeTag(kind string, spelled []byte) Tag {
+	if len(spelled) > driver.MaxTag {
+		return driver.MakeTag(kind, string(spelled[len(kind)+1:]))
 	}
-	return Tag(b)
+	return Tag(spelled)
 }
 
 // Tags returns the tag of a kind and of values, as the whole of what an answer depends on.
 func Tags(kind string, values ...any) []Tag { return []Tag{T(kind, values...)} }
 
-// dependencies returns tags, each once, then the families of their kinds, then Everything:
-// all that the answer depends on. A write that touches more tags of a kind than it
+// dependencies returns the tags of both lists, each once, then the families of their kinds, then
+// Everything: all that the answer depends on. A write that touches more tags of a kind than it
 // can name bumps the family, and a write that cannot even name the kinds bumps Everything;
 // neither may miss an answer because its Tags did not think of it.
 // Decision 40.
-func dependencies(tags []Tag) []Tag {
-	all := make([]Tag, 0, 2*len(tags)+1)
+func (s *seenKinds) dependencies(own, named []Tag) []Tag {
+	n := len(own) + len(named)
+	all := make([]Tag, 0, 2*n+1)
 	var seen map[Tag]bool
-	if len(tags) > fewTags {
-		seen = make(map[Tag]bool, 2*len(tags)+1)
+	if n > fewTags {
+		seen = make(map[Tag]bool, 2*n+1)
 	}
 	add := func(t Tag) {
 		if seen == nil && slices.Contains(all, t) || seen[t] {
@@ -90,11 +95,13 @@ func dependencies(tags []Tag) []Tag {
 		}
 		all = append(all, t)
 	}
-	for _, t := range tags {
-		add(t)
+	for _, tags := range [2][]Tag{own, named} {
+		for _, t := range tags {
+			add(t)
+		}
 	}
-	for _, t := range tags {
-		add(t.Family())
+	for _, t := range all[:len(all):len(all)] {
+		add(s.family(t))
 	}
 	add(Everything)
 	return all

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/redisstore"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
@@ -146,5 +147,41 @@ func BenchmarkBump(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestGetAllocates holds what the cache adds to that: the parameter's key and tags, their families,
+// and the value. Families that each request spelled for itself went unnoticed once.
+func TestGetAllocates(t *testing.T) {
+	r := testservers.StartRedis(t, testservers.RedisConfig{})
+	c, err := cache.New(cache.Config{Store: open(t, redisstore.Config{URL: r.URL()})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	courses := cache.Define(c, cache.Query[int, string]{
+		Name: "test:course", FreshFor: time.Hour,
+		Load: func(context.Context, int) (string, error) { return "a course", nil },
+		Tags: func(id int) []cache.Tag { return []cache.Tag{"catalog", cache.T("course", id)} },
+	})
+	if err := c.WaitServing(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for { // until it is stored
+		a, err := courses.Lookup(t.Context(), 4711)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.Status == cache.Hit {
+			break
+		}
+	}
+	n := testing.AllocsPerRun(500, func() {
+		if _, err := courses.Get(t.Context(), 4711); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n > 25 {
+		t.Errorf("a hit with two tags allocates %v times, want at most 24 and now and then one of the client's pools", n)
 	}
 }
