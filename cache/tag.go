@@ -100,7 +100,7 @@ func (s *seenKinds) dependencies(own, named []Tag) []Tag {
 			add(t)
 		}
 	}
-	for _, t := range all[:len(all):len(all)] {
+	for _, t := range all { // as it is now
 		add(s.family(t))
 	}
 	add(Everything)
