@@ -144,6 +144,12 @@ func (h *health) recover(ctx context.Context) bool {
 		h.log.InfoContext(ctx, "stored answers are served again", "after", time.Since(h.since), "identity_changed", changed)
 	}
 	h.identity, h.outage, h.err, h.since = identity, false, nil, time.Now()
+	// What ran out of time meanwhile is of the past. The load is never higher than now, when all
+	// answers came from the source; who is to blame for what is slow can be seen when they do not.
+	select {
+	case <-h.confirms:
+	default:
+	}
 	h.validated.Store(true)
 	close(h.serving)
 	h.tell(h.breaker.State())

@@ -224,6 +224,39 @@ func TestSlowCallsDoNotKeepARecoveryFromItsEnd(t *testing.T) {
 	})
 }
 
+// Calls that ran out of time during a recovery say nothing once it has ended: its own probes were
+// answered after them. To be judged by them at the moment when the load is at its highest, all
+// answers having come from the source, would begin the outage again.
+func TestARecoveryAnswersForTheSlowCallsBeforeItsEnd(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		s, c := newSource(), newCache(t)
+		s.delay = 0
+		q := cache.Define(c.Cache, s.query())
+		mustGet(t, q, 1, "one")
+		var attempts atomic.Int64
+		c.OnRecovery(func(ctx context.Context) error {
+			if attempts.Add(1) > 1 {
+				return nil
+			}
+			c.store.Hang(storetest.OpFence)
+			if _, err := c.Fence(ctx, driver.Mark(driver.NewVersion()), []cache.Tag{rowTag(2)}); err == nil {
+				t.Error("a fence that hangs was reported as set")
+			}
+			c.store.Heal(storetest.OpFence)
+			c.store.Delay(800*time.Millisecond, storetest.OpRead) // as long as nobody can say that it hangs
+			return nil
+		})
+		c.Suspect(errDown)
+		if err := c.WaitServing(t.Context()); err != nil {
+			t.Fatalf("error %v, health is %+v", err, c.Health())
+		}
+		time.Sleep(2 * time.Second)
+		if h := c.Health(); h.State != "ok" || attempts.Load() != 1 {
+			t.Errorf("after %d recoveries the store is %s: %v", attempts.Load(), h.State, h.Err)
+		}
+	})
+}
+
 // A bump that fails while a recovery waits is delivered by it, and does not begin it again.
 func TestBumpThatFailsWhileARecoveryWaits(t *testing.T) {
 	virtual(t, func(t *testing.T) {
