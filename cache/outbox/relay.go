@@ -69,6 +69,9 @@ const (
 	lastRetry   = 150 * time.Millisecond
 	remindEvery = 5 * time.Minute
 	joinEvery   = 10 * time.Second // well within ConsumerLife
+	// joinAtLeast is for a recovery: to renew a registration takes several statements, and while
+	// nothing stored is served the database has more to do than ever.
+	joinAtLeast = ConsumerLife / 2
 	drainPause  = 20 * time.Millisecond
 	drainSlack  = 5 * time.Millisecond // ages may be rounded
 )
@@ -115,7 +118,7 @@ type Relay struct {
 	refused atomic.Int32 // how often in a row the store refused what was bumped
 
 	joining sync.Mutex
-	joined  time.Time // when the consumer was last seen to be registered; guarded by joining
+	joined  atomic.Pointer[time.Time] // when the consumer was last seen to be registered; nil: it is not
 }
 
 var (
@@ -215,21 +218,30 @@ func (r *Relay) wait(ctx context.Context, delivered int) {
 	}
 }
 
-// consumer returns the name that the store has in the outbox, and keeps it registered.
-func (r *Relay) consumer(ctx context.Context) (string, error) {
+// consumer returns the name that the store has in the outbox, and registers it again if it was last
+// registered longer ago than every.
+func (r *Relay) consumer(ctx context.Context, every time.Duration) (string, error) {
 	name, err := r.cache.StoreName(ctx)
 	if err != nil {
 		return "", err
 	}
+	if r.joinedWithin(every) {
+		return name, nil
+	}
 	r.joining.Lock() // the background and a recovery may both find that it is time
 	defer r.joining.Unlock()
-	if time.Since(r.joined) < joinEvery {
+	if r.joinedWithin(every) {
 		return name, nil
 	}
 	if now, err := r.cache.AskStoreName(ctx); err == nil && now != name {
 		return now, r.rename(ctx, name, now)
 	}
 	return name, r.join(ctx, name) // without the store too: it is to stay registered while it is away
+}
+
+func (r *Relay) joinedWithin(d time.Duration) bool {
+	joined := r.joined.Load()
+	return joined != nil && time.Since(*joined) < d
 }
 
 // rename registers the store under another name than before: it has lost that one, perhaps with its data,
@@ -261,31 +273,25 @@ func (r *Relay) join(ctx context.Context, name string) error {
 	if joined {
 		r.cfg.Logger.InfoContext(ctx, "this store takes part in the outbox from now on; what it held before is invalidated", "store", name)
 	}
-	r.joined = time.Now()
+	now := time.Now()
+	r.joined.Store(&now)
 	return nil
 }
 
 // deliver hands up to most rows to bump.
-func (r *Relay) deliver(ctx context.Context, grace time.Duration, most int) (int, error) {
-	name, err := r.consumer(ctx)
+func (r *Relay) deliver(ctx context.Context, joinEvery, grace time.Duration, most int) (int, error) {
+	name, err := r.consumer(ctx, joinEvery)
 	if err != nil {
 		return 0, err
 	}
 	n, err := r.log.Deliver(ctx, name, grace, most, r.bump)
 	if err != nil {
 		if errors.Is(err, ErrNotJoined) {
-			r.forgotten()
+			r.joined.Store(nil) // so it joins again at the next look
 		}
 		return n, fmt.Errorf("deliver: %w", err)
 	}
 	return n, nil
-}
-
-// forgotten has the store join again at the next look.
-func (r *Relay) forgotten() {
-	r.joining.Lock()
-	defer r.joining.Unlock()
-	r.joined = time.Time{}
 }
 
 // deleteDelivered notes that the store has got rows.
@@ -300,9 +306,9 @@ func (r *Relay) deleteDelivered(ctx context.Context, ids []int64) error {
 // deliverAll delivers in batches until fewer rows are left than one would hold.
 func (r *Relay) deliverAll(ctx context.Context) (total int, err error) {
 	for most := r.cfg.Batch; ; most = min(2*most, growth*r.cfg.Batch) {
-		n, err := r.deliver(ctx, r.cfg.Grace, most)
+		n, err := r.deliver(ctx, joinEvery, r.cfg.Grace, most)
 		if errors.Is(err, ErrNotJoined) {
-			n, err = r.deliver(ctx, r.cfg.Grace, most)
+			n, err = r.deliver(ctx, joinEvery, r.cfg.Grace, most)
 		}
 		if err != nil {
 			return total, err
@@ -334,12 +340,12 @@ func (r *Relay) Drain(ctx context.Context) error {
 	defer context.AfterFunc(r.ctx, func() { cancel(errClosed) })()
 	// The row that invalidates everything is older than start, whichever process registered the
 	// store.
-	if _, err := r.consumer(ctx); err != nil {
+	if _, err := r.consumer(ctx, joinAtLeast); err != nil {
 		return fmt.Errorf("drain: %w", err)
 	}
 	start := time.Now()
 	for most := r.cfg.Batch; ; {
-		n, err := r.deliver(ctx, 0, most)
+		n, err := r.deliver(ctx, joinAtLeast, 0, most)
 		if err != nil {
 			return fmt.Errorf("drain: %w", err)
 		}

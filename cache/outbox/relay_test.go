@@ -381,6 +381,42 @@ func TestStoreThatLostItsName(t *testing.T) {
 	})
 }
 
+// A recovery does not wait for a registration to be renewed, also while the background does that.
+func TestRecoveryDoesNotWaitForARegistrationToBeRenewed(t *testing.T) {
+	virtual(t, func(t *testing.T, c *cache.Cache, _ *storetest.Faulty) {
+		var slow atomic.Bool
+		r, err := outbox.NewRelay(c, &fakeLog{
+			wait: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+			deliver: func(context.Context, time.Duration, int, func(context.Context, []outbox.Row) error) (int, error) {
+				return 0, nil
+			},
+			come: func(string, string) {
+				if slow.Load() { // the database has a lot to do
+					time.Sleep(20 * time.Second)
+				}
+			},
+		}, outbox.RelayConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		r.Start()
+		if err := c.WaitServing(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		slow.Store(true)
+		for range 12 { // at every moment of a renewal
+			time.Sleep(3 * time.Second)
+			c.Suspect(errInjected)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if err := c.WaitServing(ctx); err != nil {
+				t.Errorf("health is %+v a second later", c.Health())
+			}
+			cancel()
+		}
+	})
+}
+
 // renamed is a store whose name a test decides.
 type renamed struct {
 	*storetest.Faulty
