@@ -16,7 +16,7 @@ func (s *Server) listCourses(r *http.Request, viewer learning.UserID) (reply, er
 	}
 	page, err := s.platform.Courses(r.Context(), viewer, p)
 	rep := viewerReply(page, viewer)
-	rep.pagination = &pagination{p.Page, p.Limit, page.Value.Total}
+	rep.pagination = &Pagination{p.Page, p.Limit, page.Value.Total}
 	return rep, err
 }
 

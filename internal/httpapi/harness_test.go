@@ -339,7 +339,7 @@ func (s *testService) try(r request) (response, error) {
 			return res, fmt.Errorf("%s %s: %d %q: %w", r.method, r.path, res.status, res.raw, err)
 		}
 	}
-	return res, nil
+	return res, asDescribed(req, r.body, res)
 }
 
 func (s *testService) do(r request) response {

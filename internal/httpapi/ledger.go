@@ -33,7 +33,7 @@ func (s *Server) rewardHistory(r *http.Request, me principal) (reply, error) {
 	}
 	history, err := s.platform.Rewards(r.Context(), p)
 	rep := privateReply(history)
-	rep.pagination = &pagination{p.Page, p.Limit, history.Value.Total}
+	rep.pagination = &Pagination{p.Page, p.Limit, history.Value.Total}
 	return rep, err
 }
 

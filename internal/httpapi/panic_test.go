@@ -46,8 +46,8 @@ func TestPanic(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	s := emptyServer(t, &log)
-	s.handle("GET /boom", func(*http.Request) (reply, error) { panic("the inside") })
-	s.handle("GET /unencodable", func(*http.Request) (reply, error) { return reply{data: func() {}}, nil })
+	s.handle("GET /boom", AuthNone, func(*http.Request) (reply, error) { panic("the inside") })
+	s.handle("GET /unencodable", AuthNone, func(*http.Request) (reply, error) { return reply{data: func() {}}, nil })
 	for _, path := range []string{"/boom", "/unencodable"} {
 		w := httptest.NewRecorder()
 		s.Public().ServeHTTP(w, httptest.NewRequest("GET", "/api/v1"+path, nil))

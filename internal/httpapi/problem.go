@@ -34,6 +34,20 @@ var (
 	unavailable      = problemKind{http.StatusServiceUnavailable, "UNAVAILABLE"}
 )
 
+// problemKinds are all that clients may meet.
+var problemKinds = []problemKind{
+	validation, unauthorized, forbidden, notFound, methodNotAllowed, conflict, precondition, tooLarge, rateLimited, internal, overloaded, unavailable,
+}
+
+// Problem is an error as it is sent to clients.
+type Problem struct {
+	StatusCode int                 `json:"statusCode"`
+	Error      string              `json:"error"` // the code of its kind
+	Message    string              `json:"message"`
+	Details    map[string][]string `json:"details,omitempty"` // part of the request → what is wrong there
+	RequestID  string              `json:"requestId"`
+}
+
 // problem is an error as clients see it; err is for the log.
 type problem struct {
 	kind       problemKind
@@ -133,13 +147,7 @@ func (p *problem) write(w http.ResponseWriter, requestID string) {
 	case p.kind == unauthorized:
 		h.Set("WWW-Authenticate", "Bearer")
 	}
-	body, err := json.Marshal(struct {
-		StatusCode int                 `json:"statusCode"`
-		Error      string              `json:"error"`
-		Message    string              `json:"message"`
-		Details    map[string][]string `json:"details,omitempty"`
-		RequestID  string              `json:"requestId"`
-	}{p.kind.status, p.kind.code, p.message, p.details, requestID})
+	body, err := json.Marshal(Problem{p.kind.status, p.kind.code, p.message, p.details, requestID})
 	if err != nil { // strings always encode
 		panic(err)
 	}

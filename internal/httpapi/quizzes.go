@@ -56,8 +56,8 @@ type submissionView struct {
 	RewardAvailable bool                  `json:"rewardAvailable"`
 }
 
-// maxAnswers bounds what is looked at and reported on; no quiz has as many questions.
-const maxAnswers = 100
+// MaxAnswers of a submission bounds what is looked at and reported on; no quiz has as many questions.
+const MaxAnswers = 100
 
 func (s *Server) submitQuiz(r *http.Request, me principal) (reply, error) {
 	errs := fieldErrors{}
@@ -67,7 +67,7 @@ func (s *Server) submitQuiz(r *http.Request, me principal) (reply, error) {
 		return reply{}, err
 	}
 	answers := []learning.QuizAnswer{}
-	for _, a := range o.objects("answers", maxAnswers) {
+	for _, a := range o.objects("answers", MaxAnswers) {
 		question, _ := a.requiredText("questionId")
 		answers = append(answers, learning.QuizAnswer{QuestionID: question, SelectedIndex: a.requiredInt("selectedIndex")})
 	}

@@ -22,11 +22,23 @@ type reply struct {
 	document   *learning.Document // which is
 	enrolled   map[learning.CourseID]bool
 	etag       string // of the document; "": derived from the cache's
-	pagination *pagination
+	pagination *Pagination
 	cacheInfo  *cacheInfo // nil: not a cached answer
 }
 
-type pagination struct{ Page, Limit, Total int }
+// Pagination of a list says where in it a page is.
+type Pagination struct {
+	Page  int `json:"page"`
+	Limit int `json:"limit"`
+	Total int `json:"total"` // entries of the whole list
+}
+
+// Meta is what an answer says of itself. The entity tag does not stand for it.
+type Meta struct {
+	Version   string        `json:"version"`
+	Timestamp learning.Time `json:"timestamp"`
+	RequestID string        `json:"requestId"`
+}
 
 // cacheInfo says how the cache came by an answer, and whether it may be shown to others.
 type cacheInfo struct {
@@ -53,8 +65,8 @@ func viewerReply(v learning.CatalogueView, viewer learning.UserID) reply {
 
 // handle adds a route under both base paths. There is no redirect from one to the other:
 // a redirected POST loses its body.
-func (s *Server) handle(route string, f func(r *http.Request) (reply, error)) {
-	method, path, _ := strings.Cut(route, " ")
+func (s *Server) handle(pattern string, auth Auth, f func(r *http.Request) (reply, error)) {
+	method, path, _ := strings.Cut(pattern, " ")
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		scope := requestScopeOf(r)
 		scope.routed = true
@@ -68,9 +80,9 @@ func (s *Server) handle(route string, f func(r *http.Request) (reply, error)) {
 			s.writeProblem(w, r, err)
 			return
 		}
-		s.writeReply(w, r, route, rep)
+		s.writeReply(w, r, pattern, rep)
 	})
-	s.registered = append(s.registered, route)
+	s.registered = append(s.registered, route{pattern, auth})
 	s.mux.Handle(method+" /api"+path, h)
 	s.mux.Handle(method+" /api/v1"+path, h)
 }

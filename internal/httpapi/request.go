@@ -71,12 +71,13 @@ func idParam[K any](r *http.Request, name string, errs fieldErrors) learning.ID[
 	return id
 }
 
-const maxModuleID = 100 // characters, as wide as its column
+// MaxModuleID is the most characters of a module's ID, as wide as its column.
+const MaxModuleID = 100
 
 func checkModuleID(id string) string {
 	switch {
-	case id == "" || utf8.RuneCountInString(id) > maxModuleID:
-		return fmt.Sprintf("must have 1 to %d characters", maxModuleID)
+	case id == "" || utf8.RuneCountInString(id) > MaxModuleID:
+		return fmt.Sprintf("must have 1 to %d characters", MaxModuleID)
 	case !utf8.ValidString(id) || strings.ContainsFunc(id, unicode.IsControl):
 		return "must not contain control characters"
 	}

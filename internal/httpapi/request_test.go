@@ -92,7 +92,7 @@ func FuzzBody(f *testing.F) {
 		module := o.moduleID("moduleId")
 		key := o.idempotencyKey("key")
 		name := o.nullableText("name")
-		answers := o.objects("answers", maxAnswers)
+		answers := o.objects("answers", MaxAnswers)
 		for _, a := range answers {
 			_, _ = a.requiredText("questionId")
 			_ = a.requiredInt("selectedIndex")
@@ -100,7 +100,7 @@ func FuzzBody(f *testing.F) {
 		if faults.err() != nil {
 			return
 		}
-		if !json.Valid([]byte(s)) || module == "" || key == "" || len(id.String()) != 36 || len(answers) > maxAnswers {
+		if !json.Valid([]byte(s)) || module == "" || key == "" || len(id.String()) != 36 || len(answers) > MaxAnswers {
 			t.Errorf("%q was read as %v %q %q %v %v", s, id, module, key, name, answers)
 		}
 	})
@@ -132,7 +132,7 @@ func TestBodyNamesEveryFault(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = requiredID[learning.Course](o, "id")
-			for _, a := range o.objects("answers", maxAnswers) {
+			for _, a := range o.objects("answers", MaxAnswers) {
 				_, _ = a.requiredText("questionId")
 				_ = a.requiredInt("selectedIndex")
 			}

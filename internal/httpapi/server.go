@@ -69,7 +69,7 @@ type Server struct {
 	// databaseState is what a probe said last; nil before the first.
 	databaseState atomic.Pointer[string]
 	mux           *http.ServeMux
-	registered    []string // routes, by handle
+	registered    []route // by handle
 }
 
 // New returns a Server that is not ready yet: see Ready.
@@ -127,7 +127,17 @@ func New(cfg Config) (*Server, error) {
 func Routes() []string {
 	s := &Server{mux: http.NewServeMux()}
 	s.routes()
-	return append(s.registered, "GET /health", "GET /health/live", "GET /health/ready")
+	var routes []string
+	for _, r := range s.registered {
+		routes = append(routes, r.pattern)
+	}
+	return append(routes, "GET /health", "GET /health/live", "GET /health/ready")
+}
+
+// route is a pattern, without its base path, and whom it answers.
+type route struct {
+	pattern string
+	auth    Auth
 }
 
 func (s *Server) routes() {
@@ -136,8 +146,8 @@ func (s *Server) routes() {
 	s.optionalAuth("GET /courses/{id}/modules/{moduleId}", s.getModule)
 	s.requiredAuth("POST /courses/{id}/enroll", s.enroll)
 
-	s.handle("POST /auth/challenge", s.challenge)
-	s.handle("POST /auth/verify", s.verify)
+	s.handle("POST /auth/challenge", AuthNone, s.challenge)
+	s.handle("POST /auth/verify", AuthNone, s.verify)
 	s.requiredAuth("POST /auth/logout", s.logout)
 
 	s.requiredAuth("GET /users/me", s.getProfile)
@@ -153,6 +163,7 @@ func (s *Server) routes() {
 	s.requiredAuth("POST /credentials/mint", s.mintCredential)
 	s.requiredAuth("GET /credentials", s.listCredentials)
 
+	s.descriptionRoutes()
 	for _, base := range []string{"", "/api", "/api/v1"} { // probes rarely know a base path
 		s.healthRoutes(s.mux, base)
 	}
@@ -160,8 +171,8 @@ func (s *Server) routes() {
 
 // optionalAuth adds a route with optional authentication: viewer is learning.Anonymous for a
 // caller without a valid one.
-func (s *Server) optionalAuth(route string, f func(r *http.Request, viewer learning.UserID) (reply, error)) {
-	s.handle(route, func(r *http.Request) (reply, error) {
+func (s *Server) optionalAuth(pattern string, f func(r *http.Request, viewer learning.UserID) (reply, error)) {
+	s.handle(pattern, AuthOptional, func(r *http.Request) (reply, error) {
 		if requestScopeOf(r).claims == nil {
 			return f(r, learning.Anonymous)
 		}
@@ -178,8 +189,8 @@ func (s *Server) optionalAuth(route string, f func(r *http.Request, viewer learn
 
 // requiredAuth adds a route with required authentication. The token is checked before anything else of the
 // request is.
-func (s *Server) requiredAuth(route string, f func(r *http.Request, me principal) (reply, error)) {
-	s.handle(route, func(r *http.Request) (reply, error) {
+func (s *Server) requiredAuth(pattern string, f func(r *http.Request, me principal) (reply, error)) {
+	s.handle(pattern, AuthRequired, func(r *http.Request) (reply, error) {
 		me, err := s.authenticate(r)
 		if err != nil {
 			return reply{}, err

@@ -76,7 +76,9 @@ func (s *Server) logout(r *http.Request, _ principal) (reply, error) {
 	if err := s.platform.RevokeToken(r.Context(), token.ID, token.ExpiresAt.Time); err != nil {
 		return reply{}, err
 	}
-	return reply{data: struct {
-		Message string `json:"message"`
-	}{"Logged out"}}, nil
+	return reply{data: loggedOut{"Logged out"}}, nil
+}
+
+type loggedOut struct {
+	Message string `json:"message"`
 }

@@ -3,7 +3,8 @@ package learning
 // What clients see of an answer, where that is not the answer as it is: times have
 // milliseconds, no list is null, and a course says whether the viewer is enrolled.
 
-type courseView struct {
+// CourseView is a course of a list.
+type CourseView struct {
 	Course
 	IsEnrolled bool `json:"isEnrolled"` // the last field: see Document.addCourse
 }
@@ -14,7 +15,7 @@ func pageDocument(p CoursePage) (Document, error) {
 		if i > 0 {
 			d.JSON = append(d.JSON, ',')
 		}
-		if err := d.addCourse(c.ID, courseView{Course: c}); err != nil {
+		if err := d.addCourse(c.ID, CourseView{Course: c}); err != nil {
 			return Document{}, err
 		}
 	}
@@ -22,7 +23,8 @@ func pageDocument(p CoursePage) (Document, error) {
 	return d, nil
 }
 
-type detailView struct {
+// CourseDetailView is a course by itself.
+type CourseDetailView struct {
 	Course
 	ContentHash *string  `json:"contentHash"`
 	Modules     []Module `json:"modules"`
@@ -31,7 +33,7 @@ type detailView struct {
 }
 
 func detailDocument(c CourseDetail) (d Document, err error) {
-	err = d.addCourse(c.ID, detailView{Course: c.Course, ContentHash: c.ContentHash, Modules: append([]Module{}, c.Modules...), CreatedAt: Time(c.CreatedAt)})
+	err = d.addCourse(c.ID, CourseDetailView{Course: c.Course, ContentHash: c.ContentHash, Modules: append([]Module{}, c.Modules...), CreatedAt: Time(c.CreatedAt)})
 	return d, err
 }
 
@@ -47,28 +49,30 @@ func (p Profile) View() ProfileView { return ProfileView{p, Time(p.CreatedAt)} }
 // profileDocument is the profile as clients get it.
 func profileDocument(p Profile) (Document, error) { return encodeDocument(p.View(), 0) }
 
-type rewardView struct {
+// RewardView is a claimed reward.
+type RewardView struct {
 	Reward
 	ClaimedAt Time `json:"claimedAt"`
 }
 
 func rewardDocument(p RewardPage) (Document, error) {
-	views := make([]rewardView, len(p.Rewards))
+	views := make([]RewardView, len(p.Rewards))
 	for i, r := range p.Rewards {
-		views[i] = rewardView{r, Time(r.ClaimedAt)}
+		views[i] = RewardView{r, Time(r.ClaimedAt)}
 	}
 	return encodeDocument(views, p.Total)
 }
 
-type credentialView struct {
+// CredentialView is a credential.
+type CredentialView struct {
 	Credential
 	MintedAt Time `json:"mintedAt"`
 }
 
 func credentialDocument(all []Credential) (Document, error) {
-	views := make([]credentialView, len(all))
+	views := make([]CredentialView, len(all))
 	for i, c := range all {
-		views[i] = credentialView{c, Time(c.MintedAt)}
+		views[i] = CredentialView{c, Time(c.MintedAt)}
 	}
 	return encodeDocument(views, len(all))
 }
