@@ -26,6 +26,7 @@ import (
 
 	"github.com/chainlearn/chainlearn/internal/httpapi"
 	"github.com/chainlearn/chainlearn/internal/learning"
+	"github.com/chainlearn/chainlearn/internal/openapi/openapitest"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
@@ -157,6 +158,9 @@ func request(ctx context.Context, method, url, token string) (int, http.Header, 
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
+	if err == nil {
+		err = openapitest.Check(req, "", res.StatusCode, res.Header, body)
+	}
 	return res.StatusCode, res.Header, body, err
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/stellar/go-stellar-sdk/network"
 	"github.com/stellar/go-stellar-sdk/txnbuild"
 
+	"github.com/chainlearn/chainlearn/internal/openapi/openapitest"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
@@ -60,6 +61,7 @@ func (w *wallet) sendTo(p *process, method, path string, body any) (int, json.Ra
 	defer res.Body.Close()
 	raw, err := io.ReadAll(res.Body)
 	testservers.Must(w.t, err)
+	testservers.Must(w.t, openapitest.Check(req, text, res.StatusCode, res.Header, raw))
 	var answer struct {
 		Data    json.RawMessage
 		Message string

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/chainlearn/chainlearn/internal/httpapi"
+	"github.com/chainlearn/chainlearn/internal/openapi/openapitest"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
@@ -55,6 +56,9 @@ func (r apiRequest) sendWith(ctx context.Context, client *http.Client, api strin
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
+	if err == nil {
+		err = openapitest.Check(req, r.body, res.StatusCode, res.Header, body)
+	}
 	return apiAnswer{status: res.StatusCode, header: res.Header, body: string(body), err: err}
 }
 

@@ -30,6 +30,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache/storetest"
 	"github.com/chainlearn/chainlearn/internal/httpapi"
 	"github.com/chainlearn/chainlearn/internal/learning"
+	"github.com/chainlearn/chainlearn/internal/openapi/openapitest"
 	"github.com/chainlearn/chainlearn/internal/sep10"
 	"github.com/chainlearn/chainlearn/internal/sqlite"
 )
@@ -339,7 +340,7 @@ func (s *testService) try(r request) (response, error) {
 			return res, fmt.Errorf("%s %s: %d %q: %w", r.method, r.path, res.status, res.raw, err)
 		}
 	}
-	return res, asDescribed(req, r.body, res)
+	return res, openapitest.Check(req, r.body, res.status, res.header, res.raw)
 }
 
 func (s *testService) do(r request) response {

@@ -50,8 +50,10 @@ func Starting() http.Handler {
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		setSecurityHeaders(w.Header())
+		id := requestID(r)
+		w.Header().Set("X-Request-Id", id)
 		p := &problem{kind: unavailable, message: "The service is starting", retryAfter: unavailableRetry}
-		p.write(w, requestID(r))
+		p.write(w, id)
 	})
 	return mux
 }
