@@ -52,10 +52,13 @@ func TestCheck(t *testing.T) {
 		return all
 	}
 	same := func(map[int]shown) {}
-	h.acknowledge(9, 3, 0)
+	h.retitled(9, 3)
 	h.moves(17, 1, 2)
-	h.acknowledge(17, 0, 1)
+	h.moved(17, move{1, 1, 2})
 	h.moves(25, 1, 3) // not acknowledged
+	h.moves(33, 1, 4) // by another program
+	h.moves(33, 2, 5)
+	h.moved(33, move{2, 4, 5}) // which says nothing of category 1
 	before := h.acknowledged()
 	for name, c := range map[string]struct {
 		change func(map[int]shown)
@@ -64,7 +67,7 @@ func TestCheck(t *testing.T) {
 		"an old title":                  {func(m map[int]shown) { m[9] = shown{9, 2, 0}; delete(m, 17) }, false},
 		"an old membership":             {func(m map[int]shown) { m[9] = shown{9, 3, 0} }, false},
 		"a membership of elsewhere":     {func(m map[int]shown) { m[9] = shown{9, 3, 0}; m[17] = shown{17, 0, 1} }, false},
-		"one that stayed is missing":    {func(m map[int]shown) { m[9] = shown{9, 3, 0}; delete(m, 17); delete(m, 33) }, false},
+		"one that stayed is missing":    {func(m map[int]shown) { m[9] = shown{9, 3, 0}; delete(m, 17); delete(m, 1) }, false},
 		"as it was acknowledged":        {func(m map[int]shown) { m[9] = shown{9, 3, 0}; delete(m, 17) }, true},
 		"newer, not yet acknowledged":   {func(m map[int]shown) { m[9] = shown{9, 4, 0}; delete(m, 17); delete(m, 25) }, true},
 		"nothing that was acknowledged": {same, false},

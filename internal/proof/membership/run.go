@@ -183,7 +183,7 @@ func (r *run) read(ctx context.Context, who int, p *process) error {
 	for i := range all {
 		all[i] = i
 	}
-	compare := func(category int, answer []shown, status cache.Status, before acknowledged) {
+	compare := func(category int, answer []shown, status cache.Status, before [products]acknowledged) {
 		r.answers.Add(1)
 		if status == cache.Hit {
 			r.hits.Add(1)
@@ -230,10 +230,10 @@ func (r *run) write(ctx context.Context, p *process, stop <-chan struct{}) error
 		case <-time.After(rand.N(2 * pace)):
 		}
 		product, undo := rand.IntN(products), rand.IntN(20) == 0
-		title, membership := 0, 0
+		title, moved := 0, move{}
 		err := p.db.Write(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
 			if rand.IntN(3) == 0 {
-				membership, err = r.move(ctx, tx, product)
+				moved, err = r.move(ctx, tx, product)
 			} else {
 				err = tx.QueryRow(ctx, `UPDATE products SET title = title + 1 WHERE id = $1 RETURNING title`, product).Scan(&title)
 			}
@@ -248,24 +248,27 @@ func (r *run) write(ctx context.Context, p *process, stop <-chan struct{}) error
 			continue
 		case err != nil:
 			return err
-		}
-		r.history.acknowledge(product, title, membership)
-		if membership > 0 {
-			r.moves.Add(1)
-		} else {
+		case title > 0:
+			r.history.retitled(product, title)
 			r.titles.Add(1)
+		default:
+			r.history.moved(product, moved)
+			r.moves.Add(1)
 		}
 	}
 }
 
 // move puts a product into another category.
-func (r *run) move(ctx context.Context, tx pgx.Tx, product int) (version int, err error) {
-	to := rand.IntN(categories)
-	err = tx.QueryRow(ctx, `UPDATE memberships SET category = $2, version = version + 1 WHERE product = $1 RETURNING version`, product, to).Scan(&version)
+func (r *run) move(ctx context.Context, tx pgx.Tx, product int) (m move, err error) {
+	m.to = rand.IntN(categories)
+	err = tx.QueryRow(ctx, `SELECT category FROM memberships WHERE product = $1 FOR UPDATE`, product).Scan(&m.from)
 	if err == nil {
-		r.history.moves(product, version, to)
+		err = tx.QueryRow(ctx, `UPDATE memberships SET category = $2, version = version + 1 WHERE product = $1 RETURNING version`, product, m.to).Scan(&m.version)
 	}
-	return version, err
+	if err == nil {
+		r.history.moves(product, m.version, m.to)
+	}
+	return m, err
 }
 
 // writeUnseen writes as a program that knows nothing of the cache, until stop is closed. Nothing
