@@ -43,7 +43,7 @@ soak: ## attack the cache with real servers for DURATION (default 10m) and repor
 
 ablate: ## take out each mechanism of the protocol in turn and see that tests fail
 	@scripts/install-deps.sh
-	go test ./internal/proof/soak -run TestEveryMechanismIsMissed -ablate -v -timeout 60m
+	go test ./internal/proof/soak -run TestEveryMechanismIsMissed -ablate -v -timeout 120m
 
 mutate: ## take out each if of packages, and name those that no test misses (ARGS="./cache/outbox")
 	@scripts/install-deps.sh

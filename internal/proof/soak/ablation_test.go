@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -214,7 +215,7 @@ var ablations = []ablation{
 
 // The list must stay correct: each text occurs once in its file, and each test exists.
 func TestAblationsFitTheProgram(t *testing.T) {
-	for _, a := range ablations {
+	for _, a := range slices.Concat(ablations, wiringAblations) {
 		if n := strings.Count(source(t, a.file), a.old); n != 1 {
 			t.Errorf("%s: %q occurs %d times in %s, want once", a.mechanism, a.old, n, a.file)
 		}
@@ -269,7 +270,7 @@ func TestEveryMechanismIsMissed(t *testing.T) {
 	if !*ablate {
 		t.Skip("run it with -ablate, or make ablate")
 	}
-	for _, a := range ablations {
+	for _, a := range slices.Concat(ablations, wiringAblations) {
 		t.Run(a.mechanism, func(t *testing.T) {
 			overlay := a.overlay(t)
 			for _, c := range a.tests {
