@@ -59,7 +59,7 @@ var gzipMagic = []byte{0x1f, 0x8b}
 
 // serveFile adds a route for a file, which may be compressed. It never changes while the process runs.
 func (s *Server) serveFile(route, contentType string, content []byte) {
-	etag := computeETag(route, content)
+	etag, plainETag := computeETag(route, content), computeETag("plain "+route, content)
 	compressed := bytes.HasPrefix(content, gzipMagic)
 	s.mux.HandleFunc("GET "+route, func(w http.ResponseWriter, r *http.Request) {
 		requestScopeOf(r).routed = true
@@ -75,6 +75,7 @@ func (s *Server) serveFile(route, contentType string, content []byte) {
 			h.Set("Content-Encoding", "gzip")
 			h.Add("Vary", "Accept-Encoding")
 		default:
+			h["Etag"] = []string{plainETag} // another representation
 			plain = gunzip(content)
 		}
 		http.ServeContent(w, r, path.Base(route), time.Time{}, bytes.NewReader(plain))

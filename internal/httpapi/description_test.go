@@ -25,6 +25,7 @@ func TestDescriptionIsServed(t *testing.T) {
 	if again.status != http.StatusNotModified {
 		t.Errorf("with the entity tag: %d", again.status)
 	}
+	etags := map[string]bool{}
 	for _, encoding := range []string{"gzip", "identity"} {
 		req, err := http.NewRequestWithContext(t.Context(), "GET", s.api.URL+"/docs/swagger-ui.css", nil)
 		must(t, err)
@@ -36,6 +37,10 @@ func TestDescriptionIsServed(t *testing.T) {
 		if compressed := bytes.HasPrefix(body, []byte{0x1f, 0x8b}); compressed != (encoding == "gzip") || (res.Header.Get("Content-Encoding") == "gzip") != compressed || res.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d %v", encoding, res.StatusCode, res.Header)
 		}
+		etags[res.Header.Get("ETag")] = true
+	}
+	if len(etags) != 2 {
+		t.Errorf("two representations have the entity tags %v", etags)
 	}
 }
 
