@@ -211,13 +211,10 @@ func (w *jsonWalk) fieldsOf(t reflect.Type, path string, addressable bool, withi
 		}
 		embeds := f.Anonymous && inner.Kind() == reflect.Struct
 		switch {
-		case !f.IsExported() && !embeds:
-			w.lost(at, "is not exported: export it, or leave it out of the answer")
-			continue
 		case tag == "-":
 			w.lost(at, `is tagged json:"-": leave it out of the answer`)
 			continue
-		case !f.IsExported() && f.Type.Kind() == reflect.Pointer:
+		case embeds && !f.IsExported() && f.Type.Kind() == reflect.Pointer:
 			w.lost(at, "is an embedded pointer to a struct that is not exported, which cannot be decoded: embed the struct itself")
 			continue
 		case embeds && name == "":
