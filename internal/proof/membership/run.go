@@ -309,7 +309,7 @@ func (r *run) compareAtRest(ctx context.Context, fleet []*process) error {
 			return err
 		}
 		for category := range categories {
-			want, err := r.load(cache.WithStrict(ctx), category)
+			want, err := r.load(ctx, category)
 			if err != nil {
 				return err
 			}

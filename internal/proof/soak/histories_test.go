@@ -30,12 +30,12 @@ func TestHistories(t *testing.T) {
 // write: 4 writers, 16 readers, 4 processes.
 func TestAcknowledgedWritesAreSeenEverywhere(t *testing.T) {
 	r := runHistory(t, Config{
-		Seed: *seed, NoFaults: true, Writes: 2000, Duration: 15 * time.Second, ExternalPause: -1,
+		Seed: *seed, NoFaults: true, Writes: 1000, Duration: time.Minute, ExternalPause: -1, // a busy machine takes longer for them
 		// A downgrade would be an excuse.
 		FleetConfig: FleetConfig{StoreTimeout: time.Second, DelayBeforeBump: 5 * time.Millisecond},
 		Workload:    Workload{Readers: 4, Writers: 1, Pace: 5 * time.Millisecond, WritePace: time.Millisecond},
 	})
-	if r.Writes() < 100 && !t.Failed() { // a busy machine makes some 200
+	if r.Writes() < 300 && !t.Failed() {
 		t.Errorf("only %d writes were acknowledged in %s", r.Writes(), r.Took)
 	}
 	if f := r.Figures; f.Strict < f.Commits*99/100 {
