@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
@@ -326,6 +327,7 @@ func TestInspect(t *testing.T) {
 		if _, err := q.Get(t.Context(), 9); !errors.Is(err, cache.ErrNotFound) {
 			t.Fatal(err)
 		}
+		synctest.Wait() // the entry is stored after the caller was answered
 		if in := inspect(9); !in.Valid || in.Found || in.Next != cache.Hit {
 			t.Errorf("not found: %+v", in)
 		}
