@@ -67,6 +67,13 @@ func (r *recentBumps) add(tags []Tag, unacknowledged bool, upTo uint64) {
 
 func isFamily(t Tag) bool { return t == Everything || strings.HasSuffix(string(t), ":*") }
 
+// owed says whether there is a bump that the store did not confirm.
+func (r *recentBumps) owed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.list, func(b bumped) bool { return b.unacknowledged })
+}
+
 // prune forgets what is old and confirmed. It looks at the oldest only: what is unacknowledged
 // keeps what is behind it, until the next replay.
 func (r *recentBumps) prune(now time.Time) {

@@ -124,7 +124,7 @@ func (c *Cache) Bump(ctx context.Context, mark driver.Mark, tags []Tag) error {
 		c.Observe(ctx, event.Invalidated{Tags: tags, Err: err})
 	}
 	if err != nil {
-		c.health.suspect(err, false)
+		c.health.bumpFailed(err)
 		return fmt.Errorf("bump %d tags: %w", len(tags), err)
 	}
 	return nil

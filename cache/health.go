@@ -53,10 +53,11 @@ type health struct {
 	wake      chan struct{}
 
 	mu         sync.Mutex
-	suspicions uint64 // reasons to distrust so far
+	suspicions uint64 // reasons to distrust so far, without the bumps that failed
+	undrained  bool   // what other writers committed may be missing from the store
 	outage     bool   // the store was unreachable since it was last validated
 	outages    uint64 // how often it was found to be
-	identity   string // when it was last validated; empty before
+	identity   string // of the store that was last brought up to date; empty before
 	since      time.Time
 	err        error         // why it is not validated
 	serving    chan struct{} // closed while validated
@@ -97,10 +98,24 @@ func (h *health) suspectAs(level slog.Level, err error, outage bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.suspicions++
-	h.err = err
+	h.undrained = true
 	if outage {
 		h.noteOutage()
 	}
+	h.distrust(level, err)
+}
+
+// bumpFailed is suspect for a bump of this process, which is all that may be missing: recentBumps
+// has it.
+func (h *health) bumpFailed(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.distrust(slog.LevelWarn, err)
+}
+
+// distrust ends the trust in entries. mu is held.
+func (h *health) distrust(level slog.Level, err error) {
+	h.err = err
 	if h.validated.Swap(false) {
 		h.serving = make(chan struct{})
 		h.since = time.Now()
@@ -115,7 +130,7 @@ func (h *health) suspectAs(level slog.Level, err error, outage bool) {
 
 // noteOutage notes that the store does not answer. mu is held.
 func (h *health) noteOutage() {
-	h.outage = true
+	h.outage, h.undrained = true, true
 	h.outages++
 	h.answering.Store(false)
 }

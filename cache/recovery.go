@@ -37,12 +37,21 @@ import (
 //
 // What goes wrong during a recovery counts. Each suspicion raises a counter; a recovery that
 // ends under another count than it had before it delivered has not seen the end of it, and begins again.
-// A bump that fails during the wait is among those that are delivered after it; another outage, or
-// another identity, begins the wait again.
+// Another outage, or another identity, begins the wait again too.
 //
 //	suspect(1) -> recover: identity, wait, deliver ……………… count is 2: not validated
-//	                                       suspect(2): a bump fails
+//	                                       suspect(2): the identity differs
 //	           -> recover again
+//
+// A bump of this process that fails is no such reason. It is known what is missing, and it is
+// repeated before anything stored is served, however far the recovery is; if it fails alone, the
+// outbox is not drained at all. To drain takes the database, which has all the load while nothing
+// stored is served, and a busy machine is what makes bumps run out of time: each would prolong
+// what makes the next one fail. Decision 52.
+//
+//	suspect(1) -> recover: identity, wait, deliver ……………… one is owed: not validated
+//	                                          a bump fails
+//	           -> recover: identity, bump it
 //
 // Reads prove little. A store that answers reads and refuses writes (it is full, it lacks replicas,
 // an operator paused it) still has the entries of before, while writers cannot bump them:
@@ -118,7 +127,7 @@ func (h *health) recover(ctx context.Context) bool {
 		return false
 	}
 	h.mu.Lock()
-	seen, again := h.suspicions, h.outages != outages
+	seen, again, drain := h.suspicions, h.outages != outages, h.undrained || changed
 	h.mu.Unlock()
 	if again {
 		return false
@@ -128,7 +137,7 @@ func (h *health) recover(ctx context.Context) bool {
 			return false
 		}
 	}
-	if err := h.deliver(ctx, changed); err != nil {
+	if err := h.deliver(ctx, changed, drain); err != nil {
 		return h.failed(ctx, "recover", err, "what was invalidated meanwhile could not be delivered")
 	}
 	if time.Since(h.written) > checkEvery && !h.takesWrites(ctx) {
@@ -140,10 +149,14 @@ func (h *health) recover(ctx context.Context) bool {
 	if h.suspicions != seen {
 		return false // something else went wrong meanwhile
 	}
+	h.identity, h.outage, h.undrained = identity, false, false
+	if h.bumps.owed() {
+		return false // a bump failed meanwhile, and is all that is missing
+	}
 	if before != "" {
 		h.log.InfoContext(ctx, "stored answers are served again", "after", time.Since(h.since), "identity_changed", changed)
 	}
-	h.identity, h.outage, h.err, h.since = identity, false, nil, time.Now()
+	h.err, h.since = nil, time.Now()
 	// What ran out of time meanwhile is of the past. The load is never higher than now, when all
 	// answers came from the source; who is to blame for what is slow can be seen when they do not.
 	select {
@@ -199,9 +212,9 @@ func (h *health) failed(ctx context.Context, op string, err error, remedy string
 	return false
 }
 
-// deliver brings to the store every bump that it may lack: this process's own,
-// and those that the outbox still holds, of any writer.
-func (h *health) deliver(ctx context.Context, all bool) error {
+// deliver brings to the store every bump that it may lack: this process's own, all of the last
+// seconds or those that failed, and with drain those that the outbox still holds, of any writer.
+func (h *health) deliver(ctx context.Context, all, drain bool) error {
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)
 	defer cancel()
 	var instead []Tag
@@ -220,6 +233,9 @@ func (h *health) deliver(ctx context.Context, all bool) error {
 	}
 	if err != nil {
 		return fmt.Errorf("replay bumps: %w", err)
+	}
+	if !drain {
+		return nil
 	}
 	h.mu.Lock()
 	drains := h.drains

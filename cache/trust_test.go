@@ -163,15 +163,12 @@ func TestTroubleDuringARecoveryBeginsItAgain(t *testing.T) {
 		mustGet(t, q, 1, "one")
 		var attempts atomic.Int64
 		c.OnRecovery(func(ctx context.Context) error {
-			if attempts.Add(1) == 1 { // its own bumps have been repeated by now
+			if attempts.Add(1) == 1 { // what was to be delivered has been read by now
 				s.set(1, "uno")
-				c.store.Fail(errDown, storetest.OpBump)
-				if err := c.Invalidate(ctx, rowTag(1)); err == nil {
-					t.Error("a bump that failed was reported as done")
-				}
-				c.store.Heal()
+				c.Suspect(errDown)
+				return nil
 			}
-			return nil
+			return c.Invalidate(ctx, rowTag(1))
 		})
 		c.Suspect(errDown)
 		for range 1000 {
@@ -185,6 +182,57 @@ func TestTroubleDuringARecoveryBeginsItAgain(t *testing.T) {
 			t.Errorf("%d attempts to recover, want 2", attempts.Load())
 		}
 	})
+}
+
+// A bump of this process that fails is all that is missing then: it is repeated before anything
+// stored is served again, and the outbox need not be drained for it, neither after it nor once
+// more where that is done already. While nothing stored is served the database has all the load.
+func TestBumpThatFailsIsRepeatedAndNothingIsDrained(t *testing.T) {
+	for name, during := range map[string]bool{"alone": false, "while the outbox is drained": true} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T) {
+				s, c := newSource(), newCache(t)
+				s.delay = 0
+				q := cache.Define(c.Cache, s.query())
+				mustGet(t, q, 1, "one")
+				drained := 0
+				fail := func() {
+					s.set(1, "uno")
+					c.store.Fail(errDown, storetest.OpBump)
+					if err := c.Invalidate(t.Context(), rowTag(1)); err == nil {
+						t.Error("a bump that failed was reported as done")
+					}
+				}
+				c.OnRecovery(func(context.Context) error {
+					if drained++; during && drained == 1 { // its own bumps have been repeated by now
+						fail()
+						time.AfterFunc(2*time.Second, func() { c.store.Heal() })
+					}
+					return nil
+				})
+				if during {
+					c.Suspect(errDown)
+				} else {
+					fail()
+					time.AfterFunc(2*time.Second, func() { c.store.Heal() })
+				}
+				synctest.Wait()
+				for range 20 {
+					if a, err := q.Lookup(t.Context(), 1); err != nil || a.Value != "uno" || a.Status != cache.Bypass {
+						t.Fatalf("while the bump fails the answer is %+v, %v", a, err)
+					}
+					time.Sleep(90 * time.Millisecond)
+				}
+				time.Sleep(time.Second)
+				mustGet(t, q, 1, "uno")
+				synctest.Wait()
+				mustLookup(t, q, 1, cache.Hit)
+				if during && drained != 1 || !during && drained > 0 {
+					t.Errorf("the outbox was drained %d times", drained)
+				}
+			})
+		})
+	}
 }
 
 // The load that an outage leaves behind makes calls slow. Those that run out of time do not open the
