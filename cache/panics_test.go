@@ -164,6 +164,7 @@ func TestPanicsOfACodecCostTheStoredAnswerOnly(t *testing.T) {
 			t.Errorf("GetMany: %+v, error %v", results, err)
 		}
 		codec.encode.Store(false)
+		synctest.Wait() // until then one may join the answer that could not be stored
 		mustLookup(t, q, 1, cache.Miss)
 		synctest.Wait()
 		codec.decode.Store(true)

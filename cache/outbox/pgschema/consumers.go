@@ -26,7 +26,17 @@ package pgschema
 //
 // In all statements $1 is the consumer. In Look, ClaimRows and ReadRows $2 is what the marks of its
 // own writers begin with (outbox.MarkOf), $3 the grace in seconds, $4 how many rows at most.
+//
+// The statements do not trust the planner. It knows nothing of tables that fill and empty between two
+// visits of autovacuum, and it may have made its plan when they were empty: then it compares each row
+// with each. While a consumer is away there are tens of thousands of both. So rows and notes meet by
+// sorting or hashing alone, which EXCEPT, a window and GROUP BY leave no choice about. What finds rows by
+// their ids is to be planned each time it runs (Replan), or it reads the whole table for each.
 const (
+	// Replan has the statements of a transaction planned each time. ClaimRows, NoteRows, DeleteRows,
+	// ForgetNotes and DeleteLeft need it.
+	Replan = `SELECT set_config('plan_cache_mode', 'force_custom_plan', true)`
+
 	// rowAge is the age of a row in seconds. Any program may have recorded it, at any time: one without an age is
 	// as old as can be. An error would keep all other rows from being delivered.
 	rowAge = `extract(epoch FROM clock_timestamp() - CASE WHEN isfinite(o.recorded_at) THEN o.recorded_at ELSE 'epoch' END)`
@@ -37,17 +47,28 @@ const (
 	due = `(o.mark IS NULL OR substr(o.mark, 1, 8) <> $2::bytea
 	OR ` + rowAge + ` NOT BETWEEN 0 AND $3::float8)`
 
-	notGot = `NOT EXISTS (SELECT FROM cache_delivered d WHERE d.row_id = o.id AND d.consumer = $1::text)`
+	// notGot is of rows that few consumers know: see ClaimRows.
+	notGot = `o.id <> ALL (ARRAY(SELECT d.row_id FROM cache_delivered d WHERE d.consumer = $1::text))`
 
 	others = `EXISTS (SELECT FROM cache_consumers WHERE name <> $1::text)`
 
 	// Look gives whether the consumer is registered, whether others are, and whether rows are due
 	// to it.
 	Look = `SELECT EXISTS (SELECT FROM cache_consumers WHERE name = $1::text), ` + others + `,
-	EXISTS (SELECT FROM cache_outbox o WHERE ` + due + ` AND ` + notGot + `)`
+	EXISTS (SELECT o.id FROM cache_outbox o WHERE ` + due + ` EXCEPT SELECT d.row_id FROM cache_delivered d WHERE d.consumer = $1::text)`
 
 	// One more than driver.MaxTag: what is no tag for its length needs no more of it to show that.
-	row = `o.id, left(o.tag, 201), o.mark, ` + rowAge + `::float8`
+	row = `o.id, left(o.tag, 201) AS tag, o.mark, ` + rowAge + `::float8 AS age`
+
+	// missing begins a list of rows that the consumer has not got: those that stand alone among
+	// themselves and what is noted.
+	missing = `SELECT id, tag, mark, age FROM (
+	SELECT id, tag, mark, age, count(*) OVER (PARTITION BY id) AS n FROM (
+		SELECT ` + row + ` FROM cache_outbox o WHERE `
+	missingEnd = `
+		UNION ALL
+		SELECT d.row_id, NULL, NULL, NULL FROM cache_delivered d WHERE d.consumer = $1::text) AS all_of_them) AS counted
+	WHERE n = 1 AND tag IS NOT NULL ORDER BY id`
 
 	// ClaimRows deletes and gives up to $4 rows that are due to a consumer that is alone.
 	// An array, not IN: a join may run a subquery with a LIMIT more than once. The rows are
@@ -60,8 +81,7 @@ const (
 RETURNING ` + row
 
 	// ReadRows gives up to $4 rows that are due to one of several consumers.
-	ReadRows = `SELECT ` + row + ` FROM cache_outbox o
-	WHERE ` + due + ` AND ` + notGot + ` ORDER BY o.id LIMIT $4::int`
+	ReadRows = missing + due + missingEnd + ` LIMIT $4::int`
 
 	// NoteRows notes that the consumer has got rows ($2). It does nothing for a consumer that is alone.
 	NoteRows = `INSERT INTO cache_delivered (row_id, consumer)
@@ -111,18 +131,22 @@ const (
 	Leave = `DELETE FROM cache_consumers WHERE name = $1::text`
 
 	// ForgetNotes and DeleteLeft remove what was noted for rows that are gone, and the rows that all
-	// have got by now.
-	ForgetNotes = `DELETE FROM cache_delivered d WHERE NOT EXISTS (SELECT FROM cache_outbox o WHERE o.id = d.row_id)`
-	DeleteLeft  = `DELETE FROM cache_outbox WHERE id = ANY (ARRAY(
-	SELECT o.id FROM cache_outbox o JOIN cache_delivered mine ON mine.row_id = o.id AND mine.consumer = $1::text
-	WHERE ` + everyoneHas + ` FOR UPDATE OF o SKIP LOCKED))`
+	// registered consumers have got by now: $1 of them at most.
+	ForgetNotes = `DELETE FROM cache_delivered WHERE row_id = ANY (ARRAY(
+	SELECT row_id FROM cache_delivered EXCEPT SELECT id FROM cache_outbox ORDER BY 1 LIMIT $1::int))`
+	DeleteLeft = `DELETE FROM cache_outbox WHERE id = ANY (ARRAY(
+	SELECT o.id FROM cache_outbox o WHERE o.id = ANY (ARRAY(
+		SELECT d.row_id FROM cache_delivered d WHERE d.consumer = ANY (ARRAY(SELECT name FROM cache_consumers))
+		GROUP BY d.row_id HAVING count(*) = (SELECT count(*) FROM cache_consumers)
+		ORDER BY 1 LIMIT $1::int)) FOR UPDATE OF o SKIP LOCKED))`
+	LeftAtOnce = 1000
 
 	// Joined says whether a consumer is registered.
 	Joined = `SELECT EXISTS (SELECT FROM cache_consumers WHERE name = $1::text)`
 
 	// Backlog counts the rows that the consumer has not got, up to $2, and gives the age of the oldest.
 	Backlog = `SELECT count(*), coalesce(max(abs(age)), 0)::float8
-	FROM (SELECT ` + rowAge + ` AS age FROM cache_outbox o WHERE ` + notGot + ` ORDER BY o.id LIMIT $2::int) AS oldest`
+	FROM (` + missing + `true` + missingEnd + ` LIMIT $2::int) AS oldest`
 
 	// CountedRows bounds what Backlog costs.
 	CountedRows = 100_000

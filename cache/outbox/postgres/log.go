@@ -55,14 +55,25 @@ func (l *Log) Join(ctx context.Context, consumer string) (joined bool, gone []st
 	if err != nil {
 		return joined, nil, fmt.Errorf("forget consumers of the outbox: %w", err)
 	}
-	_, err = l.pool.Exec(ctx, pgschema.ForgetNotes)
-	if err == nil {
-		_, err = l.pool.Exec(ctx, pgschema.DeleteLeft, consumer)
-	}
-	if err != nil {
-		return joined, gone, fmt.Errorf("delete outbox rows that all consumers have got: %w", err)
+	for _, statement := range []string{pgschema.ForgetNotes, pgschema.DeleteLeft} {
+		for n := int64(pgschema.LeftAtOnce); n == pgschema.LeftAtOnce; {
+			if n, err = l.replanned(ctx, statement, pgschema.LeftAtOnce); err != nil {
+				return joined, gone, fmt.Errorf("delete outbox rows that all consumers have got: %w", err)
+			}
+		}
 	}
 	return joined, gone, nil
+}
+
+// replanned carries out a statement with a plan that is made for it now (pgschema.Replan), and
+// returns how many rows it was about.
+func (l *Log) replanned(ctx context.Context, statement string, args ...any) (int64, error) {
+	// Of the modes in which pgx asks, this one alone has the server keep the plan.
+	if l.pool.Config().ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
+		args = slices.Insert(args, 0, any(pgx.QueryExecModeCacheDescribe))
+	}
+	done, err := l.pool.Exec(ctx, statement, args...)
+	return done.RowsAffected(), err
 }
 
 // Leave forgets a consumer. What was noted for it goes with the next Join of another.
@@ -111,7 +122,7 @@ func (l *Log) Deliver(ctx context.Context, consumer string, grace time.Duration,
 	}
 
 	tx, err := l.pool.BeginTx(ctx, pgx.TxOptions{BeginQuery: fmt.Sprintf(
-		"begin; select set_config('idle_in_transaction_session_timeout', '%d', true)", claimTime.Milliseconds())})
+		"begin; select set_config('idle_in_transaction_session_timeout', '%d', true); %s", claimTime.Milliseconds(), pgschema.Replan)})
 	if err != nil {
 		return 0, fmt.Errorf("claim outbox rows: %w", err)
 	}
@@ -153,7 +164,7 @@ func (l *Log) Done(ctx context.Context, consumer string, ids []int64) error {
 		// A consumer that is alone has nothing noted, so both orders are the same to it; one that
 		// is not must have noted, and committed that, before it looks for what all have got.
 		for _, statement := range []string{pgschema.NoteRows, pgschema.DeleteRows} {
-			if _, err := l.pool.Exec(ctx, statement, consumer, some); err != nil {
+			if _, err := l.replanned(ctx, statement, consumer, some); err != nil {
 				return fmt.Errorf("delete delivered outbox rows: %w", err)
 			}
 		}

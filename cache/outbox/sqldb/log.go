@@ -71,14 +71,36 @@ func (l *Log) Join(ctx context.Context, consumer string) (joined bool, gone []st
 	if err != nil {
 		return joined, nil, fmt.Errorf("forget consumers of the outbox: %w", err)
 	}
-	_, err = l.db.ExecContext(ctx, pgschema.ForgetNotes)
-	if err == nil {
-		_, err = l.db.ExecContext(ctx, pgschema.DeleteLeft, consumer)
-	}
-	if err != nil {
-		return joined, gone, fmt.Errorf("delete outbox rows that all consumers have got: %w", err)
+	for _, statement := range []string{pgschema.ForgetNotes, pgschema.DeleteLeft} {
+		for n := int64(pgschema.LeftAtOnce); n == pgschema.LeftAtOnce; {
+			if n, err = l.replanned(ctx, statement, pgschema.LeftAtOnce); err != nil {
+				return joined, gone, fmt.Errorf("delete outbox rows that all consumers have got: %w", err)
+			}
+		}
 	}
 	return joined, gone, nil
+}
+
+// replanned carries out a statement with a plan that is made for it now (pgschema.Replan), and
+// returns how many rows it was about.
+func (l *Log) replanned(ctx context.Context, statement string, args ...any) (int64, error) {
+	tx, err := l.db.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(ctx, pgschema.Replan); err != nil {
+		return 0, err
+	}
+	done, err := tx.ExecContext(ctx, statement, args...)
+	if err != nil {
+		return 0, err
+	}
+	n, err := done.RowsAffected()
+	if err != nil {
+		return 0, err
+	}
+	return n, tx.Commit()
 }
 
 // Leave forgets a consumer. What was noted for it goes with the next Join of another.
@@ -141,8 +163,10 @@ func (l *Log) deliver(ctx context.Context, consumer string, grace time.Duration,
 		return 0, fmt.Errorf("claim outbox rows: %w", err)
 	}
 	defer tx.Rollback()
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", claimTime.Milliseconds())); err != nil {
-		return 0, fmt.Errorf("claim outbox rows: %w", err)
+	for _, setting := range []string{fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", claimTime.Milliseconds()), pgschema.Replan} {
+		if _, err := tx.ExecContext(ctx, setting); err != nil {
+			return 0, fmt.Errorf("claim outbox rows: %w", err)
+		}
 	}
 	rows, err := collect(ctx, tx, pgschema.ClaimRows, args)
 	if err != nil || len(rows) == 0 {
@@ -186,7 +210,7 @@ func (l *Log) Done(ctx context.Context, consumer string, ids []int64) error {
 		// A consumer that is alone has nothing noted, so both orders are the same to it; one that
 		// is not must have noted, and committed that, before it looks for what all have got.
 		for _, statement := range []string{pgschema.NoteRows, pgschema.DeleteRows} {
-			if _, err := l.db.ExecContext(ctx, statement, consumer, "{"+strings.Join(texts, ",")+"}"); err != nil {
+			if _, err := l.replanned(ctx, statement, consumer, "{"+strings.Join(texts, ",")+"}"); err != nil {
 				return fmt.Errorf("delete delivered outbox rows: %w", err)
 			}
 		}
