@@ -32,6 +32,7 @@ func (s Status) String() string {
 // Details of answers.
 const (
 	DetailNear        = "near"        // hit in process
+	DetailNearProven  = "near_proven" // hit in process, after the store has proven that it is as of now
 	DetailFenced      = "fenced"      // a writer of one of the answer's tags is in flight
 	DetailUnavailable = "unavailable" // the shared tier is out of reach, or not yet trusted again
 	DetailTooLarge    = "too_large"   // the answer has more tags than may be: it is not stored

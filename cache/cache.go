@@ -140,6 +140,7 @@ func New(cfg Config) (*Cache, error) {
 	c.cfg.Logger = slog.New(safeHandler{c.cfg.Logger.Handler(), func() { c.Observe(c.ctx, event.Panicked{Func: "Logger"}) }})
 	c.health = newHealth(c.cfg, c.Observe, c.start, &c.bumps)
 	c.changes = newChangeTracker(func() { c.Observe(c.ctx, event.ChangesMissed{}) }, &c.health.validated)
+	c.coalesceProofs()
 	c.OnRecovery(func(context.Context) error {
 		c.changes.forget() // what is near was read before, and may have been written since
 		return nil

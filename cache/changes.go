@@ -8,7 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/chainlearn/chainlearn/cache/coalesce"
 	"github.com/chainlearn/chainlearn/cache/driver"
+	"github.com/chainlearn/chainlearn/cache/event"
 )
 
 const (
@@ -52,6 +54,10 @@ type changeTracker struct {
 	proven      atomic.Int64  // since birth: everything before has been reported
 	epoch       atomic.Uint32 // raised when anything may have changed
 	unavailable atomic.Bool   // the store reports no changes, and never will
+
+	prover     driver.Prover // nil: the store does not prove when it is asked
+	proofs     coalesce.Calls[struct{}, struct{}, struct{}]
+	unprovable atomic.Bool // the last proof that was asked for failed, and none has come since
 
 	seed maphash.Seed
 
@@ -132,7 +138,10 @@ func (t *changeTracker) forget() {
 }
 
 // Proven implements driver.Listener.
-func (t *changeTracker) Proven(at time.Time) { t.proven.Store(int64(at.Sub(t.birth))) }
+func (t *changeTracker) Proven(at time.Time) {
+	t.proven.Store(int64(at.Sub(t.birth)))
+	t.unprovable.Store(false)
+}
 
 // expect makes room for the tags of this many more near answers.
 func (t *changeTracker) expect(answers int) {
@@ -191,6 +200,45 @@ func (t *changeTracker) generationsOf(tags []Tag, create bool) (g generations, k
 		}
 	}
 	return g, true
+}
+
+// coalesceProofs makes one small call of the store serve all callers who wait for a proof. A proof is as
+// good to them as one of their own: it begins after they have come.
+func (c *Cache) coalesceProofs() {
+	t := c.changes
+	t.prover, _ = c.cfg.Store.(driver.Prover)
+	prove := func(ctx context.Context) error {
+		if c.health.down.Load() {
+			return ErrUnavailable
+		}
+		limited, _, cancel := c.health.withDeadline(ctx, 0)
+		defer cancel()
+		err := callStore(limited, t.prover.Prove)
+		if err != nil && ctx.Err() == nil {
+			// It does not report at present, or is slow: until it proves something of itself,
+			// callers ask it for the answers.
+			t.unprovable.Store(true)
+			c.Observe(ctx, event.StoreFailed{Op: "prove", Err: err})
+		}
+		return err
+	}
+	t.proofs.Alone, t.proofs.Most, t.proofs.Wait = 1, 1, c.cfg.StoreTimeout
+	t.proofs.Spawn, t.proofs.Closed = c.start, ErrClosed
+	t.proofs.One = func(ctx context.Context, _, _ struct{}) (none struct{}, err error) { return none, prove(ctx) }
+	t.proofs.Many = func(ctx context.Context, _, _ []struct{}) ([]struct{}, error) {
+		return make([]struct{}, 1), prove(ctx)
+	}
+}
+
+// prove asks for a proof, and says whether everything that changed before the call has been reported.
+func (t *changeTracker) prove(ctx context.Context) bool {
+	if t.prover == nil || t.unprovable.Load() {
+		return false
+	}
+	at := t.now()
+	_, err := t.proofs.Do(ctx, struct{}{}, struct{}{})
+	// A proof speaks of what was before it, and what the caller must see may be of this very moment.
+	return err == nil && t.proven.Load() > at
 }
 
 // watch keeps the change tracker up to date. It is started with the first query that

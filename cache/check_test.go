@@ -361,7 +361,7 @@ func TestInspectSeesNearAnswers(t *testing.T) {
 		if err != nil || in.Next != cache.Hit || in.Detail != cache.DetailNear || !in.Valid {
 			t.Errorf("near: %+v, %v", in, err)
 		}
-		if in, err := q.Inspect(cache.WithStrict(t.Context()), 1); err != nil || in.Next != cache.Hit || in.Detail != "" {
+		if in, err := q.Inspect(cache.WithStrict(t.Context()), 1); err != nil || in.Next != cache.Hit || in.Detail != cache.DetailNearProven {
 			t.Errorf("strictly: %+v, %v", in, err)
 		}
 	})

@@ -61,9 +61,9 @@ func (d *Cached[P, V]) Refresh(ctx context.Context, p P) (Answer[V], error) {
 // is not stored, or invalid, or must not be served now. Errors: those of a Get that cannot ask, and
 // ErrUnavailable.
 func (d *Cached[P, V]) Peek(ctx context.Context, p P) (a Answer[V], ok bool, err error) {
-	if d.near != nil && !isStrict(ctx) {
-		if a, now := d.near.get(p); a != nil {
-			return d.near.answer(a, now), true, a.err()
+	if d.near != nil {
+		if a, now, detail := d.near.get(ctx, p); a != nil {
+			return d.near.answer(a, now, detail), true, a.err()
 		}
 	}
 	r, err := d.request(ctx, p)

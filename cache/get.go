@@ -13,9 +13,9 @@ import (
 // *OverloadError, *PanicError of a Key or Tags, the cause of ctx if that ended first, ErrClosed.
 // Safe for concurrent use.
 func (d *Cached[P, V]) Get(ctx context.Context, p P) (V, error) {
-	if d.near != nil && !isStrict(ctx) {
-		if a, now := d.near.get(p); a != nil { // as Lookup does, without making an Answer
-			d.servedAt(ctx, d.near.time(now), Hit, d.near.detail, nil)
+	if d.near != nil {
+		if a, now, detail := d.near.get(ctx, p); a != nil { // as Lookup does, without making an Answer
+			d.servedAt(ctx, d.near.time(now), Hit, detail, nil)
 			return a.value, a.err()
 		}
 	}
@@ -26,10 +26,10 @@ func (d *Cached[P, V]) Get(ctx context.Context, p P) (V, error) {
 // Lookup is Get for callers who also want to know how the answer came. With ErrNotFound
 // the Answer says where that was known from, and has no Value.
 func (d *Cached[P, V]) Lookup(ctx context.Context, p P) (Answer[V], error) {
-	if d.near != nil && !isStrict(ctx) {
-		if a, now := d.near.get(p); a != nil {
-			d.servedAt(ctx, d.near.time(now), Hit, d.near.detail, nil)
-			return d.near.answer(a, now), a.err()
+	if d.near != nil {
+		if a, now, detail := d.near.get(ctx, p); a != nil {
+			d.servedAt(ctx, d.near.time(now), Hit, detail, nil)
+			return d.near.answer(a, now, detail), a.err()
 		}
 	}
 	r, err := d.request(ctx, p)

@@ -69,9 +69,9 @@ func (d *Cached[P, V]) Inspect(ctx context.Context, p P) (Inspection, error) {
 	default:
 		d.inspectEntry(ctx, &in, r.having(snapshot.States), snapshot)
 	}
-	if d.near != nil && !isStrict(ctx) {
-		if a, _ := d.near.get(p); a != nil {
-			in.Next, in.Detail = Hit, d.near.detail
+	if d.near != nil {
+		if a, _, detail := d.near.get(ctx, p); a != nil {
+			in.Next, in.Detail = Hit, detail
 		}
 	}
 	return in, nil

@@ -20,7 +20,8 @@ const (
 type near[P comparable, V any] struct {
 	*changeTracker
 	bound  int64  // Query.Near
-	detail string // of a hit
+	strict bool   // Query.NearStrict
+	detail string // of a hit that was not proven for its caller
 	table  *otter.Cache[P, *nearAnswer[V]]
 }
 
@@ -43,9 +44,9 @@ func (a *nearAnswer[V]) err() error {
 	return nil
 }
 
-func (n *near[P, V]) answer(a *nearAnswer[V], now int64) Answer[V] {
+func (n *near[P, V]) answer(a *nearAnswer[V], now int64, detail string) Answer[V] {
 	return Answer[V]{
-		Value: a.value, Status: Hit, Detail: n.detail, ETag: a.etag, bytes: a.bytes,
+		Value: a.value, Status: Hit, Detail: detail, ETag: a.etag, bytes: a.bytes,
 		Age: time.Duration(now - a.at), TTL: time.Duration(a.until - now),
 	}
 }
@@ -55,14 +56,14 @@ func (n *near[P, V]) answer(a *nearAnswer[V], now int64) Answer[V] {
 // now and then falls due with a read, is run apart from the readers, by goroutines that do not
 // outlive c.
 // Decision 45.
-func newNear[P comparable, V any](c *Cache, bound time.Duration, size int) *near[P, V] {
+func newNear[P comparable, V any](c *Cache, bound time.Duration, strict bool, size int) *near[P, V] {
 	c.changes.expect(size)
 	detail := DetailNear
 	if bound == 0 {
 		detail = ""
 	}
 	return &near[P, V]{
-		changeTracker: c.changes, bound: min(int64(bound), -never/2), detail: detail, // never is beyond any bound
+		changeTracker: c.changes, bound: min(int64(bound), -never/2), strict: strict, detail: detail, // never is beyond any bound
 		table: otter.Must(&otter.Options[P, *nearAnswer[V]]{
 			MaximumWeight: uint64(size),
 			Weigher: func(_ P, a *nearAnswer[V]) uint32 {
@@ -88,18 +89,49 @@ func isInProcess(store driver.Store) bool {
 	return ok && w.ReportsAtOnce()
 }
 
-// get returns the answer for p if it is provably not older than the bound.
+// get returns the answer for p if it may be served, by detail, to a caller who comes now.
+func (n *near[P, V]) get(ctx context.Context, p P) (a *nearAnswer[V], now int64, detail string) {
+	if n.strict || isStrict(ctx) {
+		a, now = n.getProven(ctx, p)
+		return a, now, DetailNearProven
+	}
+	a, now = n.getBounded(p)
+	return a, now, n.detail
+}
+
+// getBounded returns the answer for p if it is provably not older than the bound.
 // Decision 25.
-func (n *near[P, V]) get(p P) (a *nearAnswer[V], now int64) {
+func (n *near[P, V]) getBounded(p P) (a *nearAnswer[V], now int64) {
 	a, ok := n.table.GetIfPresent(p)
 	if !ok {
 		return nil, 0
 	}
 	now = n.now()
-	if !n.validated.Load() || now >= a.until || now-n.proven.Load() > n.bound || a.as.epoch != n.epoch.Load() || a.as.generations.changed() {
+	if now-n.proven.Load() > n.bound || !n.unchanged(a, now) {
 		return nil, now
 	}
 	return a, now
+}
+
+// getProven returns the answer for p if nothing that it depends on had changed when the caller came.
+// That takes a proof that begins now: what has been reported when it has come includes all that was
+// acknowledged before. Package internal/proof/model/strictnear has the protocol.
+// Decision 53.
+func (n *near[P, V]) getProven(ctx context.Context, p P) (a *nearAnswer[V], now int64) {
+	a, ok := n.table.GetIfPresent(p)
+	if !ok || !n.unchanged(a, n.now()) || !n.prove(ctx) {
+		return nil, 0
+	}
+	now = n.now()
+	if !n.unchanged(a, now) {
+		return nil, now
+	}
+	return a, now
+}
+
+// unchanged says whether a is fresh, and nothing was reported that changed it.
+func (n *near[P, V]) unchanged(a *nearAnswer[V], now int64) bool {
+	return n.validated.Load() && now < a.until && a.as.epoch == n.epoch.Load() && !a.as.generations.changed()
 }
 
 // put keeps an answer that the store vouched for after the snapshot was taken.
@@ -117,8 +149,8 @@ func (n *near[P, V]) put(p P, as snapshotToken, a Answer[V], found bool) {
 type strictKey struct{}
 
 // WithStrict returns a context whose reads are checked in the store, even where their query
-// keeps answers near. It is for a caller who must see a write that this process cannot
-// know of.
+// keeps answers near: where the store can prove that what is kept is as of now, that is all that it
+// is asked. It is for a caller who must see a write that this process cannot know of.
 func WithStrict(ctx context.Context) context.Context {
 	return context.WithValue(ctx, strictKey{}, true)
 }

@@ -87,6 +87,13 @@ type Query[P comparable, V any] struct {
 	// Its answers are kept as values unasked, and are as exact as what is read from it.
 	Near time.Duration
 
+	// NearStrict keeps answers in process, as values, like Near, and serves them as exactly as those
+	// of the store: each read waits until the store has proven that nothing of what the answer
+	// depends on has changed. That is one small call, which all reads of the process share, whatever
+	// they ask for, and no value is sent or decoded. It needs a store that can (driver.Prover, as
+	// redisstore is); with another, nothing is kept near. Near must be 0.
+	NearStrict bool
+
 	// NearSize bounds the answers kept as values in process, give or take a few that are on their
 	// way out. An answer of more than 4 KiB, encoded, counts once for each 4 KiB. Default 10,000.
 	NearSize int
@@ -155,7 +162,7 @@ func (q Query[P, V]) withDefaults(c Config) Query[P, V] {
 var queryName = regexp.MustCompile(`^[a-z0-9._-]+:[a-z0-9._-]+$`)
 
 // Stores keep these beside the entries, under the same prefix.
-var reservedNamespaces = []string{"tag", "lease", "warm", partNamespace, definedNamespace}
+var reservedNamespaces = []string{"tag", "lease", "told", "warm", partNamespace, definedNamespace}
 
 func (q Query[P, V]) validate(keepsValues bool) error {
 	var errs []error
@@ -170,8 +177,8 @@ func (q Query[P, V]) validate(keepsValues bool) error {
 		if _, err := keyOfType[P](); err != nil {
 			wrong("%w", err)
 		}
-	} else if q.Near > 0 && !comparedByValue(reflect.TypeFor[P]()) {
-		wrong("Near is %v, but %v is not compared by its value, as near answers are found by it: use a parameter without pointers and interfaces", q.Near, reflect.TypeFor[P]())
+	} else if (q.Near > 0 || q.NearStrict) && !comparedByValue(reflect.TypeFor[P]()) {
+		wrong("Near is %v and NearStrict %v, but %v is not compared by its value, as near answers are found by it: use a parameter without pointers and interfaces", q.Near, q.NearStrict, reflect.TypeFor[P]())
 	}
 	if q.Tags == nil {
 		wrong("Tags is nil")
@@ -214,8 +221,11 @@ func (q Query[P, V]) validate(keepsValues bool) error {
 			wrong("ContextKeys[%d] is of type %T, and no key of a context: use a type that can be compared", i, key)
 		}
 	}
-	if q.Near == 0 && q.NearSize > 0 && !keepsValues {
-		wrong("NearSize is %d, but Near is 0: nothing is kept near", q.NearSize)
+	if q.Near > 0 && q.NearStrict {
+		wrong("Near is %v and NearStrict is set: Near allows answers that are behind, NearStrict none; set one of them", q.Near)
+	}
+	if q.Near == 0 && !q.NearStrict && q.NearSize > 0 && !keepsValues {
+		wrong("NearSize is %d, but Near is 0 and NearStrict is not set: nothing is kept near", q.NearSize)
 	}
 	if q.WarmEvery > 0 && q.Warm == nil {
 		wrong("WarmEvery is %v, but Warm is nil", q.WarmEvery)
@@ -261,8 +271,12 @@ func Define[P comparable, V any](c *Cache, q Query[P, V]) *Cached[P, V] {
 	if err := c.define(q.Name, d); err != nil {
 		panic(fmt.Sprintf("cache: query %q: %v", q.Name, err))
 	}
-	if q.Near > 0 || c.keepsValues() && comparedByValue(reflect.TypeFor[P]()) {
-		d.near = newNear[P, V](c, q.Near, q.NearSize)
+	strict := q.NearStrict && !c.keepsValues()
+	switch {
+	case strict && c.changes.prover == nil:
+		c.cfg.Logger.Warn("near answers are off: this store does not prove that they are as of now", "query", q.Name)
+	case strict || q.Near > 0 || c.keepsValues() && comparedByValue(reflect.TypeFor[P]()):
+		d.near = newNear[P, V](c, q.Near, strict, q.NearSize)
 		c.watch()
 	}
 	if q.Warm != nil && q.WarmEvery > 0 {

@@ -55,6 +55,7 @@ var _ cache.Observer = (*Metrics)(nil)
 // Tiers that answers come from, as the label of cache_hits_total.
 const (
 	tierNear   = "near"
+	tierProven = "near_proven"
 	tierShared = "shared"
 )
 
@@ -193,7 +194,7 @@ func (m *Metrics) Observe(_ context.Context, e cache.Event) {
 func (m *Metrics) Query(name string) cache.QueryObserver {
 	ns, q, _ := strings.Cut(name, ":")
 	qm := &queryMetrics{
-		hits: m.hits.WithLabelValues(ns, q, tierShared), nearHits: m.hits.WithLabelValues(ns, q, tierNear),
+		hits: m.hits.WithLabelValues(ns, q, tierShared), nearHits: m.hits.WithLabelValues(ns, q, tierNear), provenHits: m.hits.WithLabelValues(ns, q, tierProven),
 		misses:      m.misses.WithLabelValues(ns, q),
 		fenced:      m.bypasses.WithLabelValues(ns, q, cache.DetailFenced),
 		unavailable: m.bypasses.WithLabelValues(ns, q, cache.DetailUnavailable),
@@ -214,6 +215,7 @@ func (m *Metrics) Query(name string) cache.QueryObserver {
 // queryMetrics are the metrics of one query, looked up once.
 type queryMetrics struct {
 	hits, nearHits         prometheus.Counter
+	provenHits             prometheus.Counter
 	misses                 prometheus.Counter
 	fenced, unavailable    prometheus.Counter
 	bypassTags, tooLarge   prometheus.Counter
@@ -231,6 +233,9 @@ func (m *queryMetrics) Served(_ context.Context, s cache.Served) {
 	switch {
 	case s.Cached() && s.Detail == cache.DetailNear:
 		m.nearHits.Inc()
+		return
+	case s.Cached() && s.Detail == cache.DetailNearProven:
+		m.provenHits.Inc()
 		return
 	case s.Cached():
 		m.hits.Inc()

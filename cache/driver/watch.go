@@ -14,6 +14,17 @@ type Watcher interface {
 	Watch(ctx context.Context, w Listener) error
 }
 
+// Prover is a Watcher that proves when it is asked to. Then a cache can serve what it keeps near as
+// exactly as what it reads: after one small call, which all callers share.
+type Prover interface {
+	Watcher
+
+	// Prove returns nil once everything that changed before the call has been reported to every
+	// Listener, which has been told so (Listener.Proven). It returns an error at once where a
+	// part of the store does not report at present, and the cause of ctx when that ends.
+	Prove(ctx context.Context) error
+}
+
 // ExactWatcher is a Watcher that reports a change before the call that makes it returns, whichever process
 // makes it, as only a store in process can. What a cache keeps near is then as exact as what it
 // reads from the store, and it keeps answers near unasked.

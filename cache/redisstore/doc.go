@@ -11,6 +11,7 @@
 //	                        its mark, and 8, the end of its lease in ms of the server's clock
 //	PREFIX lease:{PREFIX KEY}  the load that holds the lease, and what became of the last load
 //	PREFIX lease:#N         what CheckWrites writes, one on each master
+//	PREFIX told:NAME:N      what a tracking connection writes to hear of, and deletes at once
 //	PREFIX filled           a channel: the keys that were settled while another load waited
 //
 // A hit is one MGET or, in a Cluster, one pipelined round trip of GETs. Only a tag that is new,
@@ -46,8 +47,9 @@
 //
 // Watch has a tracking connection to every master, by client tracking over RESP3 in broadcasting
 // mode: the server pushes the name of each tag key that changes, expires or is evicted. Five
-// times a second each master is asked to prove that it still serves. The reply comes after
-// everything that it pushed before. So near answers stop within their bound when a master is
+// times a second, and whenever a caller waits for it (Prove), each connection proves that it has heard
+// of everything: it writes a key of its own, and what it hears of that comes after all that changed
+// before. The order is seen to be so before the first proof. So near answers stop within their bound when a master is
 // silent, was demoted or has lost its Cluster. All near answers are dropped when a tracking
 // connection is lost, a slot moves, the data is flushed, or a server is replaced. A hit changes
 // nothing and pushes nothing. Neither does a fill, unless it extends the life of a tag of which

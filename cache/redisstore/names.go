@@ -28,15 +28,19 @@ func checkPrefix(prefix string) error {
 const (
 	tagInfix   = "tag:"
 	leaseInfix = "lease:"
-	// escape stands before the keys of entries that would otherwise name a tag or a lease,
-	// and before those that begin with escape itself. The cache gives no such keys to its
+	// toldInfix sorts behind tagInfix: see tracking.go.
+	toldInfix = "told:"
+	// escape stands before the keys of entries that would otherwise name a tag, a lease or a
+	// proof, and before those that begin with escape itself. The cache gives no such keys to its
 	// queries.
 	escape = ":"
 )
 
 func entryInfix(key string) string {
-	if strings.HasPrefix(key, tagInfix) || strings.HasPrefix(key, leaseInfix) || strings.HasPrefix(key, escape) {
-		return escape
+	for _, infix := range [...]string{tagInfix, leaseInfix, toldInfix, escape} {
+		if strings.HasPrefix(key, infix) {
+			return escape
+		}
 	}
 	return ""
 }
@@ -53,6 +57,14 @@ func (n names) proof(i int) string { return string(n) + leaseInfix + "#" + strco
 // lease puts the whole name of the entry into braces. The lease is then in the slot of the entry,
 // whose name has no braces and is hashed as a whole.
 func (n names) lease(key string) string { return string(n) + leaseInfix + "{" + n.entry(key) + "}" }
+
+// told begins the keys that a tracking connection writes and hears of. No other connection tracks
+// them.
+func (n names) told(connection string) string { return string(n) + toldInfix + connection + ":" }
+
+// order is a tag that a tracking connection changes to learn in which order it hears. No tag is
+// spelled like this.
+func (n names) order(connection string) string { return string(n) + tagInfix + "#order:" + connection }
 
 func (n names) channel() string { return string(n) + "filled" }
 

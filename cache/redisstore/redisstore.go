@@ -146,7 +146,7 @@ func (c Config) options() (rueidis.ClientOption, error) {
 // errClosed is returned by every method of a closed Store that returns an error.
 var errClosed = errors.New("redisstore: store is closed")
 
-// Store is a driver.Watcher in Redis. It is safe for concurrent use.
+// Store is a driver.Prover in Redis. It is safe for concurrent use.
 type Store struct {
 	cfg          Config
 	opt          rueidis.ClientOption
@@ -166,11 +166,12 @@ type Store struct {
 	wakes    chan struct{}                  // has room for one value: probe now
 
 	mu              sync.Mutex
-	next            *probeResult  // of the probe that begins next; nil if no caller waits for it; guarded by mu
-	topologyChanged chan struct{} // closed when the topology is replaced; guarded by mu
+	sessions        map[*watchSession]struct{} // guarded by mu
+	next            *probeResult               // of the probe that begins next; nil if no caller waits for it; guarded by mu
+	topologyChanged chan struct{}              // closed when the topology is replaced; guarded by mu
 }
 
-var _ driver.Watcher = (*Store)(nil)
+var _ driver.Prover = (*Store)(nil)
 
 // Open returns a Store for cfg, or an error that names everything that is wrong with cfg.
 // It waits at most cfg.Timeout, or until ctx ends, for Redis to answer. If Redis does not
@@ -189,6 +190,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		waiters:         newWaiters(),
 		inFlight:        make(chan struct{}, maxInFlight),
 		wakes:           make(chan struct{}, 1),
+		sessions:        map[*watchSession]struct{}{},
 		topologyChanged: make(chan struct{}),
 	}
 	// A PING goes out at the second tick after the last answer, at the latest.

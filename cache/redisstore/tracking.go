@@ -2,15 +2,11 @@ package redisstore
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -35,28 +31,30 @@ import (
 // of 1,000 tags that 16 processes use, a write took 63 µs of the server's time, 79 µs in
 // default mode, and 15 µs without tracking.
 //
-// A proof is a request and its reply. Pushes and replies share the connection and stay in
-// order, and rueidis handles pushes, in the goroutine that reads, before it hands on the
-// reply. Redis executes what it found readable, then queues the pushes for all changes of
-// that round, then sends replies, then looks for new input:
+// A proof is a change too: the connection writes a key of its own, and waits until the server has
+// pushed the name of that. The server executes one command after the other, and pushes the
+// names of what changed to each connection in the order in which it changed:
 //
 //	writer                  server                           tracking connection
-//	BUMP t  ------------->  changes t
-//	                        queues push t  --------------->  Changed(t)
+//	BUMP t  ------------->  changes t                        at = now
 //	        <-------------  acknowledges
-//	                        reads HELLO    <---------------  at = now, HELLO
-//	                        queues reply   --------------->  Proven(at)
+//	                        SET proof 7    <---------------  SET proof 7
+//	                        pushes t       --------------->  Changed(t)
+//	                        pushes proof 7 --------------->  Proven(at)
 //
-// A request that is sent after a change is read in a later round, so its reply is behind the
-// push. This needs one request at a time. With two, the first makes the socket readable, the
-// server changes t for another client, the second arrives, and both are read and answered in
-// this round: the second reply would be ahead of the push for a change that is older than the
-// second request. So rueidis must send no PING of its own here.
+// The reply to SET proves nothing. It need not stay behind the pushes: servers with I/O threads may
+// send it while those wait for the end of their round.
 //
-// The request is HELLO, because its reply names the role. A server that was demoted answers
-// PING, and has nothing to report because writes go elsewhere. A master of a Cluster must also
-// GET a key of its own slots: one that is cut off from its Cluster still says that it is a
-// master, but refuses the key.
+// Redis collects the names of a round and pushes them by prefix, in the order of the prefixes. So the
+// proofs have a prefix of their own, to which no other connection listens, and which comes after
+// that of the tags. That is how Redis and Valkey do it; no manual promises it. So each connection
+// sees for itself before its first proof: a script changes a tag and then the key of a proof, which
+// is one round, and they have to be heard in this order. A proof has a name that no other has, so
+// that what is heard of it, also that it has expired or was evicted, comes after its SET.
+//
+// The request begins with HELLO, because its reply names the role: a server that was demoted has
+// nothing to report because writes go elsewhere. Most refuse the SET as well. A master of a
+// Cluster that is cut off refuses it for certain, if the key is of its own slots.
 //
 // Changes can be lost where no connection tracks: before the first, between two, and where a
 // slot or an address leads to another server. Each such gap is reported as Missed, which
@@ -103,12 +101,14 @@ type trackingConn struct {
 	stop    context.CancelFunc
 	done    chan struct{} // closed when run has returned
 
-	proofKey string    // a key of this master, "" unless it is part of a Cluster; guarded by session.mu
-	proven   time.Time // every change before it has been reported; guarded by session.mu
+	proofKey string        // a key of this master, "" unless it is part of a Cluster; guarded by session.mu
+	proven   time.Time     // every change before it has been reported; guarded by session.mu
+	reports  bool          // has proven something over its network connection, which lasts; guarded by session.mu
+	asked    chan struct{} // for a proof, before the next is due
 }
 
 func newTrackingConn(ctx context.Context, session *watchSession, in incarnation) *trackingConn {
-	c := &trackingConn{incarnation: in, session: session, done: make(chan struct{})}
+	c := &trackingConn{incarnation: in, session: session, done: make(chan struct{}), asked: make(chan struct{}, 1)}
 	c.ctx, c.stop = context.WithCancel(ctx)
 	return c
 }
@@ -146,25 +146,29 @@ func (c *trackingConn) run() {
 func (c *trackingConn) runOnce(begun func()) (proven bool, err error) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel()
-	socket := &trackingSocket{ended: make(chan struct{})}
-	client, err := c.dial(ctx, socket)
+	conn := newTrackedConn(c)
+	client, err := conn.dial(ctx)
 	if client != nil {
 		defer client.Close()
 	}
 	if err != nil {
 		return false, err
 	}
-	if err := c.enableTracking(ctx, client); err != nil {
+	if err := conn.enableTracking(ctx); err != nil {
 		return false, err
 	}
 	if err := c.verifyIdentity(ctx, client); err != nil {
 		return false, err
 	}
+	if err := conn.seeOrder(ctx); err != nil {
+		return false, err
+	}
+	defer c.session.interrupted(c)
 	tick := time.NewTicker(proofEvery)
 	defer tick.Stop()
 	for {
 		at := time.Now()
-		if err := c.requestProof(ctx, client); err != nil {
+		if err := conn.prove(ctx); err != nil {
 			return proven, err
 		}
 		if c.session.proved(c, at, !proven) && !proven {
@@ -173,7 +177,8 @@ func (c *trackingConn) runOnce(begun func()) (proven bool, err error) {
 		}
 		select {
 		case <-tick.C:
-		case <-socket.ended: // reconnect before the next tick
+		case <-c.asked:
+		case <-conn.ended: // reconnect before the next tick
 			return proven, errConnectionLost
 		case <-ctx.Done():
 			return proven, ctx.Err()
@@ -184,94 +189,8 @@ func (c *trackingConn) runOnce(begun func()) (proven bool, err error) {
 var (
 	errConnectionLost   = errors.New("the connection was lost")
 	errSecondConnection = errors.New("another connection would not be tracked")
+	errNotPushed        = errors.New("the server does not report what changes")
 )
-
-// trackingSocket is the network connection of one runOnce.
-type trackingSocket struct {
-	net.Conn // set when it is dialled
-	once     sync.Once
-	ended    chan struct{}
-}
-
-func (s *trackingSocket) Close() error {
-	s.once.Do(func() { close(s.ended) })
-	return s.Conn.Close()
-}
-
-// dial makes a client that has one connection and never another.
-func (c *trackingConn) dial(ctx context.Context, socket *trackingSocket) (rueidis.Client, error) {
-	opt := singleServer(c.session.store.opt, c.addr)
-	dial := dialFuncOf(opt)
-	var dialled atomic.Bool
-	opt.DialCtxFn = func(dctx context.Context, addr string, d *net.Dialer, cfg *tls.Config) (net.Conn, error) {
-		if dialled.Swap(true) {
-			return nil, errSecondConnection
-		}
-		dctx, cancel := context.WithCancel(dctx)
-		defer cancel()
-		defer context.AfterFunc(ctx, cancel)()
-		conn, err := dial(dctx, addr, d, cfg)
-		if err != nil {
-			return nil, err
-		}
-		socket.Conn = conn
-		context.AfterFunc(ctx, func() { _ = socket.Close() })
-		return socket, nil
-	}
-	opt.Dialer.KeepAlive = -1 // no PING by rueidis: one request at a time; requestProof notices silence
-	opt.RingScaleEachConn = trackingRing
-	opt.ReadBufferEachConn, opt.WriteBufferEachConn = trackingBuffer, trackingBuffer
-	opt.OnInvalidations = func(keys []rueidis.RedisMessage) {
-		switch {
-		case keys != nil:
-			names := make([]string, len(keys))
-			for i := range keys {
-				names[i], _ = keys[i].ToString()
-			}
-			c.session.changed(names)
-		case !socket.hasEnded():
-			c.session.missed() // all keys were flushed
-		}
-	}
-	return rueidis.NewClient(opt)
-}
-
-// hasEnded reports whether s was closed. rueidis closes it before it reports the end of the
-// connection as an invalidation of everything.
-func (s *trackingSocket) hasEnded() bool {
-	select {
-	case <-s.ended:
-		return true
-	default:
-		return false
-	}
-}
-
-// enableTracking tells the server to push. It ends Watch if the server never will.
-//
-// rueidis.ClientOption.ClientTrackingOptions would do the same, but would not tell a refusal
-// by the server from other failures of a connection.
-func (c *trackingConn) enableTracking(ctx context.Context, client rueidis.Client) error {
-	ctx, cancel := c.withTimeout(ctx)
-	defer cancel()
-	b := client.B()
-	hello, err := client.Do(ctx, b.Arbitrary("HELLO").Build()).AsMap()
-	proto := hello["proto"]
-	if version, _ := proto.AsInt64(); isPermanent(err) || err == nil && version < 3 {
-		// A server that speaks only RESP2 accepts CLIENT TRACKING, and pushes nothing.
-		return c.refuse("it does not speak RESP3, over which changes are reported: allow HELLO 3, "+
-			"or use Redis 6.2 or later, or Valkey", err)
-	}
-	if err != nil {
-		return err
-	}
-	err = client.Do(ctx, b.Arbitrary("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", c.session.store.names.tag("")).Build()).Error()
-	if isPermanent(err) {
-		return c.refuse("it does not report changes: allow the account CLIENT TRACKING, as +client|tracking does, "+
-			"or use a server that has it", err)
-	}
-	return err
-}
 
 // isPermanent reports that the server has declined for a reason that time does not change.
 func isPermanent(err error) bool {
@@ -301,34 +220,6 @@ func (c *trackingConn) verifyIdentity(ctx context.Context, client rueidis.Client
 	if err == nil && !info.withoutRunID && info.identity != c.identity {
 		c.session.store.wake()
 		err = fmt.Errorf("redis %s: it is not the server it was", c.addr)
-	}
-	return err
-}
-
-// requestProof returns nil if the server answers, and is still a master that serves.
-func (c *trackingConn) requestProof(ctx context.Context, client rueidis.Client) error {
-	ctx, cancel := c.withTimeout(ctx)
-	defer cancel()
-	c.session.mu.Lock()
-	key := c.proofKey
-	c.session.mu.Unlock()
-	hello := client.B().Arbitrary("HELLO").Build()
-	if key == "" {
-		_, err := parseHello(client.Do(ctx, hello))
-		return err
-	}
-	replies := client.DoMulti(ctx, hello, client.B().Get().Key(key).Build())
-	if _, err := parseHello(replies[0]); err != nil {
-		return err
-	}
-	err := replies[1].Error()
-	if err == nil || rueidis.IsRedisNil(err) || isAsk(err) || isWrongType(err) {
-		return nil
-	}
-	if re, ok := rueidis.IsRedisErr(err); ok {
-		if _, moved := re.IsMoved(); moved {
-			c.session.store.wake()
-		}
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package redisstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -31,8 +32,16 @@ func (s *Store) Watch(ctx context.Context, w driver.Listener) error {
 	watching, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	defer context.AfterFunc(s.ctx, func() { end(errClosed) })()
-	session := &watchSession{store: s, fail: end, listener: w}
-	defer session.stop()
+	session := &watchSession{store: s, fail: end, listener: w, advanced: make(chan struct{})}
+	s.mu.Lock()
+	s.sessions[session] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.sessions, session)
+		s.mu.Unlock()
+		session.stop()
+	}()
 	for watching.Err() == nil {
 		t, changed := s.currentTopology()
 		if t != nil {
@@ -49,6 +58,23 @@ func (s *Store) Watch(ctx context.Context, w driver.Listener) error {
 	return fmt.Errorf("redisstore: watch: %w", context.Cause(watching))
 }
 
+// Prove implements driver.Prover.
+func (s *Store) Prove(ctx context.Context) error {
+	s.mu.Lock()
+	sessions := slices.Collect(maps.Keys(s.sessions))
+	s.mu.Unlock()
+	at := time.Now()
+	for _, session := range sessions { // all before the first is waited for
+		session.ask()
+	}
+	for _, session := range sessions {
+		if err := session.awaitProof(ctx, at); err != nil {
+			return fmt.Errorf("redisstore: prove: %w", err)
+		}
+	}
+	return nil
+}
+
 // watchSession is one call of Watch: the tracking connections of one driver.Listener, one to
 // each master.
 type watchSession struct {
@@ -62,6 +88,7 @@ type watchSession struct {
 	topology *topology                     // that tracking belongs to; guarded by mu
 	tracking map[incarnation]*trackingConn // changed by follow alone, under mu
 	proven   time.Time                     // reported to listener last; guarded by mu
+	advanced chan struct{}                 // closed, and replaced, when proven or who reports is another; guarded by mu
 }
 
 // incarnation is one server process, with its data, at one address.
@@ -107,6 +134,7 @@ func (w *watchSession) follow(ctx context.Context, t *topology) {
 	if prev != nil && !prev.sameMasters(t) {
 		w.listener.Missed()
 	}
+	w.advance()
 	w.mu.Unlock()
 
 	for _, c := range stopped {
@@ -117,10 +145,72 @@ func (w *watchSession) follow(ctx context.Context, t *topology) {
 	}
 }
 
+// ask asks every tracking connection for a proof that begins from now on.
+func (w *watchSession) ask() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.tracking {
+		select {
+		case c.asked <- struct{}{}:
+		default: // it has been asked, and has not begun
+		}
+	}
+}
+
+var errNotReporting = errors.New("redis does not report changes at present")
+
+// awaitProof waits until every change before at has been reported.
+func (w *watchSession) awaitProof(ctx context.Context, at time.Time) error {
+	for {
+		w.mu.Lock()
+		proven, advanced, err := w.proven, w.advanced, w.silent()
+		w.mu.Unlock()
+		switch {
+		case err != nil:
+			return err
+		case proven.After(at):
+			return nil
+		}
+		select {
+		case <-advanced:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// silent says why nothing can be proven at present. mu is held.
+func (w *watchSession) silent() error {
+	if w.listener == nil || w.store.topology.Load() != w.topology || len(w.tracking) == 0 {
+		return errNotReporting
+	}
+	for _, c := range w.tracking {
+		if !c.reports {
+			return errNotReporting
+		}
+	}
+	return nil
+}
+
+// advance wakes those who wait for a proof. mu is held.
+func (w *watchSession) advance() {
+	close(w.advanced)
+	w.advanced = make(chan struct{})
+}
+
+// interrupted notes that c has lost its network connection.
+func (w *watchSession) interrupted(c *trackingConn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c.reports = false
+	w.advance()
+}
+
 // stop stops the tracking connections. Nothing is reported after it.
 func (w *watchSession) stop() {
 	w.mu.Lock()
 	w.listener = nil
+	w.advance()
 	w.mu.Unlock()
 	for _, c := range w.tracking {
 		c.stop()
@@ -167,11 +257,12 @@ func (w *watchSession) proved(c *trackingConn, at time.Time, first bool) bool {
 	if first {
 		w.listener.Missed()
 	}
-	c.proven = at
+	c.proven, c.reports = at, true
 	oldest := slices.MinFunc(slices.Collect(maps.Values(w.tracking)), func(x, y *trackingConn) int { return x.proven.Compare(y.proven) })
 	if oldest.proven.After(w.proven) {
 		w.proven = oldest.proven
 		w.listener.Proven(w.proven)
+		w.advance()
 	}
 	return true
 }

@@ -31,6 +31,7 @@ const (
 	OpPurge
 	OpWatch
 	OpCheckWrites
+	OpProve
 	numOps
 )
 
@@ -56,7 +57,7 @@ type Faulty struct {
 	forwarders sync.WaitGroup
 }
 
-var _ driver.Watcher = (*Faulty)(nil)
+var _ driver.Prover = (*Faulty)(nil)
 
 type fault struct {
 	delay  time.Duration

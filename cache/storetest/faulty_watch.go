@@ -30,7 +30,7 @@ func (f *Faulty) Watch(ctx context.Context, w driver.Listener) error {
 		return x.before
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	r := &faultyListener{faulty: f, listener: w, signals: make(chan struct{}, 1)}
+	r := &faultyListener{faulty: f, listener: w, signals: make(chan struct{}, 1), advanced: make(chan struct{})}
 	f.data.watch(r, true)
 	defer f.data.watch(r, false)
 	ended := make(chan error, 1)
@@ -66,8 +66,10 @@ type faultyListener struct {
 	proven atomic.Pointer[time.Time] // by the inner store; nil when never
 	gaps   int64                     // of any kind that were reported to listener
 
-	mu    sync.Mutex
-	queue []delayedReport // guarded by mu
+	mu       sync.Mutex
+	queue    []delayedReport // guarded by mu
+	passed   time.Time       // the latest proof that listener was told of; guarded by mu
+	advanced chan struct{}   // closed when that changes; guarded by mu
 }
 
 // delayedReport is a report that is delivered later.
@@ -140,7 +142,45 @@ func (r *faultyListener) prove() {
 	if proven.Before(now) {
 		now = *proven
 	}
-	r.send(func() { r.listener.Proven(now) })
+	r.send(func() {
+		r.listener.Proven(now)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.passed = now
+		close(r.advanced)
+		r.advanced = make(chan struct{})
+	})
+}
+
+// Prove implements driver.Prover. It waits as long as reports are delayed, and until ctx ends while they
+// are lost.
+func (f *Faulty) Prove(ctx context.Context) error {
+	at := time.Now()
+	return f.do(ctx, OpProve, func() error {
+		for _, r := range f.data.listening(f) {
+			if err := r.awaitProof(ctx, at); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (r *faultyListener) awaitProof(ctx context.Context, at time.Time) error {
+	for {
+		r.signal()
+		r.mu.Lock()
+		passed, advanced := r.passed, r.advanced
+		r.mu.Unlock()
+		if passed.After(at) {
+			return nil
+		}
+		select {
+		case <-advanced:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 func (r *faultyListener) faults() (x fault, gaps int64) {

@@ -57,6 +57,18 @@ func (l *lostData) watch(r *faultyListener, on bool) {
 	}
 }
 
+// listening returns the listeners that hear through f.
+func (l *lostData) listening(f *Faulty) (rs []*faultyListener) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for r := range l.watches {
+		if r.faulty == f {
+			rs = append(rs, r)
+		}
+	}
+	return rs
+}
+
 // namesOfCallers returns the names by which callers know tags of the inner store, without those
 // that were lost.
 func (l *lostData) namesOfCallers(tags []driver.Tag) (known []driver.Tag) {

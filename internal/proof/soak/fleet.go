@@ -370,3 +370,25 @@ func (f *Fleet) Close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// databaseActivity says what the database is doing, and for how long.
+func (f *Fleet) databaseActivity(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var text strings.Builder
+	text.WriteString("  the database\n")
+	rows, err := f.admin.Query(ctx, `SELECT format('%s %s for %s, in a transaction for %s, waits for %s, blocked by %s: %s', pid, state,
+			clock_timestamp() - query_start, clock_timestamp() - xact_start, wait_event, pg_blocking_pids(pid), left(regexp_replace(query, '\s+', ' ', 'g'), 120))
+		FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle' ORDER BY xact_start LIMIT 20`)
+	if err == nil {
+		var line string
+		_, err = pgx.ForEachRow(rows, []any{&line}, func() error {
+			fmt.Fprintf(&text, "    %s\n", line)
+			return nil
+		})
+	}
+	if err != nil {
+		fmt.Fprintf(&text, "    %v\n", err)
+	}
+	return text.String()
+}

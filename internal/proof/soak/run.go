@@ -196,7 +196,7 @@ func (r *testRun) untilServing(ctx context.Context) time.Duration {
 		return true, ""
 	})
 	if late != nil && !errors.Is(context.Cause(ctx), context.Canceled) {
-		r.report.addViolation(Violation{What: "the fleet does not serve from the cache again", Text: "  " + late.Error() + "\n" + laggard.explain(context.WithoutCancel(ctx)), at: now()})
+		r.report.addViolation(Violation{What: "the fleet does not serve from the cache again", Text: "  " + late.Error() + "\n" + r.fleet.databaseActivity(context.WithoutCancel(ctx)) + laggard.explain(context.WithoutCancel(ctx)), at: now()})
 	}
 	return time.Since(began)
 }

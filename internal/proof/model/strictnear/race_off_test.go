@@ -1,0 +1,5 @@
+//go:build !race
+
+package strictnear
+
+const raceEnabled = false
