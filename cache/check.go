@@ -224,6 +224,8 @@ func list(set map[string]bool) string {
 type definition interface {
 	warm(ctx context.Context) error
 	declare(ctx context.Context) (declaration, error)
+	info() QueryInfo
+	inspect(ctx context.Context, params []byte) (Inspection, error)
 }
 
 // declaration is what a query says of itself, and what was seen of it.

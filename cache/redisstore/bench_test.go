@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -101,6 +102,61 @@ func BenchmarkHit(b *testing.B) {
 			b.ReportMetric(float64(three[len(three)/2].Nanoseconds()), "ns/3GETs")
 			b.ReportMetric(float64(ours[len(ours)/2])/float64(bare[len(bare)/2]), "×GET")
 			b.ReportMetric(float64(ours[len(ours)/2])/float64(three[len(three)/2]), "×3GETs")
+		})
+	}
+}
+
+// BenchmarkNearStrict compares a hit of an answer of 2 KB that is kept near and proven for its caller
+// with a hit of the same answer in Redis, for one caller and for many, in turns.
+func BenchmarkNearStrict(b *testing.B) {
+	r := testservers.StartRedis(b, testservers.RedisConfig{})
+	c, err := cache.New(cache.Config{Store: open(b, redisstore.Config{URL: r.URL()}), StoreTimeout: ample})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	type lesson struct{ Title, Text string }
+	query := cache.Query[int, []lesson]{
+		Name: "bench:strict",
+		Tags: func(id int) []cache.Tag { return []cache.Tag{cache.T("course", id), cache.T("catalog", "all")} },
+		Load: func(context.Context, int) ([]lesson, error) {
+			return slices.Repeat([]lesson{{"Stellar Basics", strings.Repeat("What a block is. ", 5)}}, 20), nil
+		},
+		FreshFor: time.Hour,
+	}
+	inRedis := cache.Define(c, query)
+	query.Name, query.NearStrict = "bench:near", true
+	near := cache.Define(c, query)
+	const answers, batch = 64, 200
+	measure := func(q *cache.Cached[int, []lesson], callers int) time.Duration {
+		start := time.Now()
+		var wg sync.WaitGroup
+		for i := range callers {
+			wg.Go(func() {
+				for n := range batch {
+					if a, err := q.Lookup(b.Context(), (i+n)%answers); err != nil || len(a.Value) != 20 {
+						b.Errorf("%v %s: %v", a.Status, a.Detail, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		return time.Since(start) / time.Duration(callers*batch)
+	}
+	for _, callers := range []int{1, 8, 64} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			measure(inRedis, answers)
+			measure(near, answers)
+			var theirs, ours []time.Duration
+			for b.Loop() {
+				theirs = append(theirs, measure(inRedis, callers))
+				ours = append(ours, measure(near, callers))
+			}
+			slices.Sort(theirs)
+			slices.Sort(ours)
+			b.ReportMetric(float64(ours[len(ours)/2].Nanoseconds()), "ns/near")
+			b.ReportMetric(float64(theirs[len(theirs)/2].Nanoseconds()), "ns/Redis")
+			b.ReportMetric(float64(ours[len(ours)/2])/float64(theirs[len(theirs)/2]), "×Redis")
 		})
 	}
 }

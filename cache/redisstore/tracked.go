@@ -19,7 +19,8 @@ import (
 type trackedConn struct {
 	*trackingConn
 	client rueidis.Client
-	name   string // told from all others
+	toldAs string // begins the names of its proofs, which no other connection's do
+	order  string // begins the name of the tag that it changes to see the order
 
 	net.Conn // set when it is dialled
 	once     sync.Once
@@ -32,7 +33,11 @@ type trackedConn struct {
 }
 
 func newTrackedConn(c *trackingConn) *trackedConn {
-	return &trackedConn{trackingConn: c, name: rand.Text(), ended: make(chan struct{}), pushed: make(chan struct{}, 1)}
+	name, names := rand.Text(), c.session.store.names
+	return &trackedConn{
+		trackingConn: c, toldAs: names.told(name), order: names.order(name),
+		ended: make(chan struct{}), pushed: make(chan struct{}, 1),
+	}
 }
 
 // Close implements net.Conn.
@@ -106,8 +111,7 @@ func (t *trackedConn) enableTracking(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	names := t.session.store.names
-	err = t.client.Do(ctx, b.Arbitrary("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", names.tag(""), "PREFIX", names.told(t.name)).Build()).Error()
+	err = t.client.Do(ctx, b.Arbitrary("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", t.session.store.names.tag(""), "PREFIX", t.toldAs).Build()).Error()
 	if isPermanent(err) {
 		return t.refuse("it does not report changes: allow the account CLIENT TRACKING, as +client|tracking does, "+
 			"or use a server that has it", err)
@@ -117,21 +121,24 @@ func (t *trackedConn) enableTracking(ctx context.Context) error {
 
 // hear is told by the server which keys have changed.
 func (t *trackedConn) hear(keys []rueidis.RedisMessage) {
-	names := t.session.store.names
-	told, order := names.told(t.name), names.order(t.name)
-	tags := make([]string, 0, len(keys))
+	var tags, proofs []string
 	for i := range keys {
 		name, _ := keys[i].ToString()
-		if rest, ok := strings.CutPrefix(name, told); ok {
-			t.hearProof(rest)
+		if rest, ok := strings.CutPrefix(name, t.toldAs); ok {
+			proofs = append(proofs, rest)
 			continue
 		}
-		if strings.HasPrefix(name, order) && t.told.Load() == 0 {
+		if strings.HasPrefix(name, t.order) && t.told.Load() == 0 {
 			t.ordered.Store(true)
 		}
 		tags = append(tags, name)
 	}
-	t.session.changed(tags)
+	if len(tags) > 0 {
+		t.session.changed(tags)
+	}
+	for _, rest := range proofs { // last: they speak of what stands before them in the same message, too
+		t.hearProof(rest)
+	}
 }
 
 // hearProof notes that the server has pushed the proof of a number, which may be followed by a hash
@@ -165,7 +172,7 @@ const proofLife = time.Minute
 // next returns the key of another proof.
 func (t *trackedConn) next(hashTag string) string {
 	t.proofs++
-	return t.session.store.names.told(t.name) + strconv.FormatUint(t.proofs, 10) + hashTag
+	return t.toldAs + strconv.FormatUint(t.proofs, 10) + hashTag
 }
 
 // orderScript changes a tag and then the key of a proof.
@@ -182,7 +189,7 @@ func (t *trackedConn) seeOrder(ctx context.Context) error {
 	defer cancel()
 	hashTag := t.hashTag()
 	err := t.client.Do(ctx, t.client.B().Eval().Script(orderScript).Numkeys(2).
-		Key(t.session.store.names.order(t.name)+hashTag, t.next(hashTag)).
+		Key(t.order+hashTag, t.next(hashTag)).
 		Arg(strconv.FormatInt(proofLife.Milliseconds(), 10)).Build()).Error()
 	if err != nil && !rueidis.IsRedisNil(err) {
 		t.noteMoved(err)

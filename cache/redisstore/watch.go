@@ -64,9 +64,6 @@ func (s *Store) Prove(ctx context.Context) error {
 	sessions := slices.Collect(maps.Keys(s.sessions))
 	s.mu.Unlock()
 	at := time.Now()
-	for _, session := range sessions { // all before the first is waited for
-		session.ask()
-	}
 	for _, session := range sessions {
 		if err := session.awaitProof(ctx, at); err != nil {
 			return fmt.Errorf("redisstore: prove: %w", err)
@@ -145,10 +142,8 @@ func (w *watchSession) follow(ctx context.Context, t *topology) {
 	}
 }
 
-// ask asks every tracking connection for a proof that begins from now on.
+// ask asks every tracking connection for a proof that begins from now on. mu is held.
 func (w *watchSession) ask() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	for _, c := range w.tracking {
 		select {
 		case c.asked <- struct{}{}:
@@ -164,6 +159,9 @@ func (w *watchSession) awaitProof(ctx context.Context, at time.Time) error {
 	for {
 		w.mu.Lock()
 		proven, advanced, err := w.proven, w.advanced, w.silent()
+		if err == nil && !proven.After(at) {
+			w.ask() // once more after one that began before, or at the same moment by a coarse clock
+		}
 		w.mu.Unlock()
 		switch {
 		case err != nil:

@@ -2,20 +2,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
-	"github.com/chainlearn/chainlearn/internal/learning"
 )
 
 type cacheCommand struct {
-	Doctor doctorCommand `cmd:"" help:"Check how the cache, its store and the database fit together, as serve does when it starts."`
+	Doctor  doctorCommand  `cmd:"" help:"Check how the cache, its store and the database fit together, as serve does when it starts."`
+	Explain explainCommand `cmd:"" help:"Explain an answer: what Redis has of it, and what the next read would do."`
 }
 
 type doctorCommand struct {
@@ -62,34 +59,14 @@ func (s *doctorCommand) Run(env *environment) error {
 	return nil
 }
 
-// check opens what serve opens, but for a relay, and runs the check that it runs.
+// check runs the check that serve runs when it starts.
 func (s *doctorCommand) check(ctx context.Context, db databaseConfig, log *slog.Logger) (findings []cache.Finding, err error) {
-	if _, err := os.Stat(db.path); db.path != "" && errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no database %s yet: start the service first", db.path) // opening would make one
-	}
-	store, storeTimeout, err := openStore(ctx, s.RedisURL, log)
+	opened, err := openBeside(ctx, db, s.storeSettings, log)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	c, err := cache.New(cache.Config{Store: store, StoreTimeout: storeTimeout, Logger: log})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	// It serves no requests, so it may run beside the service, and delivers nothing, so that it sees
-	// whether the service does. A store of its own says nothing of the service's.
-	options := cacheOptions{noRelay: true}
-	if s.RedisURL != "" {
-		options.cache = c
-	}
-	storage, err := openStorage(ctx, db, options, log)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, storage.Close()) }()
-	learning.New(c, storage, learning.Config{})
-	return c.Check(ctx, storage.Source())
+	defer func() { err = errors.Join(err, opened.Close()) }()
+	return opened.cache.Check(ctx, opened.storage.Source())
 }
 
 // print prints the findings; complete says that there are no others.
@@ -105,10 +82,7 @@ func (s *doctorCommand) print(env *environment, findings []cache.Finding, comple
 		for _, f := range findings {
 			list = append(list, finding(f))
 		}
-		e := json.NewEncoder(env.stdout)
-		e.SetIndent("", "  ")
-		e.SetEscapeHTML(false)
-		return e.Encode(list)
+		return printJSON(env.stdout, list)
 	}
 	for _, f := range findings {
 		level := "WRONG "

@@ -163,7 +163,7 @@ func (v *service) start(ctx context.Context, s *serveCommand, db databaseConfig,
 	}
 	v.closers = append(v.closers, limiter.Close)
 	v.http, err = httpapi.New(httpapi.Config{
-		Platform: learning.New(c, v.storage, learning.Config{Near: cfg.near, SignIn: signIn}), Cache: c, Tokens: v.tokens, Metrics: registry, Logger: log,
+		Platform: learning.New(c, v.storage, learning.Config{Near: cfg.near, NearStrict: cfg.nearStrict, SignIn: signIn}), Cache: c, Tokens: v.tokens, Metrics: registry, Logger: log,
 		RateLimit: cfg.rateLimit, RateWindow: cfg.rateWindow, SignInLimit: cfg.signInLimit, Limiter: limiter,
 		TrustedProxies: cfg.trustedProxies, ProxyHeader: cfg.proxyHeader, CORSOrigins: cfg.corsOrigins,
 	})

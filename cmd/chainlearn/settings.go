@@ -189,7 +189,7 @@ type serverSettings struct {
 	RateLimitSignIn string `group:"Settings" default:"60" placeholder:"N" help:"How many of them an address may send to sign in, which takes two, 0 for no limit; default ${default}."`
 	TrustedProxies  string `group:"Settings" placeholder:"CIDR,…" help:"Proxies that are believed about the address they forward for. Default: none."`
 	ProxyHeader     string `group:"Settings" default:"X-Forwarded-For" placeholder:"HEADER" help:"Where the proxies name that address: X-Forwarded-For or Forwarded. The other is ignored: it may come from the client. Default ${default}."`
-	CacheNear       string `group:"Settings" default:"0s" placeholder:"DURATION" help:"Serve the catalogue from this process's memory, without asking Redis. Answers may be stale by at most this duration, such as 1s, and usually by milliseconds. Default ${default}: never stale."`
+	CacheNear       string `group:"Settings" default:"0s" placeholder:"DURATION" help:"Serve the catalogue from this process's memory, without asking Redis for it. With strict, Redis proves for each request that nothing has changed. With a duration, such as 1s, answers may be stale by at most that, and usually by milliseconds. Default ${default}: not kept in memory."`
 	ShutdownDelay   string `group:"Settings" default:"3s" placeholder:"DURATION" help:"How long the service goes on answering after SIGTERM and reports that it is not ready, so that balancers notice; default ${default}. Ctrl-C does not wait."`
 	CORSOrigins     string `group:"Settings" name:"cors-origins" placeholder:"ORIGIN,…" help:"Origins whose scripts may read answers, * for all. Default: none."`
 }
@@ -205,6 +205,7 @@ type serverConfig struct {
 	proxyHeader           string
 	corsOrigins           []string
 	near                  time.Duration
+	nearStrict            bool
 	shutdownDelay         time.Duration
 }
 
@@ -224,7 +225,9 @@ func (s serverSettings) parse(e *settingsError) serverConfig {
 	if c.shutdownDelay, err = time.ParseDuration(s.ShutdownDelay); err != nil || c.shutdownDelay < 0 || c.shutdownDelay > 5*time.Minute {
 		e.add("SHUTDOWN_DELAY", "is %q: use a duration from 0s to 5m", s.ShutdownDelay)
 	}
-	c.near = parseStaleness("CACHE_NEAR", s.CacheNear, e)
+	if c.nearStrict = s.CacheNear == "strict"; !c.nearStrict {
+		c.near = parseStaleness("CACHE_NEAR", s.CacheNear, e)
+	}
 	for _, proxy := range splitList(s.TrustedProxies) {
 		prefix, err := netip.ParsePrefix(proxy)
 		if addr, addrErr := netip.ParseAddr(proxy); addrErr == nil {
@@ -281,7 +284,7 @@ func parseWindow(s string) (time.Duration, error) {
 func parseStaleness(name, s string, e *settingsError) time.Duration {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 || d > time.Minute || d > 0 && d < 10*time.Millisecond {
-		e.add(name, "is %q: use a duration from 10ms to 1m, or 0 for never", s)
+		e.add(name, "is %q: use a duration from 10ms to 1m, 0 for never, or strict", s)
 	}
 	return d
 }

@@ -33,6 +33,9 @@ type Config struct {
 	// process's memory without proof that no other process changed them: usually a
 	// message's time behind, at most this. Default 0: each is checked in the shared cache.
 	Near time.Duration
+	// NearStrict keeps them there too, and has the shared cache prove for each request that no
+	// other process has changed them. Then Near must be 0.
+	NearStrict bool
 	// SignIn makes and verifies the challenges that wallets sign. Default nil: users cannot
 	// sign in, and bear tokens that were issued otherwise.
 	SignIn *sep10.Server

@@ -47,6 +47,7 @@ func defineQueries(c *cache.Cache, s Reads, cfg Config) *queries {
 		StaleWhileRevalidate: 30 * time.Second,
 		StaleIfError:         10 * time.Minute,
 		Near:                 cfg.Near,
+		NearStrict:           cfg.NearStrict,
 	})
 	q.list = cache.Define(c, cache.Query[ListParams, Document]{
 		Name:                 "courses:list",
@@ -58,6 +59,7 @@ func defineQueries(c *cache.Cache, s Reads, cfg Config) *queries {
 		StaleWhileRevalidate: 30 * time.Second,
 		StaleIfError:         10 * time.Minute,
 		Near:                 cfg.Near,
+		NearStrict:           cfg.NearStrict,
 		Warm:                 q.firstPages,
 		WarmEvery:            cfg.WarmEvery,
 	})
@@ -70,6 +72,7 @@ func defineQueries(c *cache.Cache, s Reads, cfg Config) *queries {
 		FreshFor:     2 * time.Minute,
 		StaleIfError: 10 * time.Minute,
 		Near:         cfg.Near,
+		NearStrict:   cfg.NearStrict,
 	})
 
 	// Private answers: Owner makes the learner the first part of the key.

@@ -88,6 +88,26 @@ var ablations = []ablation{
 		[]failingTest{test(inCache, "TestBumpThatFailsIsRepeatedAndNothingIsDrained")},
 	},
 	{
+		"near and strict: a proof is waited for",
+		"cache/near.go", "if !ok || !n.unchanged(a, n.now()) || !n.prove(ctx) {", "if !ok || !n.unchanged(a, n.now()) || n.prover == nil {",
+		[]failingTest{test(inCache, "TestNearStrictWaitsForWhatIsReportedLate"), test(inRedis, "TestNearStrictAnswersAreNeverBehind")},
+	},
+	{
+		"near and strict: what was heard before the proof counts",
+		"cache/near.go", "\tif !n.unchanged(a, now) {\n\t\treturn nil, now\n\t}\n\treturn a, now\n", "\treturn a, now\n",
+		[]failingTest{test(inCache, "TestNearStrictWaitsForWhatIsReportedLate")},
+	},
+	{
+		"near: a server that reports in another order proves nothing",
+		"cache/redisstore/tracked.go", "if !t.ordered.Load() {", "if false {",
+		[]failingTest{test(inRedis, "TestServerThatReportsOutOfOrderProvesNothing")},
+	},
+	{
+		"near: a proof is what was heard, not what was sent",
+		"cache/redisstore/tracked.go", "return t.awaitPush(ctx)", "return nil",
+		[]failingTest{test(inRedis, "TestProofIsHeardAndNotReplied")},
+	},
+	{
 		"recovery gate: recovery waits for processes that do not fence again yet",
 		"cache/recovery.go", "!pause(ctx, 2*probeEvery+h.timeout)", "false",
 		[]failingTest{test(inCache, "TestTrustWaitsForTheLastProcessToFenceAgain")},
@@ -109,7 +129,7 @@ var ablations = []ablation{
 	},
 	{
 		"a failed bump: this process serves no entry until the bump is delivered",
-		"cache/fence.go", "\tif err != nil {\n\t\tc.health.suspect(err, false)\n", "\tif err != nil {\n",
+		"cache/fence.go", "\tif err != nil {\n\t\tc.health.bumpFailed(err)\n", "\tif err != nil {\n",
 		[]failingTest{test(inCache, "TestFailedBumpIsNotForgotten")},
 	},
 	{
@@ -183,7 +203,7 @@ var ablations = []ablation{
 	},
 	{
 		"near: a change invalidates the near answers that depend on it",
-		"cache/near.go", " || a.as.generations.changed() {", " {",
+		"cache/near.go", " && !a.as.generations.changed()", "",
 		[]failingTest{test(inCache, "TestOwnWriteEndsNearAnswersAtOnce")},
 	},
 	{

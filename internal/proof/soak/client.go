@@ -80,6 +80,8 @@ func (w *worker) reader(ctx context.Context, l Workload, rnd *rand.Rand) {
 			w.readNamed(ops, k, (k+1)%s.rows(), (k+s.Keys)%s.rows())
 		case n < 46 && w.near != nil && l.Near:
 			w.readItem(ops, kindNear, k)
+		case n < 64 && w.near != nil && l.Near:
+			w.readItem(ops, kindProven, k)
 		default:
 			w.readItem(ops, kindItem, k)
 		}
@@ -101,8 +103,8 @@ func (w *worker) writer(ctx context.Context, l Workload, rnd *rand.Rand) {
 		}
 		// One's own write is where an inconsistency would be noticed first.
 		kind := kindItem
-		if w.near != nil && l.Near && rnd.IntN(2) == 0 {
-			kind = kindNear
+		if w.near != nil && l.Near {
+			kind = [...]readKind{kindItem, kindNear, kindProven}[rnd.IntN(3)]
 		}
 		w.readItem(ops, kind, keys[0])
 	}
@@ -112,11 +114,17 @@ func (w *worker) readItem(ctx context.Context, kind readKind, k int) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	query := w.items
-	if kind == kindNear {
+	switch kind {
+	case kindNear:
 		query = w.near
+	case kindProven:
+		query = w.proven
 	}
 	begin := now()
 	a, err := query.Lookup(ctx, k)
+	if kind == kindProven && a.Detail != cache.DetailNearProven {
+		kind = kindItem
+	}
 	w.recordRead(kind, a.Status, begin, err, keyValue{k, a.Value})
 }
 

@@ -89,6 +89,7 @@ type history struct {
 type counts struct {
 	Reads, Failed                       int64 // answers asked for, and those of them that were errors
 	Hits, Stale, Loads, Bypassed        int64
+	Proven                              int64 // of the hits, those of near answers that were proven for their callers
 	Acknowledged, NotCommitted, Unknown int64 // transactions
 	LastError                           string
 }
@@ -127,6 +128,9 @@ func (h *history) recordRead(m *Process, e event) {
 	switch e.Status {
 	case cache.Hit:
 		h.counts.Hits++
+		if e.ReadKind == kindProven {
+			h.counts.Proven++
+		}
 	case cache.Stale:
 		h.counts.Stale++
 	case cache.Bypass:

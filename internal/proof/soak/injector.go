@@ -107,15 +107,17 @@ type injectedStore struct {
 type injectedWatcher struct {
 	injectedStore
 	watch func(context.Context, driver.Listener) error
+	prove func(context.Context) error
 }
 
 func (s injectedWatcher) Watch(ctx context.Context, w driver.Listener) error { return s.watch(ctx, w) }
+func (s injectedWatcher) Prove(ctx context.Context) error                    { return s.prove(ctx) }
 
 // wrap returns store with the injector around it.
 func (t *injector) wrap(store driver.Store) driver.Store {
 	s := injectedStore{store, t}
-	if w, ok := store.(driver.Watcher); ok {
-		return injectedWatcher{s, w.Watch}
+	if w, ok := store.(driver.Prover); ok {
+		return injectedWatcher{s, w.Watch, w.Prove}
 	}
 	return s
 }

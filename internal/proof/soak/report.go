@@ -134,7 +134,7 @@ func (r *Report) String() string {
 	p("seed        %d, %d workers, %s, %d segments", r.Seed, r.Workers, r.Took.Round(time.Second), r.Segments)
 	p("operations  %d: %d reads, %d writes (%d acknowledged, %d rolled back or refused, %d of unknown outcome)",
 		c.Reads+c.Acknowledged+c.NotCommitted+c.Unknown, c.Reads, c.Acknowledged+c.NotCommitted+c.Unknown, c.Acknowledged, c.NotCommitted, c.Unknown)
-	p("answers     %d hits, %d stale by time, %d loads, %d bypassed, %d errors", c.Hits, c.Stale, c.Loads, c.Bypassed, c.Failed)
+	p("answers     %d hits (%d near and proven for their callers), %d stale by time, %d loads, %d bypassed, %d errors", c.Hits, c.Proven, c.Stale, c.Loads, c.Bypassed, c.Failed)
 	if c.Failed > 0 {
 		p("            the last error: %s", c.LastError)
 	}

@@ -149,10 +149,11 @@ const (
 	kindNear
 	kindLarge
 	kindNamed
+	kindProven // near, and proven for its caller
 )
 
 func (q readKind) String() string {
-	return [...]string{"", "item", "many", "list", "near", "large", "named"}[q]
+	return [...]string{"", "item", "many", "list", "near", "large", "named", "proven"}[q]
 }
 
 type outcome uint8

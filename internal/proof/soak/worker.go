@@ -69,12 +69,12 @@ type worker struct {
 	db       *outboxpg.DB
 	ops      atomic.Int64
 
-	items, near *cache.Cached[int, int64]
-	batches     *cache.Cached[int, int64] // of items, that are loaded together
-	large       *cache.Cached[largeKey, []byte]
-	lists       *cache.Cached[int, []keyValue]
-	named       *cache.Cached[int, []keyValue]
-	slow        *cache.Cached[slowKey, string]
+	items, near, proven *cache.Cached[int, int64]
+	batches             *cache.Cached[int, int64] // of items, that are loaded together
+	large               *cache.Cached[largeKey, []byte]
+	lists               *cache.Cached[int, []keyValue]
+	named               *cache.Cached[int, []keyValue]
+	slow                *cache.Cached[slowKey, string]
 
 	loading, peakLoads atomic.Int64 // loads of items at this moment, and most of them so far
 
@@ -228,6 +228,9 @@ func (w *worker) define() {
 		near := item
 		near.Name, near.Near = "soak:near", w.cfg.Near
 		w.near = cache.Define(w.cache, near)
+		proven := item
+		proven.Name, proven.NearStrict = "soak:proven", true
+		w.proven = cache.Define(w.cache, proven)
 	}
 	w.lists = cache.Define(w.cache, cache.Query[int, []keyValue]{
 		Name: "soak:list",

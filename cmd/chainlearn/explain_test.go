@@ -1,0 +1,76 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chainlearn/chainlearn/internal/proof/testservers"
+)
+
+func TestCacheExplain(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	env := map[string]string{
+		"DATABASE_URL": testservers.SharedPostgres(t).Database(t), "REDIS_URL": testservers.SharedRedis(t).URL(),
+		"JWT_SECRET": strings.Repeat("s", 32),
+	}
+	explain := func(env map[string]string, args ...string) (code int, stdout, stderr string) {
+		t.Helper()
+		cmd := command(t, dir, env, append([]string{"cache", "explain"}, args...)...)
+		var out, log bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &log
+		_ = cmd.Run()
+		return cmd.ProcessState.ExitCode(), out.String(), log.String()
+	}
+	p := serve(t, dir, env)
+
+	// Without a query it lists them, with parameters that it takes.
+	code, out, log := explain(env)
+	if code != exitOK || !strings.Contains(out, `courses:list`) || !strings.Contains(out, `{"Difficulty":"","Page":0,"Limit":0}`) {
+		t.Errorf("exit code %d\n%s%s", code, out, log)
+	}
+
+	const first = `{"Difficulty":"","Page":1,"Limit":20}`
+	res, err := http.Get(p.api + "/courses")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) { // it is stored after it was answered
+		code, out, log = explain(env, "courses:list", first)
+		return code == exitOK && strings.Contains(out, "hit: answered with it"), out + log
+	})
+	for _, says := range []string{"courses:list:", "catalog:", "valid, and fresh for"} {
+		if !strings.Contains(out, says) {
+			t.Errorf("it does not say %q:\n%s", says, out)
+		}
+	}
+	var in struct {
+		Key, Next string
+		Tags      []string
+		Valid     bool
+	}
+	code, out, log = explain(env, "--json", "courses:list", first)
+	if err := json.Unmarshal([]byte(out), &in); err != nil || code != exitOK || in.Next != "hit" || !in.Valid || len(in.Tags) == 0 {
+		t.Errorf("exit code %d, %v\n%s%s", code, err, out, log)
+	}
+	if code, out, log := explain(env, "courses:list", strings.Replace(first, "1", "7", 1)); code != exitOK || !strings.Contains(out, "miss: loads it, and stores it") {
+		t.Errorf("exit code %d\n%s%s", code, out, log)
+	}
+
+	for says, args := range map[string][]string{
+		`there is no query "courses:lists": there are courses:count, courses:list`: {"courses:lists"},
+		`unknown field "page_number"`: {"courses:list", `{"page_number":1}`},
+	} {
+		if code, out, log := explain(env, args...); code != exitUsage || !strings.Contains(log, says) {
+			t.Errorf("%v: exit code %d\n%s%s", args, code, out, log)
+		}
+	}
+	if code, out, log := explain(map[string]string{"DATABASE_URL": env["DATABASE_URL"]}, "courses:list", first); code != exitUsage || !strings.Contains(log, "REDIS_URL is not set") {
+		t.Errorf("without Redis: exit code %d\n%s%s", code, out, log)
+	}
+}
