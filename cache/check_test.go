@@ -356,6 +356,7 @@ func TestInspectSeesNearAnswers(t *testing.T) {
 		q := cache.Define(c.Cache, query)
 		time.Sleep(time.Second)
 		mustGet(t, q, 1, "one")
+		synctest.Wait()
 		mustGet(t, q, 1, "one")
 		in, err := q.Inspect(t.Context(), 1)
 		if err != nil || in.Next != cache.Hit || in.Detail != cache.DetailNear || !in.Valid {

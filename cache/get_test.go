@@ -260,6 +260,7 @@ func TestFailingLoadsBackOff(t *testing.T) {
 		s.fail(nil)
 		time.Sleep(6 * time.Second)
 		mustGet(t, q, 1, "one")
+		synctest.Wait() // it is stored, and with that noted, after the caller was answered
 		// Success ends the series: the next failure is held against it only briefly.
 		s.fail(errors.New("down again"))
 		if err := c.Invalidate(t.Context(), rowTag(1)); err != nil {

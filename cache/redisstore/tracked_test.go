@@ -144,7 +144,7 @@ func track(t *testing.T, s *trackingServer) (conn *trackedConn, heard *changes, 
 	ended, fail := context.WithCancelCause(t.Context())
 	heard = &changes{}
 	store := &Store{names: "app:", log: slog.New(slog.DiscardHandler), wakes: make(chan struct{}, 1), opt: rueidis.ClientOption{
-		DisableCache: true, ConnWriteTimeout: 2 * time.Second,
+		DisableCache: true, PipelineMultiplex: -1, ConnWriteTimeout: 2 * time.Second,
 	}}
 	session := &watchSession{store: store, listener: heard, fail: fail, advanced: make(chan struct{})}
 	conn = newTrackedConn(newTrackingConn(t.Context(), session, incarnation{addr: s.addr}))

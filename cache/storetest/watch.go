@@ -18,6 +18,7 @@ var watchRules = []rule{
 	{"only the tags that changed are reported", checkWatchIsExact},
 	{"reading, loading and storing change no tag", checkWatchIgnoresEntries},
 	{"a proof comes after everything it covers", checkProofsConcurrently},
+	{"a proof that is asked for covers everything before the call", checkProofsOnDemand},
 	{"watching ends with its context, and for one watcher alone", checkWatchEnds},
 }
 
@@ -308,5 +309,33 @@ func checkWatchEnds(h *helpers) {
 	staying.awaitProof()
 	if late := ending.from(end); len(late) > 0 {
 		h.Errorf("after Watch had returned its listener received %+v", late[0])
+	}
+}
+
+func checkProofsOnDemand(h *helpers) {
+	h.skipUnlessWatcher()
+	prover, ok := h.store.(driver.Prover)
+	if !ok {
+		h.Skip("the store is no driver.Prover")
+	}
+	w := h.watch(h.store, "the watcher")
+	for i := range 50 {
+		tag := driver.Tag(fmt.Sprint("course:", i%5))
+		writer := []*helpers{h, h.swapped()}[i%2]
+		writer.states(tag)
+		begin := w.count()
+		writer.bump(driver.NoMark, tag)
+		asked := time.Now()
+		h.eventually(asked, "a proof that was asked for", func() bool {
+			ctx, cancel := context.WithTimeout(h.Context(), time.Second)
+			defer cancel()
+			return prover.Prove(ctx) == nil // it may not report at present
+		})
+		if !w.saw(tag, begin) {
+			h.Fatalf("bump %d was proven to be reported, and was not", i)
+		}
+		if !slices.ContainsFunc(w.from(begin), func(r report) bool { return r.proven.After(asked) }) {
+			h.Fatalf("Prove returned nil, and proof %d was not reported", i)
+		}
 	}
 }

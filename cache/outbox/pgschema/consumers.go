@@ -24,7 +24,7 @@ package pgschema
 // make one consumer wait for the store of another. That costs a bump and loses nothing. So does
 // a consumer that joins again: it is handed rows that its predecessor by that name has got.
 //
-// In all statements $1 is the consumer. In Look, ClaimRows and ReadRows $2 is what the marks of its
+// In all statements but ForgetNotes and DeleteLeft $1 is the consumer. In Look, ClaimRows and ReadRows $2 is what the marks of its
 // own writers begin with (outbox.MarkOf), $3 the grace in seconds, $4 how many rows at most.
 //
 // The statements do not trust the planner. It knows nothing of tables that fill and empty between two
