@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -130,12 +131,7 @@ func (c *changes) Proven(time.Time) {}
 func (c *changes) has(tag driver.Tag) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, t := range c.tags {
-		if t == tag {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(c.tags, tag)
 }
 
 // track makes a tracking connection to s, and begins to track.
