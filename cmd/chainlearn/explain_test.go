@@ -35,11 +35,9 @@ func TestCacheExplain(t *testing.T) {
 	}
 
 	const first = `{"Difficulty":"","Page":1,"Limit":20}`
-	res, err := http.Get(p.api + "/courses")
-	if err != nil {
-		t.Fatal(err)
+	if status, _, body, err := request(t.Context(), "GET", p.api+"/courses", ""); err != nil || status != http.StatusOK {
+		t.Fatalf("status %d, %v\n%s", status, err, body)
 	}
-	_ = res.Body.Close()
 	testservers.Eventually(t, 30*time.Second, func() (bool, string) { // it is stored after it was answered
 		code, out, log = explain(env, "courses:list", first)
 		return code == exitOK && strings.Contains(out, "hit: answered with it"), out + log
