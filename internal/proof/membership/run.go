@@ -32,6 +32,10 @@ const (
 	readers = 4 // of each cache
 	writers = 2
 	pace    = 10 * time.Millisecond // between two writes of a writer
+
+	// answersPerWrite is how many answers there are at the least for each write of a writer. By time
+	// alone a busy machine, which answers slowly, would end most answers before they are asked for again.
+	answersPerWrite = 50
 )
 
 // Result is what a run did.
@@ -221,14 +225,30 @@ func (r *run) read(ctx context.Context, who int, p *process) error {
 
 var errUndone = errors.New("the program changes its mind")
 
-// write writes by the library until stop is closed.
-func (r *run) write(ctx context.Context, p *process, stop <-chan struct{}) error {
+// pacer says when a writer may write.
+type pacer struct {
+	pace time.Duration
+	from int64 // answers there were when it wrote last
+}
+
+// wait returns false when stop is closed.
+func (r *run) wait(p *pacer, stop <-chan struct{}) bool {
 	for {
 		select {
 		case <-stop:
-			return nil
-		case <-time.After(rand.N(2 * pace)):
+			return false
+		case <-time.After(rand.N(2 * p.pace)):
 		}
+		if now := r.answers.Load(); now-p.from >= answersPerWrite {
+			p.from = now
+			return true
+		}
+	}
+}
+
+// write writes by the library until stop is closed.
+func (r *run) write(ctx context.Context, p *process, stop <-chan struct{}) error {
+	for pacing := (pacer{pace: pace}); r.wait(&pacing, stop); {
 		product, undo := rand.IntN(products), rand.IntN(20) == 0
 		title, moved := 0, move{}
 		err := p.db.Write(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
@@ -256,6 +276,7 @@ func (r *run) write(ctx context.Context, p *process, stop <-chan struct{}) error
 			r.moves.Add(1)
 		}
 	}
+	return nil
 }
 
 // move puts a product into another category.
@@ -274,12 +295,7 @@ func (r *run) move(ctx context.Context, tx pgx.Tx, product int) (m move, err err
 // writeUnseen writes as a program that knows nothing of the cache, until stop is closed. Nothing
 // says when what it wrote shows, but what the library writes after it stands on it.
 func (r *run) writeUnseen(ctx context.Context, stop <-chan struct{}) error {
-	for {
-		select {
-		case <-stop:
-			return nil
-		case <-time.After(rand.N(4 * pace)):
-		}
+	for pacing := (pacer{pace: 2 * pace}); r.wait(&pacing, stop); {
 		err := pgx.BeginFunc(ctx, r.other, func(tx pgx.Tx) error {
 			switch rand.IntN(12) {
 			case 0:
@@ -299,6 +315,7 @@ func (r *run) writeUnseen(ctx context.Context, stop <-chan struct{}) error {
 		}
 		r.external.Add(1)
 	}
+	return nil
 }
 
 // compareAtRest compares every answer with the database, when all that was written has been
