@@ -175,8 +175,8 @@ func TestHitAllocates(t *testing.T) {
 			t.Fatalf("no hit: %v, %v", snap, err)
 		}
 	})
-	if n > 11 {
-		t.Errorf("a hit with two tags allocates %v times, want at most 10 and now and then one of the client's pools", n)
+	if n > 9 {
+		t.Errorf("a hit with two tags allocates %v times, want 7 and now and then one of the client's pools", n)
 	}
 }
 
@@ -237,7 +237,9 @@ func TestGetAllocates(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if n > 25 {
-		t.Errorf("a hit with two tags allocates %v times, want at most 24 and now and then one of the client's pools", n)
+	// 25; the race detector's pools, which forget a quarter of what they are given, add one, now
+	// a bit more and now a bit less.
+	if n > 27 {
+		t.Errorf("a hit with two tags allocates %v times, want 25, or 27 at most with the race detector", n)
 	}
 }
