@@ -1,5 +1,7 @@
 package pgschema
 
+import "fmt"
+
 // How rows and consumers meet, and why no consumer loses one.
 //
 // A row may go when every registered consumer has got it. Writers and triggers know nothing
@@ -24,7 +26,7 @@ package pgschema
 // make one consumer wait for the store of another. That costs a bump and loses nothing. So does
 // a consumer that joins again: it is handed rows that its predecessor by that name has got.
 //
-// In all statements but ForgetNotes and DeleteLeft $1 is the consumer. In Look, ClaimRows and ReadRows $2 is what the marks of its
+// In all statements but those of DeleteLeft $1 is the consumer. In Look, ClaimRows and ReadRows $2 is what the marks of its
 // own writers begin with (outbox.MarkOf), $3 the grace in seconds, $4 how many rows at most.
 //
 // The statements do not trust the planner. It knows nothing of tables that fill and empty between two
@@ -33,8 +35,8 @@ package pgschema
 // sorting or hashing alone, which EXCEPT, a window and GROUP BY leave no choice about. What finds rows by
 // their ids is to be planned each time it runs (Replan), or it reads the whole table for each.
 const (
-	// Replan has the statements of a transaction planned each time. ClaimRows, NoteRows, DeleteRows,
-	// ForgetNotes and DeleteLeft need it.
+	// Replan has the statements of a transaction planned each time. ClaimRows, NoteRows, DeleteRows
+	// and those of DeleteLeft need it.
 	Replan = `SELECT set_config('plan_cache_mode', 'force_custom_plan', true)`
 
 	// rowAge is the age of a row in seconds. Any program may have recorded it, at any time: one without an age is
@@ -46,9 +48,6 @@ const (
 	// now. A row of the future is one from before the server's clock was set back.
 	due = `(o.mark IS NULL OR substr(o.mark, 1, 8) <> $2::bytea
 	OR ` + rowAge + ` NOT BETWEEN 0 AND $3::float8)`
-
-	// notGot is of rows that few consumers know: see ClaimRows.
-	notGot = `o.id <> ALL (ARRAY(SELECT d.row_id FROM cache_delivered d WHERE d.consumer = $1::text))`
 
 	others = `EXISTS (SELECT FROM cache_consumers WHERE name <> $1::text)`
 
@@ -73,10 +72,12 @@ const (
 	// ClaimRows deletes and gives up to $4 rows that are due to a consumer that is alone.
 	// An array, not IN: a join may run a subquery with a LIMIT more than once. The rows are
 	// deleted before they are delivered, because that is a round trip less and keeps
-	// other relays off them just as well; nothing is gone before the commit.
+	// other relays off them just as well; nothing is gone before the commit. What is noted is what others
+	// have left behind: for one that was never together with another it is nothing.
 	ClaimRows = `DELETE FROM cache_outbox o WHERE o.id = ANY (ARRAY(
 	SELECT o.id FROM cache_outbox o
-	WHERE NOT ` + others + ` AND ` + due + ` AND ` + notGot + `
+	WHERE NOT ` + others + ` AND ` + due + ` AND o.id <> ALL (ARRAY(
+		SELECT d.row_id FROM cache_delivered d WHERE d.consumer = $1::text))
 	ORDER BY o.id LIMIT $4::int FOR UPDATE OF o SKIP LOCKED))
 RETURNING ` + row
 
@@ -130,16 +131,15 @@ const (
 	// Leave forgets the consumer itself.
 	Leave = `DELETE FROM cache_consumers WHERE name = $1::text`
 
-	// ForgetNotes and DeleteLeft remove what was noted for rows that are gone, and the rows that all
-	// registered consumers have got by now: $1 of them at most.
-	ForgetNotes = `DELETE FROM cache_delivered WHERE row_id = ANY (ARRAY(
+	// forgetNotes and deleteLeft remove what was noted for rows that are gone, and the rows that all
+	// registered consumers have got by now: $1 rows at most.
+	forgetNotes = `DELETE FROM cache_delivered WHERE row_id = ANY (ARRAY(
 	SELECT row_id FROM cache_delivered EXCEPT SELECT id FROM cache_outbox ORDER BY 1 LIMIT $1::int))`
-	DeleteLeft = `DELETE FROM cache_outbox WHERE id = ANY (ARRAY(
+	deleteLeft = `DELETE FROM cache_outbox WHERE id = ANY (ARRAY(
 	SELECT o.id FROM cache_outbox o WHERE o.id = ANY (ARRAY(
 		SELECT d.row_id FROM cache_delivered d WHERE d.consumer = ANY (ARRAY(SELECT name FROM cache_consumers))
 		GROUP BY d.row_id HAVING count(*) = (SELECT count(*) FROM cache_consumers)
 		ORDER BY 1 LIMIT $1::int)) FOR UPDATE OF o SKIP LOCKED))`
-	LeftAtOnce = 1000
 
 	// Joined says whether a consumer is registered.
 	Joined = `SELECT EXISTS (SELECT FROM cache_consumers WHERE name = $1::text)`
@@ -155,3 +155,28 @@ const (
 	// have them compiled.
 	DoneAtOnce = 500
 )
+
+// LeftAtOnce is how many rows DeleteLeft asks for at a time.
+const LeftAtOnce = 1000
+
+// DeleteLeft removes what consumers leave behind. do carries out a statement for some rows, with a plan
+// that is made for it (Replan), and returns how many it deleted: of the notes there may be several for each row.
+func DeleteLeft(do func(statement string, rows int) (deleted int64, err error)) error {
+	for {
+		// Notes first, each time: those of rows that are gone would hide what deleteLeft has yet to find.
+		forgotten, err := do(forgetNotes, LeftAtOnce)
+		if err == nil && forgotten >= LeftAtOnce {
+			continue
+		}
+		var deleted int64
+		if err == nil {
+			deleted, err = do(deleteLeft, LeftAtOnce)
+		}
+		if err != nil {
+			return fmt.Errorf("delete outbox rows that all consumers have got: %w", err)
+		}
+		if deleted == 0 {
+			return nil
+		}
+	}
+}

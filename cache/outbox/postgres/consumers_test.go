@@ -16,6 +16,7 @@ import (
 	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/cache/memstore"
 	"github.com/chainlearn/chainlearn/cache/outbox"
+	"github.com/chainlearn/chainlearn/cache/outbox/pgschema"
 	"github.com/chainlearn/chainlearn/internal/proof/testservers"
 )
 
@@ -104,6 +105,33 @@ func TestConsumersAreForgotten(t *testing.T) {
 	join(t, l, "a") // removes the note for the row that is gone
 	if n := ask[int](t, conn, `SELECT count(*) FROM cache_delivered`); n != 0 {
 		t.Errorf("%d notes were left", n)
+	}
+}
+
+// What a consumer leaves behind goes with the next Join, however much it is: notes for rows that are gone,
+// several for each, and rows that all others have got.
+func TestJoinDeletesAllThatIsLeft(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	conn, l := connect(t, url), openLog(t, pool(t, url), nil)
+	join(t, l, "a", "b", "c")
+	const rows = 2*pgschema.LeftAtOnce + 500
+	run(t, conn, `DELETE FROM cache_outbox`, `DELETE FROM cache_delivered`,
+		fmt.Sprintf(`INSERT INTO cache_delivered SELECT -i, name FROM generate_series(1, %d) i, cache_consumers`, rows))
+	join(t, l, "a")
+	if n := ask[int](t, conn, `SELECT count(*) FROM cache_delivered`); n != 0 {
+		t.Errorf("%d notes were left for rows that are gone", n)
+	}
+	run(t, conn, fmt.Sprintf(`INSERT INTO cache_outbox (tag) SELECT 't:' || i FROM generate_series(1, %d) i`, rows),
+		`INSERT INTO cache_delivered SELECT id, name FROM cache_outbox, cache_consumers WHERE name <> 'c'`)
+	join(t, l, "a")
+	if n := ask[int](t, conn, `SELECT count(*) FROM cache_outbox`); n != rows {
+		t.Errorf("%d rows are left of %d that c has not got", n, rows)
+	}
+	testservers.Must(t, l.Leave(t.Context(), "c"))
+	join(t, l, "a")
+	if n := ask[int](t, conn, `SELECT count(*) FROM cache_outbox`); n != 0 {
+		t.Errorf("%d rows were left that all have got", n)
 	}
 }
 

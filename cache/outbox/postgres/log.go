@@ -18,8 +18,9 @@ import (
 // Log is the outbox table of a database. It implements outbox.Log, and is safe for
 // concurrent use.
 type Log struct {
-	pool     *pgxpool.Pool
-	listener *listener
+	pool       *pgxpool.Pool
+	listener   *listener
+	keepsPlans bool // the server keeps those of what pool asks
 }
 
 var _ outbox.Log = (*Log)(nil)
@@ -31,7 +32,9 @@ func NewLog(pool *pgxpool.Pool, logger *slog.Logger) *Log {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	return &Log{pool: pool, listener: newListener(pool, logger)}
+	// Of the modes in which pgx asks, one alone has the server keep the plan.
+	keepsPlans := pool.Config().ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement
+	return &Log{pool: pool, listener: newListener(pool, logger), keepsPlans: keepsPlans}
 }
 
 // Close ends the connection that Wait uses. A Wait in progress ends with an error.
@@ -55,21 +58,13 @@ func (l *Log) Join(ctx context.Context, consumer string) (joined bool, gone []st
 	if err != nil {
 		return joined, nil, fmt.Errorf("forget consumers of the outbox: %w", err)
 	}
-	for _, statement := range []string{pgschema.ForgetNotes, pgschema.DeleteLeft} {
-		for n := int64(pgschema.LeftAtOnce); n == pgschema.LeftAtOnce; {
-			if n, err = l.replanned(ctx, statement, pgschema.LeftAtOnce); err != nil {
-				return joined, gone, fmt.Errorf("delete outbox rows that all consumers have got: %w", err)
-			}
-		}
-	}
-	return joined, gone, nil
+	return joined, gone, pgschema.DeleteLeft(func(statement string, rows int) (int64, error) { return l.replanned(ctx, statement, rows) })
 }
 
 // replanned carries out a statement with a plan that is made for it now (pgschema.Replan), and
 // returns how many rows it was about.
 func (l *Log) replanned(ctx context.Context, statement string, args ...any) (int64, error) {
-	// Of the modes in which pgx asks, this one alone has the server keep the plan.
-	if l.pool.Config().ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
+	if l.keepsPlans {
 		args = slices.Insert(args, 0, any(pgx.QueryExecModeCacheDescribe))
 	}
 	done, err := l.pool.Exec(ctx, statement, args...)

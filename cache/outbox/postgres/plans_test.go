@@ -90,6 +90,11 @@ func askEverything(t *testing.T) (conn *pgx.Conn, asked []pgx.TraceQueryStartDat
 	if len(asked) < 8 {
 		t.Errorf("only %d statements were seen", len(asked))
 	}
+	for i, s := range all.all {
+		if s.SQL == pgschema.ClaimRows && !strings.Contains(all.all[i-1].SQL, pgschema.Replan) {
+			t.Error("rows are claimed with a plan of before")
+		}
+	}
 	return conn, asked
 }
 

@@ -71,14 +71,7 @@ func (l *Log) Join(ctx context.Context, consumer string) (joined bool, gone []st
 	if err != nil {
 		return joined, nil, fmt.Errorf("forget consumers of the outbox: %w", err)
 	}
-	for _, statement := range []string{pgschema.ForgetNotes, pgschema.DeleteLeft} {
-		for n := int64(pgschema.LeftAtOnce); n == pgschema.LeftAtOnce; {
-			if n, err = l.replanned(ctx, statement, pgschema.LeftAtOnce); err != nil {
-				return joined, gone, fmt.Errorf("delete outbox rows that all consumers have got: %w", err)
-			}
-		}
-	}
-	return joined, gone, nil
+	return joined, gone, pgschema.DeleteLeft(func(statement string, rows int) (int64, error) { return l.replanned(ctx, statement, rows) })
 }
 
 // replanned carries out a statement with a plan that is made for it now (pgschema.Replan), and
