@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -41,43 +44,55 @@ func (c *Cache) Queries() []QueryInfo {
 // there is no such query, or what is wrong with params. Safe for concurrent use.
 func (c *Cache) Inspect(ctx context.Context, query string, params []byte) (Inspection, error) {
 	c.mu.Lock()
-	defined := c.defined
+	d, names := c.names[query], slices.Sorted(maps.Keys(c.names))
 	c.mu.Unlock()
-	names := make([]string, len(defined))
-	for i, d := range defined {
-		if names[i] = d.info().Name; names[i] == query {
-			return d.inspect(ctx, params)
-		}
+	if d == nil {
+		return Inspection{}, fmt.Errorf("cache: there is no query %q: there are %s", query, strings.Join(names, ", "))
 	}
-	return Inspection{}, fmt.Errorf("cache: there is no query %q: there are %s", query, strings.Join(names, ", "))
+	return d.inspect(ctx, params)
 }
 
 func (d *Cached[P, V]) info() QueryInfo {
-	var zero P
-	params, err := json.Marshal(zero)
-	if err != nil {
-		params = []byte("null") // Inspect cannot read them either, and says why
-	}
 	return QueryInfo{
-		Name: d.q.Name, Params: params, FreshFor: d.q.FreshFor, StaleWhileRevalidate: d.q.StaleWhileRevalidate,
+		Name: d.q.Name, Params: zeroParams[P](), FreshFor: d.q.FreshFor, StaleWhileRevalidate: d.q.StaleWhileRevalidate,
 		StaleIfError: d.q.StaleIfError, Near: d.q.Near, NearStrict: d.q.NearStrict, Owned: d.q.Owner != nil,
 	}
 }
 
+// zeroParams is the zero value as JSON, or null if it has no form in it: then it cannot be read from it
+// either, and inspect says why.
+func zeroParams[P any]() json.RawMessage {
+	var zero P
+	params, err := func() (params []byte, err error) {
+		defer caught("MarshalJSON", &err)
+		return json.Marshal(zero)
+	}()
+	if err != nil {
+		return json.RawMessage("null")
+	}
+	return params
+}
+
 func (d *Cached[P, V]) inspect(ctx context.Context, params []byte) (Inspection, error) {
-	var p P
-	if len(params) > 0 {
-		decoder := json.NewDecoder(bytes.NewReader(params))
-		decoder.DisallowUnknownFields()
-		err := decoder.Decode(&p)
-		if err == nil {
-			if _, end := decoder.Token(); end != io.EOF {
-				err = fmt.Errorf("there is more after the value")
-			}
-		}
-		if err != nil {
-			return Inspection{}, fmt.Errorf("cache: parameters %s of query %q: %w: they look like %s", params, d.q.Name, err, d.info().Params)
-		}
+	p, err := readParams[P](params)
+	if err != nil {
+		return Inspection{}, fmt.Errorf("cache: parameters %s of query %q: %w: they look like %s", params, d.q.Name, err, zeroParams[P]())
 	}
 	return d.Inspect(ctx, p)
+}
+
+func readParams[P any](params []byte) (p P, err error) {
+	if len(params) == 0 {
+		return p, nil
+	}
+	defer caught("UnmarshalJSON", &err)
+	decoder := json.NewDecoder(bytes.NewReader(params))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&p); err != nil {
+		return p, err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return p, errors.New("there is more after the value")
+	}
+	return p, nil
 }

@@ -15,6 +15,12 @@ type topicPage struct {
 	From  int
 }
 
+// rude has methods of its own that panic.
+type rude struct{ N int }
+
+func (rude) MarshalJSON() ([]byte, error) { panic("no") }
+func (*rude) UnmarshalJSON([]byte) error  { panic("no") }
+
 func TestQueriesByName(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		s, c := newSource(), newCache(t)
@@ -26,8 +32,13 @@ func TestQueriesByName(t *testing.T) {
 			Tags: func(p topicPage) []cache.Tag { return cache.Tags("topic", p.Topic) },
 			Load: func(context.Context, topicPage) (string, error) { return "rows", nil },
 		})
+		cache.Define(c.Cache, cache.Query[rude, string]{
+			Name: "rows:rude", FreshFor: time.Minute, Key: func(rude) string { return "" },
+			Tags: func(rude) []cache.Tag { return cache.Tags("row", "1") },
+			Load: func(context.Context, rude) (string, error) { return "", nil },
+		})
 		infos := c.Queries()
-		if len(infos) != 2 || infos[0].Name != "rows:one" || string(infos[0].Params) != "0" || !infos[0].NearStrict || infos[0].StaleWhileRevalidate != time.Minute || infos[0].Owned ||
+		if len(infos) != 3 || string(infos[2].Params) != "null" || infos[0].Name != "rows:one" || string(infos[0].Params) != "0" || !infos[0].NearStrict || infos[0].StaleWhileRevalidate != time.Minute || infos[0].Owned ||
 			infos[1].Name != "rows:page" || string(infos[1].Params) != `{"Topic":"","From":0}` || !infos[1].Owned || infos[1].FreshFor != time.Minute {
 			t.Errorf("the queries are %+v", infos)
 		}
@@ -45,7 +56,8 @@ func TestQueriesByName(t *testing.T) {
 		wantLoads(t, s, 1)
 
 		for _, wrong := range []struct{ query, params, says string }{
-			{"rows:two", "1", `there is no query "rows:two": there are rows:one, rows:page`},
+			{"rows:two", "1", `there is no query "rows:two": there are rows:one, rows:page, rows:rude`},
+			{"rows:rude", `{}`, "UnmarshalJSON panicked"},
 			{"rows:one", `"x"`, `parameters "x" of query "rows:one"`},
 			{"rows:page", `{"topic": "go", "until": 3}`, `unknown field "until"`},
 			{"rows:page", `{"until": 3}`, `they look like {"Topic":"","From":0}`},

@@ -122,7 +122,7 @@ type Cache struct {
 	closed   bool
 	watching sync.Once
 	running  sync.WaitGroup // every goroutine of the cache; added to under mu while not closed
-	names    map[string]bool
+	names    map[string]definition
 	defined  []definition // in order
 }
 
@@ -132,7 +132,7 @@ func New(cfg Config) (*Cache, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}
-	c := &Cache{cfg: cfg.withDefaults(), names: map[string]bool{}, parts: make(chan struct{}, mostParts)}
+	c := &Cache{cfg: cfg.withDefaults(), names: map[string]definition{}, parts: make(chan struct{}, mostParts)}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	if cfg.Observer != nil {
 		c.cfg.Observer = safeObserver{cfg.Observer, c}
@@ -200,10 +200,10 @@ func (c *Cache) define(name string, d definition) error {
 	switch {
 	case c.closed:
 		return ErrClosed
-	case c.names[name]:
+	case c.names[name] != nil:
 		return errors.New("defined twice")
 	}
-	c.names[name] = true
+	c.names[name] = d
 	c.defined = append(c.defined, d)
 	return nil
 }

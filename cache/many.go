@@ -15,7 +15,7 @@ import (
 // so for 1,000 at a time (for fewer, within MaxLoads and MaxQueue, without LoadMany). Each Result has its
 // own error, so that one failure spoils nothing else. The second result is not nil only
 // when there are no answers: the cause of ctx if that ended first, or ErrClosed. Every key is
-// looked up in the store: the query's Near does not apply.
+// looked up in the store: the query's Near and NearStrict do not apply.
 func (d *Cached[P, V]) GetMany(ctx context.Context, ps []P) ([]Result[V], error) {
 	if len(ps) == 0 {
 		return nil, nil
