@@ -7,11 +7,31 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
 	"github.com/chainlearn/chainlearn/cache/driver"
 	"github.com/chainlearn/chainlearn/internal/learning"
 )
+
+// besideSettings are those of a command that runs beside the service.
+type besideSettings struct {
+	databaseSettings
+	poolSettings
+	storeSettings
+	logSettings
+}
+
+// besideTimeout bounds such a command: the opening of what it looks at, too.
+const besideTimeout = time.Minute
+
+// parse adds what is wrong to wrong.
+func (s *besideSettings) parse(env *environment, wrong *settingsError) (databaseConfig, *slog.Logger) {
+	db := s.databaseSettings.parse(wrong)
+	s.poolSettings.parse(&db, wrong)
+	s.storeSettings.check(wrong)
+	return db, s.logger(env, wrong)
+}
 
 // beside is what a command looks at that runs beside the service: what serve opens, without a relay. It
 // serves no requests and delivers nothing, so it sees whether the service does.

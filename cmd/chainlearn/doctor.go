@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/chainlearn/chainlearn/cache"
 )
@@ -16,10 +15,7 @@ type cacheCommand struct {
 }
 
 type doctorCommand struct {
-	databaseSettings
-	poolSettings
-	storeSettings
-	logSettings
+	besideSettings
 	JSON bool `name:"json" help:"Print the findings as a JSON array."`
 }
 
@@ -28,19 +24,13 @@ func (s *doctorCommand) Help() string {
 		"1 if there are findings, and 2 if the check could not be made. Opens the database as serve does, which brings its schema up to date."
 }
 
-// doctorTimeout bounds the command: the check itself, and the opening of what it checks.
-const doctorTimeout = time.Minute
-
 func (s *doctorCommand) Run(env *environment) error {
 	wrong := &settingsError{}
-	db := s.databaseSettings.parse(wrong)
-	s.poolSettings.parse(&db, wrong)
-	s.storeSettings.check(wrong)
-	log := s.logger(env, wrong)
+	db, log := s.parse(env, wrong)
 	if err := wrong.err(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(env.ctx, doctorTimeout)
+	ctx, cancel := context.WithTimeout(env.ctx, besideTimeout)
 	defer cancel()
 	findings, err := s.check(ctx, db, log)
 	printed := s.print(env, findings, err == nil)

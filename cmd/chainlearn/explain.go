@@ -15,10 +15,7 @@ import (
 )
 
 type explainCommand struct {
-	databaseSettings
-	poolSettings
-	storeSettings
-	logSettings
+	besideSettings
 	Query  string `arg:"" optional:"" help:"Name of a query. Without one, the queries are listed."`
 	Params string `arg:"" optional:"" help:"Its parameters, as JSON. Default: those of the list, which shows their form."`
 	JSON   bool   `name:"json" help:"Print JSON."`
@@ -36,17 +33,14 @@ The exit code is 0, or 2 if there is nothing to explain. Opens the database as s
 
 func (s *explainCommand) Run(env *environment) error {
 	wrong := &settingsError{}
-	db := s.databaseSettings.parse(wrong)
-	s.poolSettings.parse(&db, wrong)
-	s.storeSettings.check(wrong)
-	log := s.logger(env, wrong)
+	db, log := s.parse(env, wrong)
 	if s.Query != "" && s.RedisURL == "" {
 		wrong.add("REDIS_URL", "is not set: then each process has a cache of its own, of which another can tell nothing")
 	}
 	if err := wrong.err(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(env.ctx, doctorTimeout)
+	ctx, cancel := context.WithTimeout(env.ctx, besideTimeout)
 	defer cancel()
 	if err := s.explain(ctx, env.stdout, db, log); err != nil {
 		return &exitError{exitUsage, err}
@@ -72,28 +66,55 @@ func (s *explainCommand) explain(ctx context.Context, out io.Writer, db database
 
 func (s *explainCommand) printQueries(out io.Writer, infos []cache.QueryInfo) error {
 	if s.JSON {
-		return printJSON(out, infos)
+		type query struct {
+			Query      string          `json:"query"`
+			FreshFor   float64         `json:"freshForSeconds"`
+			StaleFor   float64         `json:"staleForSeconds"`
+			Parameters json.RawMessage `json:"parameters"`
+		}
+		list := make([]query, len(infos))
+		for i, q := range infos {
+			list[i] = query{q.Name, q.FreshFor.Seconds(), staleFor(q).Seconds(), q.Params}
+		}
+		return printJSON(out, list)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "QUERY\tFRESH FOR\tSTALE FOR\tPARAMETERS")
 	for _, q := range infos {
-		_, _ = fmt.Fprintf(w, "%s\t%v\t%v\t%s\n", q.Name, q.FreshFor, max(q.StaleWhileRevalidate, q.StaleIfError), q.Params)
+		_, _ = fmt.Fprintf(w, "%s\t%v\t%v\t%s\n", q.Name, q.FreshFor, staleFor(q), q.Params)
 	}
 	return w.Flush()
 }
 
+// staleFor is for how long an answer may be served after it has been fresh, whatever the reason.
+func staleFor(q cache.QueryInfo) time.Duration { return max(q.StaleWhileRevalidate, q.StaleIfError) }
+
 func (s *explainCommand) printInspection(out io.Writer, in cache.Inspection) error {
 	if s.JSON {
-		type inspection struct {
-			cache.Inspection
-			StoreErr string // an error has no form in JSON
-			Next     string
-		}
 		failed := ""
 		if in.StoreErr != nil {
 			failed = in.StoreErr.Error()
 		}
-		return printJSON(out, inspection{in, failed, in.Next.String()})
+		return printJSON(out, struct {
+			Query     string      `json:"query"`
+			Key       string      `json:"key"`
+			Tags      []cache.Tag `json:"tags"`
+			Named     []cache.Tag `json:"named"`
+			Added     []cache.Tag `json:"added"`
+			Fenced    []cache.Tag `json:"fenced"`
+			Stored    bool        `json:"stored"`
+			Valid     bool        `json:"valid"`
+			Found     bool        `json:"found"`
+			Bytes     int         `json:"bytes"`
+			Age       float64     `json:"ageSeconds"`
+			FreshFor  float64     `json:"freshForSeconds"` // negative: past it
+			Next      string      `json:"next"`
+			Detail    string      `json:"detail"`
+			StoreFail string      `json:"storeError"`
+		}{
+			in.Query, in.Key, in.Tags, in.Named, in.Added, in.Fenced, in.Stored, in.Valid, in.Found, in.Bytes,
+			in.Age.Seconds(), in.TTL.Seconds(), in.Next.String(), in.Detail, failed,
+		})
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) { _, _ = fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
@@ -103,7 +124,7 @@ func (s *explainCommand) printInspection(out io.Writer, in cache.Inspection) err
 	if len(in.Named) > 0 {
 		line("  its load named", "%s", joined(in.Named))
 	}
-	line("  and so on", "%s", joined(in.Added))
+	line("  and so, unasked, on", "%s", joined(in.Added))
 	switch {
 	case in.StoreErr != nil:
 		line("stored", "unknown: Redis does not answer: %v", in.StoreErr)

@@ -16,7 +16,7 @@ func TestCacheExplain(t *testing.T) {
 	dir := t.TempDir()
 	env := map[string]string{
 		"DATABASE_URL": testservers.SharedPostgres(t).Database(t), "REDIS_URL": testservers.SharedRedis(t).URL(),
-		"JWT_SECRET": strings.Repeat("s", 32),
+		"JWT_SECRET": strings.Repeat("s", 32), "CACHE_NEAR": "strict",
 	}
 	explain := func(env map[string]string, args ...string) (code int, stdout, stderr string) {
 		t.Helper()
@@ -47,13 +47,27 @@ func TestCacheExplain(t *testing.T) {
 			t.Errorf("it does not say %q:\n%s", says, out)
 		}
 	}
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) { // kept in memory, and proven by Redis
+		_, header, _, err := request(t.Context(), "GET", p.api+"/courses", "")
+		return err == nil && strings.HasSuffix(header.Get("Cache-Status"), "detail=near_proven"), header.Get("Cache-Status")
+	})
+	var queries []struct {
+		Query           string
+		FreshForSeconds float64
+		Parameters      json.RawMessage
+	}
+	code, out, log = explain(env, "--json")
+	if err := json.Unmarshal([]byte(out), &queries); err != nil || code != exitOK || len(queries) < 5 || queries[1].Query != "courses:list" || queries[1].FreshForSeconds != 30 {
+		t.Errorf("exit code %d, %v\n%s%s", code, err, out, log)
+	}
 	var in struct {
-		Key, Next string
-		Tags      []string
-		Valid     bool
+		Key, Next       string
+		Tags            []string
+		Valid           bool
+		FreshForSeconds float64
 	}
 	code, out, log = explain(env, "--json", "courses:list", first)
-	if err := json.Unmarshal([]byte(out), &in); err != nil || code != exitOK || in.Next != "hit" || !in.Valid || len(in.Tags) == 0 {
+	if err := json.Unmarshal([]byte(out), &in); err != nil || code != exitOK || in.Next != "hit" || !in.Valid || len(in.Tags) == 0 || in.FreshForSeconds > 30 {
 		t.Errorf("exit code %d, %v\n%s%s", code, err, out, log)
 	}
 	if code, out, log := explain(env, "courses:list", strings.Replace(first, "1", "7", 1)); code != exitOK || !strings.Contains(out, "miss: loads it, and stores it") {
@@ -61,7 +75,7 @@ func TestCacheExplain(t *testing.T) {
 	}
 
 	for says, args := range map[string][]string{
-		`there is no query "courses:lists": there are courses:count, courses:list`: {"courses:lists"},
+		`there is no query "courses:lists": there are courses:count, courses:detail, courses:list`: {"courses:lists"},
 		`unknown field "page_number"`: {"courses:list", `{"page_number":1}`},
 	} {
 		if code, out, log := explain(env, args...); code != exitUsage || !strings.Contains(log, says) {

@@ -189,7 +189,7 @@ type serverSettings struct {
 	RateLimitSignIn string `group:"Settings" default:"60" placeholder:"N" help:"How many of them an address may send to sign in, which takes two, 0 for no limit; default ${default}."`
 	TrustedProxies  string `group:"Settings" placeholder:"CIDR,…" help:"Proxies that are believed about the address they forward for. Default: none."`
 	ProxyHeader     string `group:"Settings" default:"X-Forwarded-For" placeholder:"HEADER" help:"Where the proxies name that address: X-Forwarded-For or Forwarded. The other is ignored: it may come from the client. Default ${default}."`
-	CacheNear       string `group:"Settings" default:"0s" placeholder:"DURATION" help:"Serve the catalogue from this process's memory, without asking Redis for it. With strict, Redis proves for each request that nothing has changed. With a duration, such as 1s, answers may be stale by at most that, and usually by milliseconds. Default ${default}: not kept in memory."`
+	CacheNear       string `group:"Settings" default:"0s" placeholder:"DURATION|strict" help:"Serve the catalogue from this process's memory, without asking Redis for it. With strict, Redis proves for each request that nothing has changed. With a duration, such as 1s, answers may be stale by at most that, and usually by milliseconds. Default ${default}: not kept in memory."`
 	ShutdownDelay   string `group:"Settings" default:"3s" placeholder:"DURATION" help:"How long the service goes on answering after SIGTERM and reports that it is not ready, so that balancers notice; default ${default}. Ctrl-C does not wait."`
 	CORSOrigins     string `group:"Settings" name:"cors-origins" placeholder:"ORIGIN,…" help:"Origins whose scripts may read answers, * for all. Default: none."`
 }
