@@ -22,6 +22,8 @@
 // and the entry is valid and old.
 package named
 
+import "github.com/chainlearn/chainlearn/internal/proof/model/explore"
+
 // Protocol lists the rules for named tags. Each is a switch, so that a test can take it away.
 type Protocol struct {
 	GoByEntry        bool // a reader reads the versions of the tags that the entry names, and judges by them
@@ -142,12 +144,6 @@ const (
 	Stuck     Wrong = "stuck"
 )
 
-// Result is what an exploration found.
-type Result struct {
-	States int
-	Wrong  map[Wrong][]string // the shortest run to each
-}
-
 // fresh is the version that a step draws, before its state is canonical.
 const fresh = 0xfe
 
@@ -183,32 +179,13 @@ type machine struct {
 }
 
 // Check visits every state.
-func Check(cfg Config) Result {
-	type step struct {
-		from int
-		what string
-	}
+func Check(cfg Config) explore.Result[Wrong] {
 	first := state{shows: tagA, entry: entry{val: none}, ver: [tags]uint8{1, 1, 1}}
-	states, steps := []state{first}, []step{{-1, ""}}
-	at := map[state]int{first: 0}
-	result := Result{Wrong: map[Wrong][]string{}}
-	for i := 0; i < len(states) && (!cfg.Stop || len(result.Wrong) == 0); i++ {
+	return explore.All(first, cfg.Stop, func(s state, emit func(next state, what string, wrong Wrong)) {
 		m := machine{cfg: cfg, emit: func(next state, what string, wrong Wrong) {
-			if wrong != "" && result.Wrong[wrong] == nil {
-				run := []string{what}
-				for s := i; steps[s].from >= 0; s = steps[s].from {
-					run = append([]string{steps[s].what}, run...)
-				}
-				result.Wrong[wrong] = run
-			}
 			canonicalize(&next, cfg.Readers)
-			if _, ok := at[next]; !ok {
-				at[next] = len(states)
-				states, steps = append(states, next), append(steps, step{i, what})
-			}
+			emit(next, what, wrong)
 		}}
-		m.steps(states[i])
-	}
-	result.States = len(states)
-	return result
+		m.steps(s)
+	})
 }

@@ -20,7 +20,7 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 		missed := true
 		for _, cfg := range systems() {
 			cfg.Protocol, cfg.Stop = p, true
-			for wrong, run := range Check(cfg).Wrong {
+			for wrong, run := range Check(cfg, func(string) {}).Wrong {
 				if missed {
 					t.Logf("without %s, %v: %s:\n\t%s", rules.Field(i).Name, cfg, wrong, strings.Join(run, "\n\t"))
 				}

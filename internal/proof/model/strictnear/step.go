@@ -232,7 +232,7 @@ func (m *machine) read(s state, j int) {
 	if p.near != none && m.cfg.Interval > 0 && (p.proof < m.cfg.Interval || !rules.ProofInterval) {
 		n := s
 		wrong := n.answer(p.near, s.acked, s.seen)
-		m.served["near"]++
+		m.served("near")
 		m.emit(n, said("answers %d at once", p.near), wrong)
 	}
 	switch r.pc {
@@ -255,7 +255,7 @@ func (m *machine) read(s state, j int) {
 			*r = reader{pc: rAsked, minAcked: r.minAcked, minSeen: r.minSeen}
 			m.emit(s, said("has heard of a change, and asks the store"), "")
 		default:
-			m.served["after a proof"]++
+			m.served("after a proof")
 			m.finish(s, j, p.near, said("answers %d after the proof", p.near))
 		}
 	case rAsked:
@@ -271,7 +271,7 @@ func (m *machine) read(s state, j int) {
 func (m *machine) readVersions(s state, j int, said func(string, ...any) string) {
 	r := &s.p[j].r
 	if s.marks != 0 {
-		m.served["fenced"]++
+		m.served("fenced")
 		m.finish(s, j, s.content, said("finds the tag fenced, and answers %d", s.content))
 		return
 	}
@@ -312,7 +312,7 @@ func (m *machine) keep(s state, j int, said func(string, ...any) string) {
 		p.near = val
 		what += ", and keeps it"
 	}
-	m.served["loaded"]++
+	m.served("loaded")
 	m.finish(s, j, val, what)
 }
 

@@ -42,6 +42,8 @@
 // that knows nothing of the cache neither is promised.
 package strictnear
 
+import "github.com/chainlearn/chainlearn/internal/proof/model/explore"
+
 // Protocol lists the rules. Each is a switch, so that a test can take it away.
 type Protocol struct {
 	ProofInterval       bool // served without a call only while the last proof is young enough; else: always
@@ -166,48 +168,20 @@ const (
 	Inversion Wrong = "inversion"
 )
 
-// Result is what an exploration found.
-type Result struct {
-	States int
-	Served map[string]int     // steps that answered, by where the answer came from
-	Wrong  map[Wrong][]string // the shortest run to each
-}
-
 type machine struct {
 	cfg    Config
 	emit   func(next state, what string, wrong Wrong)
-	served map[string]int
+	served func(way string)
 }
 
-// Check visits every state.
-func Check(cfg Config) Result {
-	type step struct {
-		from int
-		what string
-	}
+// Check visits every state. served is told of each step that answers, where the answer comes from.
+func Check(cfg Config, served func(way string)) explore.Result[Wrong] {
 	first := state{}
 	for i := range first.p {
 		first.p[i] = process{near: none, proof: cfg.Interval}
 	}
-	states, steps := []state{first}, []step{{-1, ""}}
-	at := map[state]int{first: 0}
-	result := Result{Wrong: map[Wrong][]string{}, Served: map[string]int{}}
-	for i := 0; i < len(states) && (!cfg.Stop || len(result.Wrong) == 0); i++ {
-		m := machine{cfg: cfg, served: result.Served, emit: func(next state, what string, wrong Wrong) {
-			if wrong != "" && result.Wrong[wrong] == nil {
-				run := []string{what}
-				for s := i; steps[s].from >= 0; s = steps[s].from {
-					run = append([]string{steps[s].what}, run...)
-				}
-				result.Wrong[wrong] = run
-			}
-			if _, ok := at[next]; !ok {
-				at[next] = len(states)
-				states, steps = append(states, next), append(steps, step{i, what})
-			}
-		}}
-		m.steps(states[i])
-	}
-	result.States = len(states)
-	return result
+	return explore.All(first, cfg.Stop, func(s state, emit func(next state, what string, wrong Wrong)) {
+		m := machine{cfg: cfg, served: served, emit: emit}
+		m.steps(s)
+	})
 }
