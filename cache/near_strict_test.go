@@ -102,16 +102,27 @@ func TestNearStrictWaitsForWhatIsReportedLate(t *testing.T) {
 // Without reports callers are not made to wait for proofs: one of them, and then they ask the store.
 func TestNearStrictWithoutReports(t *testing.T) {
 	for name, fall := range map[string]func(*storetest.Faulty){
-		"reports are lost": func(f *storetest.Faulty) { f.Hang(storetest.OpWatch) },
-		"proofs fail":      func(f *storetest.Faulty) { f.Fail(errDown, storetest.OpProve); f.Hang(storetest.OpWatch) },
+		"nothing is watched": nil,
+		"reports are lost":   func(f *storetest.Faulty) { f.Hang(storetest.OpWatch) },
+		"proofs fail":        func(f *storetest.Faulty) { f.Fail(errDown, storetest.OpProve); f.Hang(storetest.OpWatch) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			virtual(t, func(t *testing.T) {
-				s, c := newSource(), newCache(t)
+				s, fleet := newSource(), newFleet(t, 2)
+				c := fleet[0]
 				s.delay = 0
+				if fall == nil {
+					c.store.Fail(errDown, storetest.OpWatch) // and a proof for nobody succeeds at once
+				}
 				q := defineNear(c, s.nearStrictQuery())
 				mustGet(t, q, 1, "one")
 				synctest.Wait()
+				if fall == nil {
+					s.set(1, "uno")
+					mustInvalidate(t, fleet[1], rowTag(1))
+					mustGet(t, q, 1, "uno")
+					return
+				}
 				wantProven(t, q, 1, "one")
 				fall(c.store)
 				began := time.Now()

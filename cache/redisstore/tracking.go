@@ -87,8 +87,8 @@ const (
 	// exceed it, with the way there and back.
 	proofEvery = 200 * time.Millisecond
 
-	// A tracking connection carries one command at a time and what the server pushes. It
-	// does not need what rueidis reserves for 1024 calls and for large replies.
+	// A tracking connection carries the commands of one proof at a time and what the server pushes.
+	// It does not need what rueidis reserves for 1024 calls and for large replies.
 	trackingRing   = 3 // 2^3 calls
 	trackingBuffer = 16 << 10
 )

@@ -98,6 +98,11 @@ var ablations = []ablation{
 		[]failingTest{test(inCache, "TestNearStrictWaitsForWhatIsReportedLate")},
 	},
 	{
+		"near and strict: a proof is of one's own watch",
+		"cache/changes.go", "return err == nil && t.proven.Load() > at", "_ = at\n\treturn err == nil",
+		[]failingTest{test(inCache, "TestNearStrictWithoutReports")},
+	},
+	{
 		"near: a server that reports in another order proves nothing",
 		"cache/redisstore/tracked.go", "if !t.ordered.Load() {", "if false {",
 		[]failingTest{test(inRedis, "TestServerThatReportsOutOfOrderProvesNothing")},
