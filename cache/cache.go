@@ -57,6 +57,13 @@ type Config struct {
 	// come later than this after its fence: keep the database's own limit on
 	// transactions below it. At most a day. Default 5 s.
 	FenceLease time.Duration
+
+	// AuditShare is the share of the time for which the source may be asked, by one load at a time, what is in the
+	// cache already: now and then, at most once a second and not in the first minute, a fresh answer that was
+	// served is compared with what Load says. One that differs for seconds, while nothing tells the cache of
+	// a write, is invalidated, counted (event.Audited) and logged. Answers that depend on no tags are left alone.
+	// At most 1; negative: never. Default 0.005.
+	AuditShare float64
 }
 
 const (
@@ -64,6 +71,7 @@ const (
 	defaultLoadTimeout   = 10 * time.Second
 	defaultMaxEntryBytes = 8 << 20
 	defaultFenceLease    = 5 * time.Second
+	defaultAuditShare    = 0.005
 
 	// A recovery waits for StoreTimeout, and readers bypass for FenceLease after a writer has
 	// died. Beyond these they would never end.
@@ -77,6 +85,7 @@ func (c Config) withDefaults() Config {
 	c.LoadTimeout = cmp.Or(c.LoadTimeout, defaultLoadTimeout)
 	c.MaxEntryBytes = cmp.Or(c.MaxEntryBytes, defaultMaxEntryBytes)
 	c.FenceLease = cmp.Or(c.FenceLease, defaultFenceLease)
+	c.AuditShare = cmp.Or(c.AuditShare, defaultAuditShare)
 	return c
 }
 
@@ -100,6 +109,9 @@ func (c Config) validate() error {
 	if c.MaxEntryBytes < 0 {
 		errs = append(errs, fmt.Errorf("MaxEntryBytes is negative: %d", c.MaxEntryBytes))
 	}
+	if !(c.AuditShare <= 1) { // or not a number
+		errs = append(errs, fmt.Errorf("AuditShare is %v: must be at most 1, a share of the time, or negative for never", c.AuditShare))
+	}
 	return errors.Join(errs...)
 }
 
@@ -115,6 +127,8 @@ type Cache struct {
 	cancel context.CancelCauseFunc
 
 	panics panicLog
+	audits *audits
+	said   reminders // of queries
 
 	storeName atomic.Pointer[string] // nil until it was asked for
 
@@ -147,6 +161,9 @@ func New(cfg Config) (*Cache, error) {
 	})
 	c.health.begin(c.ctx)
 	c.start(c.health.run)
+	if c.audits = newAudits(c.cfg.AuditShare); c.cfg.AuditShare > 0 {
+		c.start(c.audits.run)
+	}
 	return c, nil
 }
 

@@ -16,6 +16,7 @@ func (d *Cached[P, V]) Get(ctx context.Context, p P) (V, error) {
 	if d.near != nil {
 		if a, now, detail := d.near.get(ctx, p); a != nil { // as Lookup does, without making an Answer
 			d.servedAt(ctx, d.near.time(now), Hit, detail, nil)
+			d.hit(ctx, p)
 			return a.value, a.err()
 		}
 	}
@@ -29,6 +30,7 @@ func (d *Cached[P, V]) Lookup(ctx context.Context, p P) (Answer[V], error) {
 	if d.near != nil {
 		if a, now, detail := d.near.get(ctx, p); a != nil {
 			d.servedAt(ctx, d.near.time(now), Hit, detail, nil)
+			d.hit(ctx, p)
 			return d.near.answer(a, now, detail), a.err()
 		}
 	}
@@ -59,6 +61,7 @@ func (d *Cached[P, V]) lookup(ctx context.Context, r *request[P]) (Answer[V], er
 	case entryFresh:
 		d.remember(r, e.named, 0)
 		d.keepNear(r, e.answer, e.err())
+		d.hit(ctx, r.p)
 		return e.answer, e.err()
 	case entryStale:
 		d.refresh(ctx, r, read.guard, false)

@@ -120,6 +120,9 @@ func newProcess(t *testing.T, store *storetest.Faulty, cfg cache.Config) process
 	t.Helper()
 	p := process{store: store, counts: &cachetest.Counts{}}
 	cfg.Store, cfg.Observer = store, p.counts
+	if cfg.AuditShare == 0 {
+		cfg.AuditShare = -1 // tests count loads
+	}
 	c, err := cache.New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -8,7 +8,7 @@ import (
 // remindEvery is how often what lasts, or comes again and again, is logged after the first time.
 const remindEvery = 5 * time.Minute
 
-// reminders keep the log short. Each name is that of one thing to say, and a constant.
+// reminders keep the log short. Each name is that of one thing to say: a constant, or one for each query.
 type reminders struct {
 	mu     sync.Mutex
 	byName map[string]reminder

@@ -42,6 +42,8 @@ type Metrics struct {
 	storeErrors         *prometheus.CounterVec
 	invalidations       *prometheus.CounterVec
 	panics              *prometheus.CounterVec
+	audits              *prometheus.CounterVec
+	oldAge              *prometheus.HistogramVec
 	downgrades, gaps    prometheus.Counter
 	widened, setAside   prometheus.Counter
 	undelivered         prometheus.Counter
@@ -93,6 +95,11 @@ func New(r prometheus.Registerer) (*Metrics, error) {
 	m.notStored = counters("cache_refused_stores_total", "Loaded answers that were not stored: their tags changed, were fenced, the store failed, or they are too large.", perQuery...)
 	m.tooLarge = counters("cache_too_large_total", "Answers that were not stored because they have too many bytes or too many tags.", perQuery...)
 	m.undecodable = counters("cache_undecodable_total", "Entries that could not be read: another format, or damaged.", perQuery...)
+	m.audits = counters("cache_audits_total", "Fresh answers of the cache that were compared with the source, by result: of those that agreed or were old, the share that was old is how far the cache is from exact.", "namespace", "query", "result")
+	m.oldAge = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "cache_old_answer_age_seconds", Help: "Ages of the answers that an audit found to be old.",
+		Buckets: prometheus.ExponentialBuckets(1, 4, 9), // to 18 hours
+	}, perQuery)
 	m.overloads = counters("cache_overloads_total", "Callers refused because too many loads were running and waiting.", perQuery...)
 	m.storeErrors = counters("cache_store_errors_total", "Failed calls of the shared tier, by operation.", "op")
 	m.panics = counters("cache_panics_total", "Panics of the program's functions that no caller waited for, by function.", "function")
@@ -121,7 +128,7 @@ func New(r prometheus.Registerer) (*Metrics, error) {
 		m.delivered.WithLabelValues(by) // there from the start, at 0
 		m.delay.WithLabelValues(by)
 	}
-	all = append(all, m.loadTime, m.waiters, m.delay, m.rates)
+	all = append(all, m.loadTime, m.waiters, m.delay, m.oldAge, m.rates)
 	if err := m.register(all...); err != nil {
 		m.Unregister()
 		return nil, errors.Join(err, errors.New("cacheprom: are there metrics of another cache on this Registerer? give each its own, or wrap it with labels"))
@@ -203,11 +210,16 @@ func (m *Metrics) Query(name string) cache.QueryObserver {
 		notStored:   m.notStored.WithLabelValues(ns, q), undecodable: m.undecodable.WithLabelValues(ns, q),
 		overloads: m.overloads.WithLabelValues(ns, q),
 		loads:     map[event.LoadStatus]prometheus.Counter{},
+		audits:    map[event.AuditResult]prometheus.Counter{},
+		oldAge:    m.oldAge.WithLabelValues(ns, q),
 		loadTime:  m.loadTime.WithLabelValues(ns, q), waiters: m.waiters.WithLabelValues(ns, q),
 		rate: m.rates.query(name),
 	}
 	for _, result := range []event.LoadStatus{event.LoadFound, event.LoadNotFound, event.LoadFailed, event.LoadTimedOut, event.LoadPanicked} {
 		qm.loads[result] = m.loads.WithLabelValues(ns, q, string(result))
+	}
+	for _, result := range []event.AuditResult{event.AuditAgreed, event.AuditChanged, event.AuditOld, event.AuditUnsteady, event.AuditFailed} {
+		qm.audits[result] = m.audits.WithLabelValues(ns, q, string(result))
 	}
 	return qm
 }
@@ -222,6 +234,8 @@ type queryMetrics struct {
 	notStored, undecodable prometheus.Counter
 	overloads              prometheus.Counter
 	loads                  map[event.LoadStatus]prometheus.Counter
+	audits                 map[event.AuditResult]prometheus.Counter
+	oldAge                 prometheus.Observer
 	loadTime               prometheus.Observer
 	waiters                prometheus.Gauge
 	rate                   *hitRate
@@ -278,6 +292,11 @@ func (m *queryMetrics) Observe(_ context.Context, e cache.Event) {
 		m.tooLarge.Inc()
 	case event.Undecodable:
 		m.undecodable.Inc()
+	case event.Audited:
+		m.audits[e.Result].Inc()
+		if e.Result == event.AuditOld {
+			m.oldAge.Observe(e.Age.Seconds())
+		}
 	}
 }
 

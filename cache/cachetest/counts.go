@@ -32,6 +32,8 @@ type Tally struct {
 	NotStored   int // answers that were loaded and not stored
 	TooLarge    int // of these, those that have too many bytes or tags
 	Undecodable int // entries that could not be read
+	Audited     int // hits that were compared with the source
+	Old         int // of these, those that were old, though nothing had told the cache
 	Waiting     int // callers that wait at this moment
 
 	// Of the whole cache, not of a query.
@@ -153,6 +155,11 @@ func (q queryCounts) Observe(_ context.Context, e cache.Event) {
 			t.TooLarge++
 		case event.Undecodable:
 			t.Undecodable++
+		case event.Audited:
+			t.Audited++
+			if e.Result == event.AuditOld {
+				t.Old++
+			}
 		}
 	})
 }

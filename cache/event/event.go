@@ -32,6 +32,14 @@ type (
 		Bytes, Tags int
 	}
 
+	// Audited: an answer that was served from the cache was compared with the source.
+	Audited struct {
+		Key    string
+		Result AuditResult
+		Age    time.Duration // of the answer, since the source was asked for it
+		Took   time.Duration // for which the source was busy
+	}
+
 	// Undecodable: an entry of the store could not be read. It is another release's, or
 	// damaged; it counts as absent.
 	Undecodable struct{ Key string }
@@ -94,6 +102,9 @@ func (NotStored) CacheEvent() {}
 // CacheEvent marks TooLarge as a cache.Event.
 func (TooLarge) CacheEvent() {}
 
+// CacheEvent marks Audited as a cache.Event.
+func (Audited) CacheEvent() {}
+
 // CacheEvent marks Undecodable as a cache.Event.
 func (Undecodable) CacheEvent() {}
 
@@ -128,6 +139,18 @@ const (
 	LoadFailed   LoadStatus = "error"
 	LoadTimedOut LoadStatus = "timeout"
 	LoadPanicked LoadStatus = "panic"
+)
+
+// AuditResult says what came of comparing a cached answer with the source.
+type AuditResult string
+
+// What an audit can find.
+const (
+	AuditAgreed   AuditResult = "agreed"
+	AuditChanged  AuditResult = "changed"  // there was a write meanwhile, which the cache was told of
+	AuditOld      AuditResult = "old"      // it was served though the source said otherwise; it is invalidated
+	AuditUnsteady AuditResult = "unsteady" // the source says something else each time
+	AuditFailed   AuditResult = "error"    // of the source
 )
 
 // BreakerState is the state of the circuit breaker before the store. Its numbers are those
