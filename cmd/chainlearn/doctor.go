@@ -10,8 +10,10 @@ import (
 )
 
 type cacheCommand struct {
-	Doctor  doctorCommand  `cmd:"" help:"Check how the cache, its store and the database fit together, as serve does when it starts."`
-	Explain explainCommand `cmd:"" help:"Explain an answer: what Redis has of it, and what the next read would do."`
+	Doctor     doctorCommand     `cmd:"" help:"Check how the cache, its store and the database fit together, as serve does when it starts."`
+	Explain    explainCommand    `cmd:"" help:"Explain an answer: what Redis has of it, and what the next read would do."`
+	Invalidate invalidateCommand `cmd:"" help:"Have every answer that depends on some tags loaded again."`
+	Purge      purgeCommand      `cmd:"" help:"Remove stored answers from Redis."`
 }
 
 type doctorCommand struct {

@@ -74,6 +74,32 @@ func TestCacheExplain(t *testing.T) {
 		t.Errorf("exit code %d\n%s%s", code, out, log)
 	}
 
+	// Some operator's invalidation, and a purge, show to the running service.
+	cacheCommand := func(args ...string) (code int, stdout, stderr string) {
+		t.Helper()
+		cmd := command(t, dir, map[string]string{"REDIS_URL": env["REDIS_URL"]}, append([]string{"cache"}, args...)...)
+		var out, log bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &log
+		_ = cmd.Run()
+		return cmd.ProcessState.ExitCode(), out.String(), log.String()
+	}
+	if code, out, log := cacheCommand("invalidate", in.Tags[0]); code != exitOK || out != "invalidated: "+in.Tags[0]+"\n" {
+		t.Errorf("exit code %d\n%s%s", code, out, log)
+	}
+	if _, header, _, err := request(t.Context(), "GET", p.api+"/courses", ""); err != nil || strings.Contains(header.Get("Cache-Status"), "; hit") {
+		t.Errorf("after its tag was invalidated: %s, %v", header.Get("Cache-Status"), err)
+	}
+	if code, out, log := cacheCommand("invalidate", "course:1", "no tag"); code != exitUsage || !strings.Contains(log, "no tag") {
+		t.Errorf("a malformed tag: exit code %d\n%s%s", code, out, log)
+	}
+	if code, out, log := cacheCommand("purge", "courses:*"); code != exitUsage || !strings.Contains(log, "--yes") {
+		t.Errorf("purge without --yes: exit code %d\n%s%s", code, out, log)
+	}
+	testservers.Eventually(t, 30*time.Second, func() (bool, string) { // the answer is stored again, at some time
+		code, out, log := cacheCommand("purge", "--yes", "courses:*")
+		return code == exitOK && strings.HasPrefix(out, "removed: ") && out != "removed: 0\n", out + log
+	})
+
 	for says, args := range map[string][]string{
 		`there is no query "courses:lists": there are courses:count, courses:detail, courses:list`: {"courses:lists"},
 		`unknown field "page_number"`: {"courses:list", `{"page_number":1}`},
