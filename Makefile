@@ -45,7 +45,7 @@ ablate: ## take out each mechanism of the protocol in turn and see that tests fa
 	@scripts/install-deps.sh
 	go test ./internal/proof/soak -run TestEveryMechanismIsMissed -ablate -v -timeout 120m
 
-mutate: ## take out each if of packages, and name those that no test misses (ARGS="./cache/outbox")
+mutate: ## take out each if of the protocol, and name those that no test misses (ARGS="cache/outbox" for some packages)
 	@scripts/install-deps.sh
 	go run ./internal/proof/mutate $(ARGS)
 

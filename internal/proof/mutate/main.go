@@ -1,190 +1,141 @@
 // Mutate takes out each if of a package in turn, and tells which of them no test misses.
 //
-//	go run ./internal/proof/mutate ./cache/outbox ./cache/memstore
+//	go run ./internal/proof/mutate cache/outbox cache/memstore
 //
-// An if is taken out by making its condition false; the program itself has no switch for it
-// (go test -overlay). What does not compile then is passed over. What the tests of the package do not
-// miss is printed: write the test, delete the if, or list it with the reason why it stays.
+// An if is taken out by making its condition false. The tests are compiled once, with a switch around each
+// condition (go test -overlay: the program itself has none), and each test is first run by itself, to learn which
+// conditions come true in it: no other can it miss. Then each condition is false in the tests in which it
+// came true, the quickest first, until one fails.
+//
+// What no test misses is to be tested, to be deleted, or to stay with a reason in reasons.txt. Without one
+// the command fails. A condition whose absence makes a test slow may pass for one that is missed.
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
+	_ "embed"
 	"flag"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
+	"path"
+	"runtime"
 	"slices"
 	"strings"
-	"time"
+	"syscall"
 )
 
+// A subject is a package, and the directories of the tests that hold it.
+type subject struct {
+	dir   string
+	tests []string
+}
+
+// Those of the protocol. The tests of an adapter hold what is shared by all as well.
+var protocol = []subject{
+	{"cache/coalesce", []string{"cache/coalesce", "cache"}},
+	{"cache/driver", []string{"cache", "cache/memstore"}},
+	{"cache/memstore", []string{"cache/memstore", "cache"}},
+	{"cache/outbox", []string{"cache/outbox", "cache/outbox/sqlite", "cache/outbox/postgres"}},
+	{"cache", []string{"cache", "cache/redisstore"}},
+	{"cache/redisstore", []string{"cache/redisstore"}},
+	{"cache/outbox/pgschema", []string{"cache/outbox/postgres"}},
+	{"cache/outbox/postgres", []string{"cache/outbox/postgres"}},
+}
+
+//go:embed reasons.txt
+var reasonsText string
+
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	m := mutator{out: os.Stdout, progress: os.Stderr}
-	flag.DurationVar(&m.limit, "limit", 2*time.Minute, "how long the tests may take without one if; longer is a failure")
-	flag.StringVar(&m.run, "run", "", "only tests that match, as of go test")
-	flag.StringVar(&m.only, "file", "", "only files whose name contains this")
-	flag.Parse()
-	if flag.NArg() == 0 {
-		fmt.Fprintln(os.Stderr, "name the directories of the packages, such as ./cache/outbox")
-		os.Exit(2)
+	jobs := flag.Int("jobs", runtime.GOMAXPROCS(0), "how many tests run at once")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: mutate [-jobs N] [directory of a package ...]\nThe packages of the protocol, if none is named.")
+		flag.PrintDefaults()
 	}
-	for _, dir := range flag.Args() {
-		if err := m.mutate(ctx, dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	flag.Parse()
+	subjects := protocol
+	if flag.NArg() > 0 {
+		subjects = nil
+		for _, dir := range flag.Args() {
+			subjects = append(subjects, subjectOf(dir))
 		}
 	}
+	if err := run(ctx, subjects, max(*jobs, 1), os.Stdout, os.Stderr); err != nil {
+		stop()
+		fmt.Fprintln(os.Stderr, "mutate:", err)
+		os.Exit(1)
+	}
 }
 
-type mutator struct {
-	limit         time.Duration
-	run, only     string
-	out, progress io.Writer
+// subjectOf returns what the protocol has for a directory; of another the tests in it.
+func subjectOf(dir string) subject {
+	dir = strings.TrimPrefix(strings.TrimSuffix(dir, "/"), "./")
+	if i := slices.IndexFunc(protocol, func(s subject) bool { return s.dir == dir }); i >= 0 {
+		return protocol[i]
+	}
+	return subject{dir, []string{dir}}
 }
 
-// A condition of an if, by its place in the text of a file.
-type condition struct {
-	file     string
-	line     int
-	from, to int
-}
-
-// mutate prints a table of what became of the conditions of a package.
-func (m *mutator) mutate(ctx context.Context, dir string) error {
-	conditions, err := conditionsOf(dir, m.only)
+// run prints what became of the conditions of each package.
+func run(ctx context.Context, subjects []subject, jobs int, out, progress io.Writer) error {
+	reasons, err := readReasons(reasonsText)
 	if err != nil {
 		return err
 	}
-	if missed, output, err := m.test(ctx, dir, ""); err != nil || missed {
-		return errors.Join(err, fmt.Errorf("the tests of %s fail as it is:\n%s", dir, output))
-	}
-	caught, refused := 0, 0
-	var survivors []string
-	for i, c := range conditions {
-		fate, err := m.without(ctx, dir, c)
+	without := 0
+	for _, s := range subjects {
+		conditions, err := conditionsOf(s.dir)
 		if err != nil {
 			return err
 		}
-		switch fate {
-		case "caught":
-			caught++
-		case "does not compile":
-			refused++
-		default:
-			survivors = append(survivors, c.String())
+		if err := mutate(ctx, s, conditions, jobs, progress); err != nil {
+			return fmt.Errorf("%s: %w", s.dir, err)
 		}
-		_, _ = fmt.Fprintf(m.progress, "%d of %d: %s: %s\n", i+1, len(conditions), c, fate)
+		without += report(out, s, conditions, reasons)
 	}
-	var report strings.Builder
-	fmt.Fprintf(&report, "## %s\n\n%d conditions: %d are missed by a test, %d do not compile without, %d are missed by none.\n\n", dir, len(conditions), caught, refused, len(survivors))
-	for _, s := range survivors {
-		fmt.Fprintf(&report, "- `%s`\n", s)
+	if without > 0 {
+		return fmt.Errorf("no test misses %d conditions that reasons.txt does not name", without)
 	}
-	_, err = fmt.Fprintln(m.out, report.String())
-	return err
+	return nil
 }
 
-func (c condition) String() string {
-	text, err := os.ReadFile(c.file)
-	if err != nil || c.to > len(text) {
-		return fmt.Sprintf("%s:%d", c.file, c.line)
-	}
-	return fmt.Sprintf("%s:%d: %s", c.file, c.line, strings.Join(strings.Fields(string(text[c.from:c.to])), " "))
-}
-
-// conditionsOf returns the conditions in the files of a package that are no tests.
-func conditionsOf(dir, only string) (all []condition, err error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(files)
-	for _, file := range files {
-		if strings.HasSuffix(file, "_test.go") || !strings.Contains(filepath.Base(file), only) {
+// report prints the fates of the conditions of a package, and returns how many are missed by no test and have no reason.
+func report(out io.Writer, s subject, conditions []*condition, reasons reasons) (without int) {
+	missed, never := 0, 0
+	var survivors []*condition
+	for _, c := range conditions {
+		switch {
+		case c.missedBy != "":
+			missed++
 			continue
+		case !c.came:
+			never++
 		}
-		set := token.NewFileSet()
-		parsed, err := parser.ParseFile(set, file, nil, parser.SkipObjectResolution)
-		if err != nil {
-			return nil, err
+		survivors = append(survivors, c)
+	}
+	fmt.Fprintf(out, "## %s\n\n%d conditions, tested by %s: without %d of them a test fails; %d came true in no test, and %d in tests that pass without.\n\n",
+		s.dir, len(conditions), strings.Join(s.tests, ", "), missed, never, len(survivors)-never)
+	for _, c := range survivors {
+		reason, ok := reasons[c.name]
+		if !ok {
+			reason = "NO REASON IS GIVEN"
+			without++
 		}
-		ast.Inspect(parsed, func(n ast.Node) bool {
-			if s, ok := n.(*ast.IfStmt); ok {
-				from, to := set.Position(s.Cond.Pos()), set.Position(s.Cond.End())
-				all = append(all, condition{file, from.Line, from.Offset, to.Offset})
-			}
-			return true
-		})
+		kind := "not missed"
+		if !c.came {
+			kind = "never true"
+		}
+		fmt.Fprintf(out, "- `%s` (%s): %s\n", c.name, kind, reason)
 	}
-	if len(all) == 0 {
-		return nil, fmt.Errorf("%s: no if in a Go file that is no test", dir)
+	for name := range reasons {
+		file, _, _ := strings.Cut(name, ":")
+		if path.Dir(file) == s.dir && !slices.ContainsFunc(survivors, func(c *condition) bool { return c.name == name }) {
+			fmt.Fprintf(out, "- `%s` is in reasons.txt, and needs no reason\n", name)
+		}
 	}
-	return all, nil
-}
-
-// without runs the tests with the condition made false.
-func (m *mutator) without(ctx context.Context, dir string, c condition) (fate string, err error) {
-	text, err := os.ReadFile(c.file)
-	if err != nil {
-		return "", err
-	}
-	// What the condition names stays used, or most of it would not compile.
-	changed := slices.Concat(text[:c.from], []byte("false && ("), text[c.from:c.to], []byte(")"), text[c.to:])
-	original, err := filepath.Abs(c.file)
-	if err != nil {
-		return "", err
-	}
-	tmp, err := os.MkdirTemp("", "mutate")
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = os.RemoveAll(tmp) }()
-	replacement, overlay := filepath.Join(tmp, filepath.Base(c.file)), filepath.Join(tmp, "overlay.json")
-	list, err := json.Marshal(map[string]map[string]string{"Replace": {original: replacement}})
-	if err != nil {
-		return "", err
-	}
-	if err := errors.Join(os.WriteFile(replacement, changed, 0o600), os.WriteFile(overlay, list, 0o600)); err != nil {
-		return "", err
-	}
-	missed, output, err := m.test(ctx, dir, overlay)
-	switch {
-	case err != nil:
-		return "", err
-	case !missed:
-		return "no test misses it", nil
-	case bytes.Contains(output, []byte("[build failed]")):
-		return "does not compile", nil
-	}
-	return "caught", nil
-}
-
-// test says whether a test of the package fails, hangs or does not compile.
-func (m *mutator) test(ctx context.Context, dir, overlay string) (failed bool, output []byte, err error) {
-	args := []string{"test", "-count=1", "-failfast", "-vet=off", "-timeout", m.limit.String(), "-run", m.run}
-	if overlay != "" {
-		args = append(args, "-overlay", overlay)
-	}
-	cmd := exec.CommandContext(ctx, "go", append(args, ".")...)
-	cmd.Dir = dir
-	cmd.WaitDelay = 10 * time.Second // servers that a test has left behind may hold its output open
-	output, err = cmd.CombinedOutput()
-	if ctx.Err() != nil {
-		return false, nil, context.Cause(ctx)
-	}
-	if _, ran := errors.AsType[*exec.ExitError](err); ran || errors.Is(err, exec.ErrWaitDelay) {
-		return true, output, nil
-	}
-	return false, output, err
+	fmt.Fprintln(out)
+	return without
 }

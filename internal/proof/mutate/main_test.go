@@ -7,10 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
-// Of two conditions one is tested, and the other is not.
+// Of three conditions one is tested, one comes true in vain, and one never does.
 func TestWhatNoTestMissesIsNamed(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -25,6 +24,13 @@ func Abs(n int) int {
 	return n
 }
 
+func Even(n int) bool {
+	if n%2 == 1 {
+		return false
+	}
+	return true
+}
+
 func Most(n int) int {
 	if n > 10 {
 		return 10
@@ -37,7 +43,11 @@ func Most(n int) int {
 import "testing"
 
 func TestAbs(t *testing.T) {
-	if Abs(-1) != 1 || Most(3) != 3 {
+	if Abs(-1) != 1 || Most(3) != 3 || !Even(2) {
+		t.Fatal("wrong")
+	}
+	_ = Even(3)
+	if Abs(4) != 4 {
 		t.Fatal("wrong")
 	}
 }
@@ -47,14 +57,40 @@ func TestAbs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var out bytes.Buffer
-	m := mutator{limit: time.Minute, out: &out, progress: io.Discard}
-	if err := m.mutate(t.Context(), dir); err != nil {
+	s := subject{dir, []string{dir}}
+	conditions, err := conditionsOf(s.dir)
+	if err != nil {
 		t.Fatal(err)
 	}
-	report := out.String()
-	if !strings.Contains(report, "2 conditions: 1 are missed by a test, 0 do not compile without, 1 are missed by none") ||
-		!strings.Contains(report, "m.go:11: n > 10") || strings.Contains(report, "n < 0") {
-		t.Errorf("the report is\n%s", report)
+	if err := mutate(t.Context(), s, conditions, 2, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	without := report(&out, s, conditions, reasons{dir + "/m.go: Even: n%2 == 1": "it is old", dir + "/m.go: Abs: n < 0": "none"})
+	for _, want := range []string{
+		"3 conditions, tested by " + dir + ": without 1 of them a test fails; 1 came true in no test, and 1 in tests that pass without.",
+		"/m.go: Most: n > 10` (never true): NO REASON IS GIVEN",
+		"/m.go: Even: n%2 == 1` (not missed): it is old",
+		"/m.go: Abs: n < 0` is in reasons.txt, and needs no reason",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the report does not say %q:\n%s", want, out.String())
+		}
+	}
+	if without != 1 {
+		t.Errorf("%d are without a reason, want 1", without)
+	}
+}
+
+func TestReasons(t *testing.T) {
+	t.Parallel()
+	all, err := readReasons("# remark\na: b\nc: d\n\tfor both\n\ne: f\n\tfor one\n")
+	if err != nil || len(all) != 3 || all["a: b"] != "for both" || all["c: d"] != "for both" || all["e: f"] != "for one" {
+		t.Errorf("%v, %v", all, err)
+	}
+	for _, wrong := range []string{"\tof nothing\n", "a: b\n"} {
+		if _, err := readReasons(wrong); err == nil {
+			t.Errorf("%q is accepted", wrong)
+		}
 	}
 }
