@@ -28,6 +28,7 @@ have "${REDIS_SERVER_BIN:-redis-server}" || need redis-server "the tests of the 
 have_postgres || need postgresql "the tests of storage and invalidation"
 have_mariadb || need mariadb-server "the tests of the outbox in MariaDB"
 have_pgbouncer || need pgbouncer "the tests behind a connection pooler"
+have promtool || need prometheus "the tests of the alerts"
 any chromium chromium-browser google-chrome || need chromium "the tests of the dashboard"
 
 [ "${#missing[@]}" -gt 0 ] || exit 0
@@ -73,6 +74,6 @@ echo "Installed."
 # Nor may they start with the next boot, where they were not asked for.
 if [ -d /run/systemd/system ]; then
 	for package in "${packages[@]}"; do
-		case $package in redis-server | postgresql | pgbouncer | mariadb-server) systemctl disable --quiet "$package" || true ;; esac
+		case $package in redis-server | postgresql | pgbouncer | mariadb-server | prometheus) systemctl disable --quiet "$package" || true ;; esac
 	done
 fi

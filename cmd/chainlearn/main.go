@@ -47,6 +47,7 @@ func (e *exitError) Unwrap() error { return e.err }
 // cli is the command line.
 type cli struct {
 	Serve   serveCommand   `cmd:"" help:"Serve the API."`
+	Health  healthCommand  `cmd:"" help:"Ask the service on this machine whether it is well."`
 	Migrate migrateCommand `cmd:"" help:"Bring the database's schema up to date."`
 	Seed    seedCommand    `cmd:"" help:"Fill the database with made-up data."`
 	Import  importCommand  `cmd:"" help:"Create and change courses, as a file says."`
