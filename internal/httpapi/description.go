@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -69,17 +70,33 @@ func (s *Server) serveFile(route, contentType string, content []byte) {
 			h.Set("Content-Security-Policy", docsPolicy)
 		}
 		plain := content
+		if compressed {
+			h.Add("Vary", "Accept-Encoding")
+		}
 		switch {
 		case !compressed:
-		case strings.Contains(r.Header.Get("Accept-Encoding"), "gzip"):
+		case acceptsGzip(r.Header):
 			h.Set("Content-Encoding", "gzip")
-			h.Add("Vary", "Accept-Encoding")
 		default:
 			h["Etag"] = []string{plainETag} // another representation
 			plain = gunzip(content)
 		}
 		http.ServeContent(w, r, path.Base(route), time.Time{}, bytes.NewReader(plain))
 	})
+}
+
+// acceptsGzip says whether a client asks for gzip by name, and not with the weight 0, which refuses it.
+func acceptsGzip(h http.Header) bool {
+	for coding := range strings.SplitSeq(strings.Join(h.Values("Accept-Encoding"), ","), ",") {
+		name, weight, _ := strings.Cut(coding, ";")
+		if !strings.EqualFold(strings.TrimSpace(name), "gzip") {
+			continue
+		}
+		q, weighted := strings.CutPrefix(strings.ToLower(strings.TrimSpace(weight)), "q=")
+		n, err := strconv.ParseFloat(q, 64)
+		return !weighted || err == nil && n > 0
+	}
+	return false
 }
 
 func gunzip(compressed []byte) []byte {
