@@ -177,7 +177,7 @@ func (d *Cached[P, V]) tellOf(ctx context.Context, p P, audited event.Audited) {
 		if times := d.c.said.due("old: " + d.q.Name); times > 0 {
 			log.ErrorContext(ctx, "an answer was old: the source says otherwise, and nothing had told the cache; what depends on the same tags is loaded again",
 				"query", d.q.Name, "key", audited.Key, "age", audited.Age, "times", times, "err", err,
-				"remedy", "a table is not watched, its trigger is gone or switched off, Load reads what Tags does not name, or Key leaves out what tells answers apart: run Cache.Check, and cachetest.Verify in a test")
+				"remedy", "a table is not watched, its trigger is gone or switched off, Load reads what Tags does not name, Key leaves out what tells answers apart, or time alone changes the answer and KeepFor does not say when: run Cache.Check, and cachetest.Verify in a test")
 		}
 	}
 }

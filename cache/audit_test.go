@@ -77,6 +77,30 @@ func TestAuditEndsAnswersThatNothingTellsOf(t *testing.T) {
 	})
 }
 
+// What is asked for in batches is compared, too.
+func TestAuditOfABatch(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c, _ := newAudited(t, 1)
+		src := newSource()
+		q := src.query()
+		q.FreshFor = 24 * time.Hour
+		rows := cache.Define(c.Cache, q)
+		for second := range 120 {
+			results, err := rows.GetMany(t.Context(), []int{1, 2})
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch {
+			case second == 100:
+				src.set(1, "uno")
+			case second > 110 && results[0].Value != "uno":
+				t.Fatalf("still %q", results[0].Value)
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
+
 // Writers tell the cache up to a second after their writes show in the source, as those do whose rows wait
 // in an outbox: nothing is wrong, and nothing is said to be.
 func TestAuditTakesNoWriteOnItsWayForAFault(t *testing.T) {

@@ -142,6 +142,9 @@ func (b *batch[P, V]) readAll(ctx context.Context) {
 			b.remember(&it.request, it.entry.named, 0)
 			it.result.Answer, it.result.Err = it.entry.answer, it.entry.err()
 			b.served(ctx, it.result.Status, it.result.Detail, it.result.Err)
+			if it.result.Status == Hit {
+				b.hit(ctx, it.p)
+			}
 		}
 	}
 }

@@ -88,6 +88,26 @@ var ablations = []ablation{
 		[]failingTest{test(inCache, "TestBumpThatFailsIsRepeatedAndNothingIsDrained")},
 	},
 	{
+		"audits: a write on its way is given time to arrive",
+		"cache/audit.go", "!pause(ctx, sum(auditGrace, d.q.Near))", "!pause(ctx, 1)",
+		[]failingTest{test(inCache, "TestAuditTakesNoWriteOnItsWayForAFault")},
+	},
+	{
+		"audits: what is no longer served is not old",
+		"cache/audit.go", "sum(auditGrace, d.q.Near)) || !stillServed() {", "sum(auditGrace, d.q.Near)) {",
+		[]failingTest{test(inCache, "TestAuditTakesNoWriteOnItsWayForAFault")},
+	},
+	{
+		"audits: a source that says something else each time proves nothing",
+		"cache/audit.go", "case second != third:", "case false && second != third:",
+		[]failingTest{test(inCache, "TestAuditOfASourceThatProvesNothing")},
+	},
+	{
+		"audits: what is old is ended",
+		"cache/audit.go", "err := d.Forget(ctx, p)", "var err error",
+		[]failingTest{test(inCache, "TestAuditEndsAnswersThatNothingTellsOf")},
+	},
+	{
 		"near and strict: a proof is waited for",
 		"cache/near.go", "if !ok || !n.unchanged(a, n.now()) || !n.prove(ctx) {", "if !ok || !n.unchanged(a, n.now()) || n.prover == nil {",
 		[]failingTest{test(inCache, "TestNearStrictWaitsForWhatIsReportedLate"), test(inRedis, "TestNearStrictAnswersAreNeverBehind")},
