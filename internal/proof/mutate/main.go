@@ -52,7 +52,7 @@ func main() {
 	defer stop()
 	jobs := flag.Int("jobs", runtime.GOMAXPROCS(0), "how many tests run at once")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: mutate [-jobs N] [directory of a package ...]\nThe packages of the protocol, if none is named.")
+		_, _ = fmt.Fprintln(flag.CommandLine.Output(), "usage: mutate [-jobs N] [directory of a package ...]\nThe packages of the protocol, if none is named.")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -94,7 +94,11 @@ func run(ctx context.Context, subjects []subject, jobs int, out, progress io.Wri
 		if err := mutate(ctx, s, conditions, jobs, progress); err != nil {
 			return fmt.Errorf("%s: %w", s.dir, err)
 		}
-		without += report(out, s, conditions, reasons)
+		text, n := report(s, conditions, reasons)
+		if _, err := io.WriteString(out, text); err != nil {
+			return err
+		}
+		without += n
 	}
 	if without > 0 {
 		return fmt.Errorf("no test misses %d conditions that reasons.txt does not name", without)
@@ -102,8 +106,9 @@ func run(ctx context.Context, subjects []subject, jobs int, out, progress io.Wri
 	return nil
 }
 
-// report prints the fates of the conditions of a package, and returns how many are missed by no test and have no reason.
-func report(out io.Writer, s subject, conditions []*condition, reasons reasons) (without int) {
+// report returns the fates of the conditions of a package, and how many are missed by no test and have no reason.
+func report(s subject, conditions []*condition, reasons reasons) (text string, without int) {
+	var out strings.Builder
 	missed, never := 0, 0
 	var survivors []*condition
 	for _, c := range conditions {
@@ -116,7 +121,7 @@ func report(out io.Writer, s subject, conditions []*condition, reasons reasons) 
 		}
 		survivors = append(survivors, c)
 	}
-	fmt.Fprintf(out, "## %s\n\n%d conditions, tested by %s: without %d of them a test fails; %d came true in no test, and %d in tests that pass without.\n\n",
+	fmt.Fprintf(&out, "## %s\n\n%d conditions, tested by %s: without %d of them a test fails; %d came true in no test, and %d in tests that pass without.\n\n",
 		s.dir, len(conditions), strings.Join(s.tests, ", "), missed, never, len(survivors)-never)
 	for _, c := range survivors {
 		reason, ok := reasons[c.name]
@@ -128,14 +133,13 @@ func report(out io.Writer, s subject, conditions []*condition, reasons reasons) 
 		if !c.came {
 			kind = "never true"
 		}
-		fmt.Fprintf(out, "- `%s` (%s): %s\n", c.name, kind, reason)
+		fmt.Fprintf(&out, "- `%s` (%s): %s\n", c.name, kind, reason)
 	}
 	for name := range reasons {
 		file, _, _ := strings.Cut(name, ":")
 		if path.Dir(file) == s.dir && !slices.ContainsFunc(survivors, func(c *condition) bool { return c.name == name }) {
-			fmt.Fprintf(out, "- `%s` is in reasons.txt, and needs no reason\n", name)
+			fmt.Fprintf(&out, "- `%s` is in reasons.txt, and needs no reason\n", name)
 		}
 	}
-	fmt.Fprintln(out)
-	return without
+	return out.String() + "\n", without
 }

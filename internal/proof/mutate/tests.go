@@ -169,7 +169,7 @@ func compile(ctx context.Context, s subject, conditions []*condition, tmp string
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range strings.Fields(names) {
+		for name := range strings.FieldsSeq(names) {
 			tests = append(tests, &test{name: name, program: program, dir: dir})
 		}
 	}
