@@ -23,7 +23,7 @@ import (
 //
 // A load runs under the versions of the tags that the load before it named. They are read with the
 // entry. If the load names the same ones, or some of them, it is stored under their versions. If it
-// names another one, whose version nobody has read, it is repeated once, under that version too:
+// names another one, whose version was not read, it is repeated once, under that version too:
 //
 //	loader                               writer
 //	read versions: shelf:3
@@ -39,8 +39,8 @@ import (
 //
 // A caller joins a load only if nothing that the load depends on can have been written since it
 // began. A caller that comes while a load runs has seen the versions of the tags that were known. So
-// a load that names others answers nobody: those who came while it ran wait for its repetition,
-// which begins after they came, and nobody can join any more. The same holds for its failure.
+// a load that names others answers no caller: those that came while it ran wait for its repetition,
+// which begins after they came, and which no caller can join any more. The same holds for its failure.
 //
 // An entry carries the tags that its load named, and its guard digests their versions too. A
 // reader whose process does not know of them reads the versions once more, with theirs, before it
@@ -65,7 +65,7 @@ func DependOn(ctx context.Context, tags ...Tag) {
 
 // KeepFor says, inside Load or LoadMany, that the answer is fresh for d and not for FreshFor (or
 // NotFound), such as the max-age of a response that it was made of. Below a millisecond it is not
-// stored at all: whoever asks later has it loaded again. Of several calls the shortest
+// stored at all: a later caller has it loaded again. Of several calls the shortest
 // counts. Where it may be called is said at DependOn.
 func KeepFor(ctx context.Context, d time.Duration) {
 	if s, _ := ctx.Value(saidKey{}).(*said); s != nil {

@@ -156,8 +156,8 @@ func TestNamedTagsAreRemembered(t *testing.T) {
 	})
 }
 
-// While a load runs, something that it shows is written, and the write is acknowledged. Whoever
-// asks after that sees the write, though nobody knew that the load depends on it.
+// While a load runs, something that it shows is written, and the write is acknowledged. A caller
+// that asks after that sees the write, though no process knew that the load depends on it.
 func TestCallerWhoCameDuringALoadSeesWhatItNames(t *testing.T) {
 	for name, failing := range map[string]bool{"answer": false, "failure": true} {
 		t.Run(name, func(t *testing.T) {
@@ -189,7 +189,7 @@ func TestCallerWhoCameDuringALoadSeesWhatItNames(t *testing.T) {
 	}
 }
 
-// Nobody joins the repetition of a load: who comes while it runs, and whose process has forgotten which
+// No caller joins the repetition of a load: one that comes while it runs, and whose process has forgotten which
 // tags were named, has not seen a version of what it shows.
 func TestNobodyJoinsARepetition(t *testing.T) {
 	for name, many := range map[string]bool{"Get": false, "GetMany": true} {
@@ -337,7 +337,7 @@ func TestNamedTagsOfAnAnswerThatIsRefreshed(t *testing.T) {
 		a, b := cache.Define(fleet[0].Cache, s.query()), cache.Define(fleet[1].Cache, s.query())
 		got(t, a, 1, "seven")
 		time.Sleep(time.Minute + time.Second)
-		s.change(func() { s.shelves[1] = []int{8} }) // nobody is told: time alone has to do
+		s.change(func() { s.shelves[1] = []int{8} }) // no invalidation: time alone has to do
 		lookedUp(t, b, 1, cache.Stale)
 		synctest.Wait()
 		got(t, b, 1, "eight")

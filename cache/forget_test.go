@@ -25,7 +25,7 @@ func TestForget(t *testing.T) {
 			mustGet(t, b, 1, "one")
 			synctest.Wait()
 		}
-		s.set(1, "changed by hand") // and nobody was told
+		s.set(1, "changed by hand") // without an invalidation
 		if err := a.Forget(t.Context(), 1); err != nil {
 			t.Fatal(err)
 		}

@@ -112,7 +112,7 @@ func TestNearStrictWithoutReports(t *testing.T) {
 				c := fleet[0]
 				s.delay = 0
 				if fall == nil {
-					c.store.Fail(errDown, storetest.OpWatch) // and a proof for nobody succeeds at once
+					c.store.Fail(errDown, storetest.OpWatch) // and a proof without a watch succeeds at once
 				}
 				q := defineNear(c, s.nearStrictQuery())
 				mustGet(t, q, 1, "one")

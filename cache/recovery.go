@@ -118,7 +118,7 @@ func (h *health) recover(ctx context.Context) bool {
 	}
 	h.answering.Store(true)
 	// The breaker is closed: this process fences and bumps again. Others may need another
-	// probe to find the store, and until then they commit without fencing. Whoever
+	// probe to find the store, and until then they commit without fencing. A process that
 	// drained the outbox now and served stored answers would miss those writes; so first wait until
 	// every process that can reach the store has begun to use it.
 	changed := before != "" && identity != before

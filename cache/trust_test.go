@@ -291,7 +291,7 @@ func TestARecoveryAnswersForTheSlowCallsBeforeItsEnd(t *testing.T) {
 				t.Error("a fence that hangs was reported as set")
 			}
 			c.store.Heal(storetest.OpFence)
-			c.store.Delay(800*time.Millisecond, storetest.OpRead) // as long as nobody can say that it hangs
+			c.store.Delay(800*time.Millisecond, storetest.OpRead) // as long as it does not count as hanging
 			return nil
 		})
 		c.Suspect(errDown)

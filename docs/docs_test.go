@@ -57,7 +57,7 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	})
 }
 
-// Whoever meets the library sees all of it at once: "go doc" of package cache fits a screen.
+// A newcomer to the library sees all of it at once: "go doc" of package cache fits a screen.
 func TestOverviewFitsAScreen(t *testing.T) {
 	overview, err := exec.CommandContext(t.Context(), "go", "doc", "../cache").CombinedOutput()
 	if err != nil {

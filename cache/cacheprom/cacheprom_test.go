@@ -108,6 +108,23 @@ func TestMetricsCountWhatIsTooLargeOrRefused(t *testing.T) {
 	})
 }
 
+func TestMetricsCountAudits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProcess(t)
+		q := p.metrics.Query("rows:one")
+		for _, a := range []event.Audited{
+			{Result: event.AuditAgreed}, {Result: event.AuditAgreed}, {Result: event.AuditChanged},
+			{Result: event.AuditUnsteady}, {Result: event.AuditFailed}, {Result: event.AuditOld, Age: 10 * time.Second},
+		} {
+			q.Observe(t.Context(), a)
+		}
+		for result, want := range map[string]float64{"agreed": 2, "changed": 1, "unsteady": 1, "error": 1, "old": 1} {
+			p.want(t, want, "cache_audits_total", "namespace=rows", "query=one", "result="+result)
+		}
+		p.want(t, 1, "cache_old_answer_age_seconds", "namespace=rows", "query=one")
+	})
+}
+
 func TestMetricsCountWhatHappened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newProcess(t)

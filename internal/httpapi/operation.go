@@ -16,7 +16,7 @@ type Auth uint8
 const (
 	AuthNone     Auth = iota // anyone; a token makes no difference
 	AuthOptional             // anyone, and a learner sees something of their own
-	AuthRequired             // whoever bears a valid token
+	AuthRequired             // the bearer of a valid token
 )
 
 // Operation describes a route for the programmers of clients. Package internal/openapi makes

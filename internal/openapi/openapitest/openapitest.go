@@ -25,7 +25,7 @@ var described = sync.OnceValues(func() (routers.Router, error) {
 		return nil, err
 	}
 	router, err := legacy.NewRouter(d)
-	// For 3.1 each validation would compile its schemas anew, which takes half a millisecond. The
+	// For 3.1 each validation would compile its schemas again, which takes half a millisecond. The
 	// validator for 3.0 knows all that the description uses: TestCheck.
 	d.OpenAPI = "3.0.3"
 	return router, err

@@ -14,9 +14,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // A test of a compiled program.
@@ -39,7 +40,7 @@ func mutate(ctx context.Context, s subject, conditions []*condition, jobs int, p
 	cover := make([][]*test, len(conditions)+1) // by the numbers of conditions
 	var mu sync.Mutex
 	done := 0
-	err = each(ctx, jobs, tests, func(i int, t *test) error {
+	err = each(ctx, jobs, tests, func(ctx context.Context, i int, t *test) error {
 		list := filepath.Join(tmp, strconv.Itoa(i))
 		began := time.Now()
 		failed, output, err := t.run(ctx, 10*time.Minute, "MUTANT_TRUE="+list)
@@ -70,7 +71,7 @@ func mutate(ctx context.Context, s subject, conditions []*condition, jobs int, p
 		return err
 	}
 	done = 0
-	return each(ctx, jobs, conditions, func(_ int, c *condition) error {
+	return each(ctx, jobs, conditions, func(ctx context.Context, _ int, c *condition) error {
 		covering := cover[c.number]
 		c.came = len(covering) > 0
 		slices.SortFunc(covering, func(a, b *test) int { return int(a.took - b.took) })
@@ -99,26 +100,18 @@ func mutate(ctx context.Context, s subject, conditions []*condition, jobs int, p
 }
 
 // each does something with each of some, several at once, until an error.
-func each[T any](ctx context.Context, jobs int, some []T, do func(int, T) error) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	var next atomic.Int64
-	var working sync.WaitGroup
-	for range jobs {
-		working.Go(func() {
-			for ctx.Err() == nil {
-				i := int(next.Add(1)) - 1
-				if i >= len(some) {
-					return
-				}
-				if err := do(i, some[i]); err != nil {
-					stop(err)
-				}
+func each[T any](ctx context.Context, jobs int, some []T, do func(context.Context, int, T) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(jobs)
+	for i, one := range some {
+		g.Go(func() error {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
+			return do(ctx, i, one)
 		})
 	}
-	working.Wait()
-	return context.Cause(ctx)
+	return g.Wait()
 }
 
 // compile compiles the tests of a package with a switch around each condition.

@@ -207,7 +207,7 @@ var ablations = []ablation{
 		[]failingTest{test(inCache, "TestBatchSeesWhatItsLoadNames")},
 	},
 	{
-		"named tags: nobody joins a repetition",
+		"named tags: no caller joins a repetition",
 		"cache/miss.go", "\t\t\tcloseCall()\n\t\t\tsettle()\n", "\t\t\tsettle()\n",
 		[]failingTest{test(inCache, "TestNobodyJoinsARepetition")},
 	},

@@ -122,7 +122,7 @@ func runWorker(text string, in io.Reader, out io.Writer) (err error) {
 	pg.MaxConns = 12
 	pg.ConnConfig.DialFunc = w.injector.dial
 	// Longer than the database takes to give every worker its connections again. What is given up sooner
-	// is asked for anew, and the server works on both: on two cores it never catches up.
+	// is asked for again, and the server works on both: on two cores it never catches up.
 	pg.ConnConfig.ConnectTimeout = 10 * time.Second
 	if w.pool, err = pgxpool.NewWithConfig(ctx, pg); err != nil {
 		return err

@@ -9,7 +9,7 @@
 // keeps in two ways. After a proof that began when the caller had arrived: then the answer is as of
 // the caller's time, whatever writers do (one small call, shared by all callers). Or without any
 // call, while the last proof began less than an interval ago: then writers have to wait. For that,
-// the process flags the version that it keeps the answer under as held. Whoever replaces a held
+// the process flags the version that it keeps the answer under as held. A writer that replaces a held
 // version, or one that is missing and may have been held, sets a moment on the tag, an interval
 // later, and a writer that has fenced commits no earlier than that:
 //
