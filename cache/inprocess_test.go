@@ -48,6 +48,7 @@ func TestHitsInProcessDecodeNothing(t *testing.T) {
 	virtual(t, func(t *testing.T) {
 		_, q, decoded := inProcess(t, newSource(), nil)
 		mustGet(t, q, 1, "one")
+		synctest.Wait() // it is stored after it was answered
 		for range 100 {
 			if a := mustLookup(t, q, 1, cache.Hit); a.Detail != "" || a.Value != "one" || a.ETag == (cache.ETag{}) {
 				t.Fatalf("a hit is %+v", a)

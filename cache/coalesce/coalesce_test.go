@@ -3,6 +3,7 @@ package coalesce_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -169,6 +170,20 @@ func TestCallIsBounded(t *testing.T) {
 		callers.Wait()
 		wantCalls(t, s, []string{"a"}, []string{"d"}, []string{"b", "c"})
 	})
+}
+
+// Whatever was asked for, nothing is remembered of it once it has been answered.
+func TestKeysAreForgotten(t *testing.T) {
+	s := &server{}
+	c := s.calling(10, 10)
+	for i := range 1000 {
+		if _, err := c.Do(t.Context(), fmt.Sprint(i), i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := c.Running(); n != 0 {
+		t.Errorf("%d keys are remembered after their calls", n)
+	}
 }
 
 func TestErrorIsForAllThatShare(t *testing.T) {
