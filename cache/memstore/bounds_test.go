@@ -1,6 +1,8 @@
 package memstore
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -275,6 +277,9 @@ func TestCloseDropsEverything(t *testing.T) {
 	if _, err := s.Read(t.Context(), nil, nil); err != errClosed {
 		t.Errorf("Read of a closed store returned %v", err)
 	}
+	if name, err := s.Name(t.Context()); !errors.Is(err, errClosed) {
+		t.Errorf("Name of a closed store returned %q, %v", name, err)
+	}
 	cancel()
 	for i := range s.waiters.shards {
 		if n := len(s.waiters.shards[i].byKey); n != 0 {
@@ -330,5 +335,62 @@ func TestFencesSurviveEvictionUnderway(t *testing.T) {
 	wg.Wait()
 	if got := s.Stats().Marks; state(t, s, tag).Fenced || got != 0 {
 		t.Errorf("after every bump %d marks are left", got)
+	}
+}
+
+// A failure is forgotten in its time, also while a load has the lease.
+func TestFailureIsForgottenUnderALease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Config{})
+		claim := func(token, guard byte) driver.Claimed {
+			claimed, err := s.Claim(t.Context(), []driver.Claim{{Key: "k", Token: driver.Token{token}, Guard: driver.Guard{guard}, TTL: time.Hour}})
+			must(t, err)
+			return claimed[0]
+		}
+		claim(1, 1)
+		must(t, s.Settle(t.Context(), []driver.Fill{{Key: "k", Token: driver.Token{1}, Failure: []byte("down"), Hold: time.Second}}))
+		if c := claim(2, 2); c.State != driver.Granted || string(c.Failure) != "down" {
+			t.Fatalf("a claim under another guard: %+v", c)
+		}
+		time.Sleep(2 * time.Second)
+		if c := claim(3, 3); c.State != driver.Granted || c.Failure != nil {
+			t.Errorf("a claim after twice the hold: %+v", c)
+		}
+	})
+}
+
+// An entry without a life is none, and ends the one before.
+func TestEntryWithoutALife(t *testing.T) {
+	s := newStore(t, Config{})
+	put(t, s, "k", []byte("v"))
+	must(t, s.Settle(t.Context(), []driver.Fill{{Key: "k", Entry: []byte("w")}}))
+	if snap, err := s.Read(t.Context(), nil, []string{"k"}); err != nil || snap.Entries[0] != nil {
+		t.Errorf("it is served: %s, %v", snap.Entries, err)
+	}
+}
+
+// endsAfter is a context that ends when it has been looked at a few times.
+type endsAfter struct {
+	context.Context
+	looks int
+}
+
+func (e *endsAfter) Err() error {
+	if e.looks--; e.looks < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// A purge of many keys ends with its context, and says how far it came.
+func TestPurgeEndsWithItsContext(t *testing.T) {
+	s := newStore(t, Config{})
+	const keys = 2000
+	for i := range keys {
+		put(t, s, fmt.Sprint(i), []byte("v"))
+	}
+	n, err := s.Purge(&endsAfter{t.Context(), 3}, "*")
+	if !errors.Is(err, context.Canceled) || n == 0 || n >= keys {
+		t.Errorf("%d of %d keys were removed, %v", n, keys, err)
 	}
 }

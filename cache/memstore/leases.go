@@ -59,14 +59,11 @@ func (l lease) end() time.Time {
 	return l.forgetAt
 }
 
-// update replaces the lease of key by what next returns. Expired parts are removed before
-// next sees it, and a lease of which all parts have expired is removed.
+// update replaces the lease of key by what next returns. A failure that is to be forgotten is removed
+// before next sees it, and a lease of which all parts have expired is removed.
 func (t *leaseTable) update(key string, next func(l lease, now time.Time) lease) {
 	t.leases.Compute(key, func(l lease, _ bool) (lease, otter.ComputeOp) {
 		now := time.Now()
-		if !now.Before(l.until) {
-			l.token, l.until = driver.Token{}, time.Time{}
-		}
 		if !now.Before(l.forgetAt) {
 			l.failure, l.retry, l.forgetAt = nil, time.Time{}, time.Time{}
 		}
